@@ -1,0 +1,1 @@
+"""Commands: options, output, exit codes; no logic."""

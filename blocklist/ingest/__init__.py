@@ -1,0 +1,1 @@
+"""Feed text in, indicators out: fetch, parse, normalise, guard."""

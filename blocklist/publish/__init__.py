@@ -1,0 +1,1 @@
+"""Selections out as files that an engine loads: render, check, release."""

@@ -1,0 +1,1 @@
+"""What an export blocks: policy, folding of names, algebra of networks."""

@@ -1,0 +1,1 @@
+"""The record: schema, SQLite database, snapshots and column files."""

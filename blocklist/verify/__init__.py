@@ -1,0 +1,1 @@
+"""DNS verification: names and resolvers in, verdicts out."""

@@ -1,0 +1,1 @@
+"""The catalogue of targets: one TOML file a format. Data, no code."""

@@ -1,0 +1,1 @@
+"""The catalogue of sources: one TOML file a feed. Data, no code."""
