@@ -1,0 +1,24 @@
+"""Time as the record keeps it: UTC, RFC 3339, whole seconds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def text(moment: datetime) -> str:
+    """`2026-11-24T10:00:00Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse(moment: str) -> datetime:
+    """The inverse of `text`."""
+    return datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def period(moment: datetime) -> int:
+    """The month of `moment` as YYYYMM, by which closed listings are kept together."""
+    return moment.year * 100 + moment.month

@@ -1,0 +1,330 @@
+"""`blocklist.toml` as frozen, validated objects; with no file, defaults that do something useful."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from blocklist.catalog import (
+    CATEGORIES,
+    KINDS,
+    Category,
+    Feed,
+    Kind,
+    Percent,
+    builtin_descriptors,
+    decode_feed,
+    folder_descriptors,
+)
+from blocklist.decode import Problems, decode
+from blocklist.errors import ConfigError
+from blocklist.names import RejectedError, normalize_name
+from blocklist.quantities import parse_duration
+from blocklist.select.address import parse_one
+
+FILE = "blocklist.toml"
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the tables below: unknown keys are mistakes."""
+
+
+class Protect(_Table, frozen=True):
+    """The operator's own: never blocked, nor anything that would cover it."""
+
+    domains: list[str] = []
+    networks: list[str] = []
+
+
+class Control(_Table, frozen=True):
+    """Names for the pre-flight: these must exist; a random name below `missing` must not."""
+
+    exists: list[str] = ["example.com"]
+    missing: str = "com"
+
+
+class Verify(_Table, frozen=True):
+    """DNS verification. `rate` is queries a second, each resolver; without resolvers nothing is asked."""
+
+    resolvers: list[str] = []
+    rate: Annotated[int, msgspec.Meta(gt=0)] = 2000
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 2.0
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    budget: str = "10m"
+    limit: int | None = None
+    control: Control = Control()
+
+
+class Policy(_Table, frozen=True):
+    """Which listings an export takes."""
+
+    categories: list[Category] = [
+        "attack-source",
+        "c2",
+        "malware",
+        "phishing",
+        "scam",
+        "disinformation",
+        "sanctioned-media",
+        "cryptojacking",
+        "stalkerware",
+    ]
+    feeds: list[str] | None = None
+    kinds: list[Kind] = ["domain", "ipv4", "ipv6", "url"]
+    min_confidence: Percent = 50
+    dead: Literal["keep", "drop"] = "keep"
+    widen: bool = True
+
+
+class Export(_Table, frozen=True):
+    """One configured output: a format, a policy, a path, options, and how to check and load it."""
+
+    name: str = ""
+    format: str
+    path: str
+    policy: str = "default"
+    kinds: list[Kind] | None = None
+    options: dict[str, str | int | float | bool | list[str]] = {}
+    check: Literal["auto"] | bool = "auto"
+    reload: list[str] = []
+    reload_timeout: str = "60s"
+    allow_empty: bool = False
+    min_entries: int = 0
+    mode: str | None = None
+    follow_link: bool = False
+
+
+class Gates(_Table, frozen=True):
+    """When a new release is held for a person: it would change more than this share of so many entries."""
+
+    max_change: Annotated[float, msgspec.Meta(gt=0)] = 0.30
+    min_size: int = 100
+
+
+class Keep(_Table, frozen=True):
+    """Retention."""
+
+    snapshots: str = "90d"
+    history: str = "400d"
+
+
+class Fetch(_Table, frozen=True):
+    """Manners of the fetcher. `contact` goes into the User-Agent, so that a publisher can write to you."""
+
+    contact: str = ""
+    per_host: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
+    at_once: Annotated[int, msgspec.Meta(ge=1, le=64)] = 16
+    connect: str = "10s"
+    idle: str = "20s"
+    total: str = "300s"
+
+
+class _Feeds(_Table, frozen=True):
+    enable: list[str] | None = None
+
+
+class _File(_Table, frozen=True):
+    """The whole file, as typed; tables of free names are decoded one by one."""
+
+    state: str = "var"
+    feeds: _Feeds = _Feeds()
+    feed: dict[str, dict[str, Any]] = {}
+    protect: Protect = Protect()
+    verify: Verify = Verify()
+    policy: dict[str, dict[str, Any]] = {}
+    export: dict[str, dict[str, Any]] = {}
+    gates: Gates = Gates()
+    keep: Keep = Keep()
+    fetch: Fetch = Fetch()
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run needs to know. `feeds` holds the enabled ones; `catalog` all that are known."""
+
+    path: Path | None
+    base: Path
+    state: Path
+    feeds: Mapping[str, Feed]
+    catalog: Mapping[str, Feed]
+    protect: Protect
+    verify: Verify
+    policies: Mapping[str, Policy]
+    exports: Mapping[str, Export]
+    gates: Gates
+    keep: Keep
+    fetch: Fetch
+
+    @property
+    def formats_folder(self) -> Path:
+        return self.base / "exporters.d"
+
+
+def find(explicit: Path | None = None) -> Path | None:
+    """The file to use: `explicit`, `$BLOCKLIST_CONFIG`, `./blocklist.toml`, the user's, the system's; or None."""
+    named = explicit or (Path(p) if (p := os.environ.get("BLOCKLIST_CONFIG")) else None)
+    if named is not None:
+        path = named / FILE if named.is_dir() else named
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file", hint="write one with 'blocklist init'")
+        return path
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "blocklist" / FILE
+    return next((p for p in (Path(FILE), user, Path("/etc/blocklist") / FILE) if p.is_file()), None)
+
+
+def load(explicit: Path | None = None) -> Config:
+    """The configuration in force. Raises ConfigError with every mistake found, a line each."""
+    path = find(explicit)
+    if path is None:
+        return _resolve(_defaults(), None, _data_home() / "blocklist", Problems())
+    _refuse_strangers(path)
+    problems = Problems()
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}", hint="TOML syntax: https://toml.io") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    decoded = decode(raw, _File, "", problems)
+    if decoded is None:
+        raise _error(path, problems)
+    return _resolve(decoded, path, path.parent.resolve(), problems)
+
+
+def _data_home() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+
+
+def _defaults() -> _File:
+    """What runs with no file: the starter feeds, and three exports beside the record."""
+    return _File(
+        state=".",
+        export={
+            "dns": {"format": "rpz", "path": "exports/blocklist.rpz"},
+            "fw": {"format": "nftables", "path": "exports/blocklist.nft"},
+            "proxy": {"format": "squid", "path": "exports/blocklist.squid"},
+        },
+    )
+
+
+def _error(path: Path | None, problems: Problems) -> ConfigError:
+    where = str(path) if path else "built-in defaults"
+    lines = [f"{where}: {line.lstrip('.')}" for line in problems.lines]
+    return ConfigError("\n".join(lines), hint="nothing was run; mend these and run the command again")
+
+
+def _refuse_strangers(path: Path) -> None:
+    """Refuse a file that another user could have written: it names commands that will be run."""
+    for item in (path, path.parent.resolve(), path.parent / "feeds.d", path.parent / "exporters.d"):
+        try:
+            status = item.stat()
+        except OSError:
+            continue
+        if status.st_uid not in (0, os.geteuid()):
+            raise ConfigError(
+                f"{item} belongs to user {status.st_uid}, not to you or root; its commands are not run",
+                hint=f"inspect it, then 'chown {os.geteuid()} {item}'",
+            )
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
+            raise ConfigError(
+                f"{item} may be written by others (mode {stat.S_IMODE(status.st_mode):o}); its commands are not run",
+                hint=f"inspect it, then 'chmod go-w {item}'",
+            )
+
+
+def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> Config:
+    raw: dict[str, tuple[str, dict[str, Any]]] = {i: (w, t) for i, w, t in builtin_descriptors()}
+    raw |= {i: (w, t) for i, w, t in folder_descriptors(base / "feeds.d", problems)}
+    own = set(file.feed) - set(raw)
+    for feed_id, table in file.feed.items():
+        if feed_id in raw:
+            raw[feed_id] = (f"feed.{feed_id}", {**raw[feed_id][1], **table})
+        else:
+            raw[feed_id] = (f"feed.{feed_id}", {"title": feed_id, "min_interval": "0", **table})
+    catalog = {
+        feed_id: feed
+        for feed_id, (where, table) in raw.items()
+        if (feed := decode_feed(feed_id, where, table, problems)) is not None
+    }
+    for feed_id in raw:
+        if not feed_id.replace("-", "").replace("_", "").isalnum() or not feed_id.isascii():
+            problems.add(f"feed.{feed_id}", "a feed's id has only letters, digits, '-' and '_'")
+    enable = file.feeds.enable
+    if enable is None:
+        enabled = [i for i, feed in catalog.items() if feed.enabled]
+    else:
+        enabled = [i for i in enable if i in raw or not problems.choose("feeds.enable", i, raw, "feed")]
+    wanted = [i for i in dict.fromkeys([*enabled, *sorted(own)]) if i in catalog]
+
+    policies: dict[str, Policy] = {}
+    for name, table in ({"default": {}} | file.policy).items():
+        if (policy := decode(table, Policy, f"policy.{name}", problems)) is not None:
+            policies[name] = policy
+            for feed_id in policy.feeds or ():
+                problems.choose(f"policy.{name}.feeds", feed_id, raw, "feed")
+    exports: dict[str, Export] = {}
+    for name, table in file.export.items():
+        if (export := decode(table, Export, f"export.{name}", problems)) is not None:
+            exports[name] = msgspec.structs.replace(export, name=name)
+            problems.choose(
+                f"export.{name}.policy", export.policy, {"default", *file.policy}, "policy"
+            )
+            problems.check(f"export.{name}.reload_timeout", parse_duration, export.reload_timeout)
+            if export.mode is not None and (len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")):
+                problems.add(f"export.{name}.mode", "is not an octal mode such as '0644'")
+    _check_paths(exports, base, problems)
+    _check_values(file, problems)
+    if problems.lines:
+        raise _error(path, problems)
+    return Config(
+        path=path,
+        base=base,
+        state=(base / file.state).resolve(),
+        feeds={i: catalog[i] for i in wanted},
+        catalog=catalog,
+        protect=Protect(
+            domains=[normalize_name(d) for d in file.protect.domains], networks=list(file.protect.networks)
+        ),
+        verify=file.verify,
+        policies=policies,
+        exports=exports,
+        gates=file.gates,
+        keep=file.keep,
+        fetch=file.fetch,
+    )
+
+
+def _check_paths(exports: Mapping[str, Export], base: Path, problems: Problems) -> None:
+    seen: dict[Path, str] = {}
+    for name, export in exports.items():
+        target = base / export.path
+        if (other := seen.setdefault(target, name)) != name:
+            problems.add(f"export.{name}.path", f"is the path of export {other!r} too")
+
+
+def _check_values(file: _File, problems: Problems) -> None:
+    for i, domain in enumerate(file.protect.domains):
+        try:
+            normalize_name(domain)
+        except RejectedError as error:
+            problems.add(f"protect.domains[{i}]", f"{domain!r} is not a domain ({error.reason})")
+    for i, network in enumerate(file.protect.networks):
+        if parse_one(network) is None:
+            problems.add(f"protect.networks[{i}]", f"{network!r} is not an address or network")
+    for key in ("snapshots", "history"):
+        problems.check(f"keep.{key}", parse_duration, getattr(file.keep, key))
+    for key in ("connect", "idle", "total"):
+        problems.check(f"fetch.{key}", parse_duration, getattr(file.fetch, key))
+    problems.check("verify.budget", parse_duration, file.verify.budget)
+
+
+__all__ = ["CATEGORIES", "FILE", "KINDS", "Config", "Control", "Export", "Policy", "Protect", "Verify", "load"]

@@ -1,0 +1,29 @@
+"""dnsmasq lines that block: `address=/name/#`, `server=/name/`, `local=/name/` (dnsmasq(8)); several names a line."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from blocklist.catalog import InputFormat
+from blocklist.ingest.formats import Rows
+from blocklist.ingest.formats.lines import without_comment
+from blocklist.names import Reject
+
+# The target after the last slash must be one that blocks; any other address redirects the names.
+_BLOCKS = r"^(?:address|server|local)=/.+/(?:#|0\.0\.0\.0|127\.0\.0\.1|::1?)?$"
+_ONE = r"^[a-z]+=/|/[^/]*$"
+
+
+def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
+    """One row a name, each with everything below it. `server=/name/#` (use the usual servers) is unsupported."""
+    line = pl.col("line")
+    frame = lines.select("number", without_comment(lines["line"], line).alias("line"))
+    blocks = frame["line"].str.contains(_BLOCKS) & ~(
+        frame["line"].str.ends_with("/#") & frame["line"].str.starts_with("server=")
+    )
+    names = frame.filter(blocks).select("number", line.str.replace_all(_ONE, "").alias("text"))
+    if names["text"].str.contains("/", literal=True).any():
+        names = names.with_columns(pl.col("text").str.split("/")).explode("text")
+    rejected = frame.height - int(blocks.sum())
+    rows = names.with_columns(pl.col("text").str.strip_prefix("*").str.strip_prefix("."), subtree=pl.lit(True))
+    return Rows(rows, rejects={Reject.UNSUPPORTED: rejected} if rejected else {})

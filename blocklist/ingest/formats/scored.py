@@ -1,0 +1,27 @@
+"""Scored lists: `indicator <white space> number of lists` (IPsum); the score stays evidence in the raw line."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from blocklist.catalog import InputFormat
+from blocklist.ingest.formats import Rows
+from blocklist.names import Reject
+
+
+def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
+    """The first column. With `confidence = N` in the format, column N (from 1) is taken as a confidence of 0–100."""
+    parts = pl.col("line").str.replace_all("\t", " ", literal=True).str.splitn(" ", 2)
+    frame = lines.select(
+        "number",
+        parts.struct.field("field_0").alias("text"),
+        parts.struct.field("field_1").str.strip_chars().alias("score"),
+    )
+    numeric = frame["score"].str.contains(r"^[0-9]+(?:\.[0-9]+)?(?:[ ].*)?$").fill_null(False)
+    rejected = frame.height - int(numeric.sum())
+    kept = frame.filter(numeric)
+    columns: list[pl.Expr | str] = ["number", "text"]
+    if spec.confidence is not None:
+        score = pl.col("score").str.splitn(" ", 2).struct.field("field_0").cast(pl.Float64, strict=False)
+        columns.append(score.clip(0, 100).cast(pl.UInt8, strict=False).alias("confidence"))
+    return Rows(kept.select(columns), rejects={Reject.SYNTAX: rejected} if rejected else {})

@@ -1,0 +1,235 @@
+"""Guards over everything that is listed: what may be right but needs a person is held.
+
+A *holds* frame: `name: String`, `kind: UInt8`, `guard: String`, `subtree_only: Boolean` (withheld only as name
+and everything below; the name alone passes), `detail: String` (for a person).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from blocklist.catalog import Feed
+from blocklist.ingest.normalize import DOMAIN, IPV4, IPV6
+from blocklist.select import networks
+from blocklist.select.current import Current
+from blocklist.special_use import WIDEST_V4, WIDEST_V6
+from blocklist.suffixes import SuffixRules
+
+SCHEMA = pl.Schema(
+    {
+        "name": pl.String,
+        "kind": pl.UInt8,
+        "guard": pl.String,
+        "subtree_only": pl.Boolean,
+        "detail": pl.String,
+    }
+)
+
+
+@dataclass(frozen=True)
+class References:
+    """What must never be blocked, from reference feeds with `action = "hold"` and from `[protect]`.
+
+    `domains`: `name: String`, `why: String`. `networks`: `cidr: String`, `why: String`, `family`, `first`, `last`
+    (see `blocklist.select.networks`). `protected`: the operator's own names; everything below them is theirs too.
+    """
+
+    domains: pl.DataFrame
+    networks: pl.DataFrame
+    protected: tuple[str, ...]
+
+    @property
+    def addresses(self) -> pl.DataFrame:
+        """Single addresses: subtracted from a wider listed network instead of holding it whole."""
+        return self.networks.filter(pl.col("first") == pl.col("last"))
+
+    @property
+    def ranges(self) -> pl.DataFrame:
+        return self.networks.filter(pl.col("first") != pl.col("last"))
+
+
+def references(
+    frames: Mapping[int, pl.DataFrame],
+    feeds: Mapping[int, Feed],
+    suffixes: SuffixRules,
+    protected_domains: Iterable[str],
+    protected_networks: Iterable[str],
+) -> References:
+    """Collect what guards compare with. Public suffixes inside a reference are ignored: `com` must not hold all."""
+    domains, nets = [], []
+    for feed_id, frame in frames.items():
+        feed = feeds[feed_id]
+        if not feed.is_reference or feed.action != "hold":
+            continue
+        why = pl.format(f"{feed.id}, line {{}}", pl.col("line")).alias("why")
+        domains.append(frame.filter(pl.col("kind") == DOMAIN).select("name", why))
+        nets.append(frame.filter(pl.col("kind").is_in([IPV4, IPV6])).select(pl.col("name").alias("cidr"), why))
+    own = list(protected_networks)
+    nets.append(
+        pl.DataFrame(
+            {"cidr": own, "why": ["[protect] of the configuration"] * len(own)},
+            schema={"cidr": pl.String, "why": pl.String},
+        )
+    )
+    names = pl.concat(domains) if domains else pl.DataFrame(schema={"name": pl.String, "why": pl.String})
+    names = names.unique("name", keep="first", maintain_order=True)
+    if names.height:
+        names = names.filter(~suffixes.columns(names["name"])["suffix"])
+    cidrs = pl.concat(nets)
+    parsed = networks.parse(cidrs["cidr"]).select("family", "first", "last")
+    cidrs = pl.concat([cidrs, parsed], how="horizontal").filter(pl.col("family").is_not_null())
+    return References(names, cidrs, tuple(protected_domains))
+
+
+def guard(current: Current, known: References) -> pl.DataFrame:
+    """Holds over everything current, sorted by name and guard; unique in both."""
+    domains = current.names.filter(pl.col("kind") == DOMAIN)
+    parts = [
+        _suffixes(domains),
+        _reference_names(domains, known.domains),
+        _protected(domains, known.protected),
+        _networks(current.names.filter(pl.col("kind").is_in([IPV4, IPV6])), known),
+    ]
+    return pl.concat(parts).unique(["name", "guard"], keep="first").sort("name", "guard")
+
+
+def _suffixes(domains: pl.DataFrame) -> pl.DataFrame:
+    return domains.filter("suffix").select(
+        "name",
+        "kind",
+        pl.lit("public-suffix").alias("guard"),
+        pl.col("wildcard_suffix").alias("subtree_only"),
+        pl.lit("is a public suffix: anyone may register below it").alias("detail"),
+    )
+
+
+def ancestors(names: pl.DataFrame) -> pl.DataFrame:
+    """`name`, `below: String` (an example), `why` for every proper ancestor of two labels or more."""
+    above = []
+    step = names.select(pl.col("name").alias("below"), "why", pl.col("name"))
+    while step.height:
+        step = step.with_columns(pl.col("name").str.splitn(".", 2).struct.field("field_1").alias("name"))
+        step = step.filter(pl.col("name").str.contains(".", literal=True).fill_null(False))
+        above.append(step)
+    if not above:
+        return pl.DataFrame(schema={"name": pl.String, "below": pl.String, "why": pl.String})
+    return pl.concat(above).select("name", "below", "why").unique("name", keep="first", maintain_order=True)
+
+
+def _reference_names(domains: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
+    if reference.is_empty() or domains.is_empty():
+        return pl.DataFrame(schema=SCHEMA)
+    # A reference name protects its `www.` too: 1,133 listed `www.X` had X, but not itself, in a top list.
+    named = pl.concat(
+        [reference, reference.select("www." + pl.col("name"), pl.col("why"))]
+    ).unique("name", keep="first", maintain_order=True)
+    itself = domains.select("name", "kind").join(named, on="name", how="inner")
+    below = (
+        domains.select("name", "kind")
+        .join(ancestors(reference), on="name", how="inner")
+        .join(itself.select("name"), on="name", how="anti")
+    )
+    return pl.concat(
+        [
+            itself.select(
+                "name",
+                "kind",
+                pl.lit("reference").alias("guard"),
+                pl.lit(False).alias("subtree_only"),
+                pl.format("named by {}", "why").alias("detail"),
+            ),
+            below.select(
+                "name",
+                "kind",
+                pl.lit("reference").alias("guard"),
+                pl.lit(True).alias("subtree_only"),
+                pl.format("would cover {}, named by {}", "below", "why").alias("detail"),
+            ),
+        ]
+    )
+
+
+def _protected(domains: pl.DataFrame, protected: tuple[str, ...]) -> pl.DataFrame:
+    if not protected:
+        return pl.DataFrame(schema=SCHEMA)
+    parts = []
+    own = pl.DataFrame({"name": list(protected), "why": ["[protect]"] * len(protected)})
+    above = ancestors(own)
+    parts.append(
+        domains.join(above, on="name", how="inner").select(
+            "name",
+            "kind",
+            pl.lit("protect").alias("guard"),
+            pl.lit(True).alias("subtree_only"),
+            pl.format("would cover {} of [protect]", "below").alias("detail"),
+        )
+    )
+    for name in protected:
+        below = domains.filter((pl.col("name") == name) | pl.col("name").str.ends_with("." + name))
+        parts.append(
+            below.select(
+                "name",
+                "kind",
+                pl.lit("protect").alias("guard"),
+                pl.lit(False).alias("subtree_only"),
+                pl.lit(f"is {name} of [protect], or below it").alias("detail"),
+            )
+        )
+    # A name at or below one protected name may be above another: withheld as exact wins.
+    return pl.concat(parts).sort("subtree_only").unique("name", keep="first", maintain_order=True)
+
+
+def _networks(listed: pl.DataFrame, known: References) -> pl.DataFrame:
+    if listed.is_empty():
+        return pl.DataFrame(schema=SCHEMA)
+    parsed = networks.parse(listed["name"]).select("family", "first", "last")
+    rows = pl.concat([listed.select("name", "kind"), parsed], how="horizontal")
+    parts = [
+        rows.filter(_wider()).select(
+            "name",
+            "kind",
+            pl.lit("too-wide").alias("guard"),
+            pl.lit(False).alias("subtree_only"),
+            pl.lit(f"is wider than /{WIDEST_V4} (IPv4) or /{WIDEST_V6} (IPv6)").alias("detail"),
+        )
+    ]
+    area = ["family", "first", "last"]
+    # Either direction for ranges; a single reference address only holds the very same address.
+    over = networks.overlaps(rows.select(area), known.ranges.select(area))
+    same = networks.contains(rows.select(area), known.addresses.select(area))
+    touched = rows.filter(over | same)
+    parts.append(
+        touched.select(
+            "name",
+            "kind",
+            pl.lit("reference").alias("guard"),
+            pl.lit(False).alias("subtree_only"),
+            _which(touched, known).alias("detail"),
+        )
+    )
+    return pl.concat(parts)
+
+
+def _wider() -> pl.Expr:
+    size = pl.col("last") - pl.col("first") + 1
+    return pl.when(pl.col("family") == 4).then(size > 2 ** (32 - WIDEST_V4)).otherwise(size > 2 ** (128 - WIDEST_V6))
+
+
+def _which(touched: pl.DataFrame, known: References) -> pl.Series:
+    """For each held network, one reference that it touches: the last that begins at or before its end."""
+    area = ["family", "first", "last"]
+    reference = known.networks.sort("first")
+    left = touched.select(area).with_row_index("row").sort("last")
+    found = left.join_asof(
+        reference.select(pl.col("family"), pl.col("first").alias("begin"), "cidr", "why"),
+        left_on="last",
+        right_on="begin",
+        by="family",
+        check_sortedness=False,
+    ).sort("row")
+    return found.select(
+        pl.format("overlaps {}, named by {}", pl.col("cidr").fill_null("a range"), pl.col("why").fill_null("a reference"))
+    ).to_series()

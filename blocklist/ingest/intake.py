@@ -1,0 +1,138 @@
+"""One feed's new bytes, from the temporary file to what will be recorded: parse, gate, difference, files on disk.
+
+Runs in a thread a feed: Polars and zstd release the interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from blocklist.catalog import Feed
+from blocklist.errors import FeedError, FeedGated
+from blocklist.ingest import gate
+from blocklist.ingest.normalize import SCHEMA
+from blocklist.ingest.parse import PARSER_VERSION, Parsed, parse
+from blocklist.store import columns, snapshots
+from blocklist.store.snapshots import Stored
+
+
+@dataclass
+class Intake:
+    """What one feed brings. `added` and `removed` are indicators frames; a changed listing is in both.
+
+    `frame`: all of the new snapshot. `gate`: why it waits for a person, else None. `stored` is None when the
+    bytes are those of a snapshot that is kept already.
+    """
+
+    feed: Feed
+    snapshot: int
+    sha256: str
+    size: int
+    parsed: Parsed
+    frame: pl.DataFrame
+    added: pl.DataFrame
+    removed: pl.DataFrame
+    stored: Stored | None
+    gate: str | None = None
+    hint: str | None = None
+    changed: int = 0
+    account: dict[str, object] = field(default_factory=dict)
+
+
+def parse_key(feed: Feed, sha256: str) -> str:
+    """What decides how bytes are read: their digest, the parser's version, the format and scope of the feed."""
+    spec = msgspec.json.encode([feed.input, feed.kinds, feed.scope, feed.url_hosts, feed.first]).decode()
+    return f"{PARSER_VERSION}:{sha256}:{spec}"
+
+
+def take_in(
+    feed: Feed,
+    data: bytes,
+    sha256: str,
+    *,
+    state: Path,
+    snapshot: int,
+    before: pl.DataFrame | None,
+    base: bytes | None,
+    base_depth: int,
+    accept: bool,
+    keep_bytes: bool = True,
+) -> Intake:
+    """Parse `data`, judge it, compare it with `before`, and put bytes and columns on disk.
+
+    `accept`: a person has seen it; no gate. Raises FeedError when it can't be read at all.
+    """
+    reason = hint = None
+    try:
+        parsed = parse(data, feed)
+        if not accept:
+            gate.check(feed, parsed, before.height if before is not None else None)
+    except FeedGated as gated:
+        reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
+        parsed = locals().get("parsed") or Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)
+    except pl.exceptions.PolarsError as error:
+        raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
+    stored = snapshots.write(state, snapshot, data, base, base_depth) if keep_bytes else None
+    frame = parsed.frame
+    if reason is None:
+        columns.write(state, snapshot, frame)
+        added, removed, changed = difference(before, frame)
+    else:
+        added = removed = frame.clear()
+        changed = 0
+    return Intake(
+        feed=feed,
+        snapshot=snapshot,
+        sha256=sha256,
+        size=len(data),
+        parsed=parsed,
+        frame=frame,
+        added=added,
+        removed=removed,
+        stored=stored,
+        gate=reason,
+        hint=hint,
+        changed=changed,
+        account=account_of(parsed),
+    )
+
+
+def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """Rows that open and rows that close a listing, and how many of them only change one.
+
+    The line is no part of it: a feed that inserts one line at its top must not rewrite every listing.
+    """
+    if before is None or before.is_empty():
+        return now, now.clear(), 0
+    key = ["name", "subtree", "confidence", "extra"]
+    if before["extra"].null_count() == before.height and now["extra"].null_count() == now.height:
+        key.remove("extra")
+    if before["confidence"].null_count() == before.height and now["confidence"].null_count() == now.height:
+        key.remove("confidence")
+    added = now.join(before, on=key, how="anti", nulls_equal=True)
+    removed = before.join(now, on=key, how="anti", nulls_equal=True)
+    changed = added.join(removed, on="name", how="semi").height
+    return added, removed, changed
+
+
+def account_of(parsed: Parsed) -> dict[str, object]:
+    """What became of the lines, as it is kept with the snapshot and shown by `feeds show`."""
+    return {
+        "format": parsed.format,
+        "lines": parsed.lines,
+        "blank": parsed.blank,
+        "comments": parsed.comments,
+        "indicators": dict(sorted(parsed.kinds.items())),
+        "rejects": {reason.value: n for reason, n in sorted(parsed.rejects.items()) if n},
+        "extra": parsed.extra,
+        "masked": parsed.masked,
+    }
+
+
+def account_text(account: dict[str, object]) -> str:
+    return json.dumps(account, sort_keys=True)

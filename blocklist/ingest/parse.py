@@ -1,0 +1,193 @@
+"""A snapshot's bytes to indicators, every line accounted for.
+
+Bytes are cut into blocks at line ends, so that memory follows the block and not the file. Decoding is UTF-8
+with replacement: a line with foreign bytes keeps its number and is refused by name, and its raw bytes stay in
+the snapshot as evidence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from blocklist.catalog import Feed
+from blocklist.errors import FeedGated
+from blocklist.ingest.formats import COMMENTS, WHOLE, line_parser, whole_parser
+from blocklist.ingest.formats.sniff import sniff
+from blocklist.ingest.normalize import SCHEMA, normalize, unique
+from blocklist.names import Reject
+
+# Raised whenever the same bytes would give other indicators, so that feeds that did not change are read again.
+PARSER_VERSION = 1
+
+BLOCK = 16 * 2**20
+# RFC 9110 §4.1 asks for URLs of 8,000 octets; a longer line is no indicator of any kind.
+MAX_LINE = 8_000
+
+
+@dataclass
+class Parsed:
+    """Indicators of one snapshot (`frame`, see `blocklist.ingest.normalize`) and the account of its lines.
+
+    `kinds` and `rejects` count occurrences, before duplicates; `extra` counts tokens beyond a line's first, so
+    that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`.
+    """
+
+    frame: pl.DataFrame
+    format: str
+    lines: int = 0
+    blank: int = 0
+    comments: int = 0
+    extra: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    rejects: dict[Reject, int] = field(default_factory=dict)
+    masked: int = 0
+    seconds: float = 0.0
+
+    @property
+    def accepted(self) -> int:
+        return sum(self.kinds.values())
+
+    @property
+    def unparseable(self) -> int:
+        """Occurrences that should have been indicators; what no format can express yet does not count."""
+        return sum(n for reason, n in self.rejects.items() if reason in _UNPARSEABLE)
+
+
+_UNPARSEABLE = {
+    Reject.SYNTAX,
+    Reject.ENCODING,
+    Reject.TOO_LONG,
+    Reject.SINGLE_LABEL,
+    Reject.IDN,
+    Reject.LOOKALIKE,
+    Reject.BAD_ADDRESS,
+    Reject.BAD_URL,
+}
+
+
+def parse(data: bytes, feed: Feed) -> Parsed:
+    """Indicators in `data` as `feed` describes them.
+
+    Raises FeedGated for a page instead of a list (HTML, an error in JSON), FeedError when a table has lost a
+    column.
+    """
+    started = time.perf_counter()
+    data = _as_utf8(data)
+    refuse_pages(data, feed)
+    spec = feed.input
+    out = Parsed(pl.DataFrame(schema=SCHEMA), spec.name)
+    frames: list[pl.DataFrame] = []
+    if spec.name in WHOLE:
+        read = whole_parser(spec.name)(data, spec)
+        out.lines = out.extra = 0
+        frames.append(_normalize(read.frame, feed, out))
+        # A document has no lines of its own to account for: its items are its lines.
+        out.lines = out.accepted + sum(out.rejects.values())
+    else:
+        for first, block in _blocks(data):
+            frames.append(_lines(block, first, feed, out))
+    out.frame = unique(pl.concat(frames)) if frames else out.frame
+    if feed.first is not None:
+        # Ranked lists (top sites): the first N lines are the N best known.
+        out.frame = out.frame.sort("line").head(feed.first).sort("name")
+    out.seconds = time.perf_counter() - started
+    return out
+
+
+def _as_utf8(data: bytes) -> bytes:
+    """UTF-16 with its mark is decoded; a UTF-8 mark is dropped."""
+    for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        if data.startswith(mark):
+            return data[2:].decode(codec, errors="replace").encode()
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def refuse_pages(data: bytes, feed: Feed) -> None:
+    """Raise FeedGated when the body is a web page or an error object, as feeds answer when they move or lapse."""
+    head = data[:4096].lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<body", b"<script")) or (
+        b"<html" in head and b"</" in data[:65_536].lower()
+    ):
+        raise FeedGated(
+            f"{feed.id}: the answer is a web page, not a list",
+            hint=f"open {feed.urls[0]} in a browser: it may have moved, or want a key",
+        )
+    if feed.input.name not in ("jsonl", "misp") and head.startswith(b"{") and len(data) < 65_536 and (
+        b'"error' in head or b'"message"' in head or b'"status"' in head
+    ):
+        raise FeedGated(
+            f"{feed.id}: the answer is an error in JSON, not a list: {data[:200].decode(errors='replace')!r}",
+            hint=f"open {feed.urls[0]} in a browser: it may have moved, or want a key",
+        )
+
+
+def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """`(number of its first line, bytes)` of blocks that end at line ends."""
+    start, number = 0, 1
+    while start < len(data):
+        end = len(data)
+        if end - start > BLOCK:
+            cut = data.rfind(b"\n", start, start + BLOCK)
+            if cut < 0:
+                cut = data.find(b"\n", start + BLOCK)
+            end = cut + 1 if cut >= 0 else end
+        block = data[start:end]
+        yield number, block
+        start = end
+        if start < len(data):
+            number += block.count(b"\n")
+
+
+def _lines(block: bytes, first: int, feed: Feed, out: Parsed) -> pl.DataFrame:
+    if b"\x00" in block:
+        # NUL is no character of any format; the replacement keeps it out of names and in the counts.
+        block = block.replace(b"\x00", b"\xef\xbf\xbd")
+    text = block.decode("utf-8", errors="replace").removesuffix("\n")
+    lines = pl.Series("line", [text]).str.split("\n").explode(keep_nulls=False, empty_as_null=False)
+    frame = pl.DataFrame({"line": lines.str.strip_chars(" \t\r\f\v")}).with_row_index("number", offset=first)
+    out.lines += frame.height
+    keep = (frame["line"] != "").fill_null(False)
+    blank = frame.height - int(keep.sum())
+    out.blank += blank
+    if blank:
+        frame = frame.filter(keep)
+    too_long = frame["line"].str.len_bytes() > MAX_LINE
+    if too_long.any():
+        out.rejects[Reject.TOO_LONG] = out.rejects.get(Reject.TOO_LONG, 0) + int(too_long.sum())
+        frame = frame.filter(~too_long)
+    if out.format == "auto":
+        body = frame.filter(~frame["line"].str.contains(r"^[#!;\[]"))
+        if body.is_empty() and first == 1:
+            body = frame
+        out.format = sniff(body["line"])
+    marks = COMMENTS[out.format]
+    if marks:
+        comment = frame["line"].str.starts_with(marks[0])
+        for mark in marks[1:]:
+            comment = comment | frame["line"].str.starts_with(mark)
+        out.comments += int(comment.sum())
+        if comment.any():
+            frame = frame.filter(~comment)
+    if frame.is_empty():
+        return pl.DataFrame(schema=SCHEMA)
+    read = line_parser(out.format)(frame, feed.input)
+    out.comments += read.comments
+    for reason, count in read.rejects.items():
+        out.rejects[reason] = out.rejects.get(reason, 0) + count
+    # Tokens beyond a line's first: what came out, less the lines that went in and were neither refused nor comments.
+    out.extra += read.frame.height - (frame.height - read.comments - sum(read.rejects.values()))
+    return _normalize(read.frame, feed, out)
+
+
+def _normalize(rows: pl.DataFrame, feed: Feed, out: Parsed) -> pl.DataFrame:
+    done = normalize(rows, feed, out.format)
+    for reason, count in done.rejects.items():
+        out.rejects[reason] = out.rejects.get(reason, 0) + count
+    for kind, count in done.kinds.items():
+        out.kinds[kind] = out.kinds.get(kind, 0) + count
+    out.masked += done.masked
+    return done.frame

@@ -1,0 +1,76 @@
+"""Everything that is listed now, as two frames that guards, policies and exports share.
+
+Names are sorted and numbered once; what follows works on the numbers (`gid`), not on text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from blocklist.catalog import CATEGORIES, Feed
+from blocklist.suffixes import SuffixRules
+
+DOMAIN = 1  # code of the kind, as in `blocklist.ingest.normalize.KIND`
+CATEGORY = {category: code for code, category in enumerate(CATEGORIES)}
+
+
+@dataclass(frozen=True)
+class Current:
+    """What every enabled feed lists now.
+
+    `listings`, sorted by `gid` and `feed`: `gid: UInt32`, `feed: UInt16` (id in the record), `subtree: Boolean`,
+    `line: UInt32`, `confidence: UInt8` (the row's or its feed's), `category: UInt8` (code of `CATEGORY`).
+    `names`, row number = gid, sorted by `name`: `name: String`, `kind: UInt8`, `suffix`, `wildcard_suffix`,
+    `registrable: Boolean` (false for what is no domain).
+    """
+
+    listings: pl.DataFrame
+    names: pl.DataFrame
+
+
+def current(frames: Mapping[int, pl.DataFrame], feeds: Mapping[int, Feed], suffixes: SuffixRules) -> Current:
+    """Join indicators frames (`blocklist.ingest.normalize`), by feed id, into one picture."""
+    parts = [_part(feed_id, frame, feeds[feed_id]) for feed_id, frame in sorted(frames.items())]
+    if not parts:
+        parts = [_part(0, _EMPTY, Feed(title="", url="file:", category="other"))]
+    together = pl.concat(parts).sort("name", maintain_order=True)
+    first = (together["name"] != together["name"].shift(1)).fill_null(True)
+    together = together.with_columns((first.cast(pl.UInt32).cum_sum() - 1).alias("gid"))
+    names = together.filter(first).select("name", "kind")
+    domain = names["kind"] == DOMAIN
+    flags = suffixes.columns(names["name"]).with_columns(pl.all() & domain)
+    return Current(
+        together.select("gid", "feed", "subtree", "line", "confidence", "category"),
+        pl.concat([names, flags], how="horizontal"),
+    )
+
+
+_EMPTY = pl.DataFrame(
+    schema={
+        "name": pl.String,
+        "kind": pl.UInt8,
+        "subtree": pl.Boolean,
+        "line": pl.UInt32,
+        "confidence": pl.UInt8,
+        "extra": pl.String,
+    }
+)
+
+
+def _part(feed_id: int, frame: pl.DataFrame, feed: Feed) -> pl.DataFrame:
+    category = pl.lit(CATEGORY[feed.category], pl.UInt8)
+    if frame["extra"].null_count() < frame.height:
+        told = pl.col("extra").str.json_path_match("$.category")
+        category = told.replace_strict(CATEGORY, default=CATEGORY[feed.category], return_dtype=pl.UInt8)
+    return frame.select(
+        "name",
+        "kind",
+        pl.lit(feed_id, pl.UInt16).alias("feed"),
+        "subtree",
+        "line",
+        pl.col("confidence").fill_null(pl.lit(feed.confidence, pl.UInt8)),
+        category.alias("category"),
+    )

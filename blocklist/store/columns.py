@@ -1,0 +1,43 @@
+"""Column files: the indicators of each current snapshot as Parquet. A cache that may be deleted at any time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import polars as pl
+
+
+def file_of(state: Path, snapshot: int) -> Path:
+    return state / "columns" / f"{snapshot}.parquet"
+
+
+def write(state: Path, snapshot: int, frame: pl.DataFrame) -> None:
+    """Write an indicators frame (see `blocklist.ingest.normalize`), beside and renamed.
+
+    Not fsynced: a file torn by a crash is no Parquet and is parsed again from the kept bytes.
+    """
+    path = file_of(state, snapshot)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".new")
+    frame.write_parquet(beside, compression="lz4", statistics=False)
+    os.replace(beside, path)
+
+
+def read(state: Path, snapshot: int) -> pl.DataFrame | None:
+    """The frame, or None when the file is gone or torn."""
+    path = file_of(state, snapshot)
+    try:
+        return pl.read_parquet(path, memory_map=False)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+
+
+def remove_others(state: Path, current: set[int]) -> None:
+    """Remove files of snapshots that are not current, and what a crash left half written."""
+    folder = state / "columns"
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.suffix != ".parquet" or not path.stem.isdigit() or int(path.stem) not in current:
+            path.unlink(missing_ok=True)

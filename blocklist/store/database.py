@@ -1,0 +1,86 @@
+"""Connections to `record.db`: one place that sets the pragmas and turns SQLite's errors into advice.
+
+Standard library only: `why` reads through here in milliseconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blocklist.errors import RecordError
+
+NAME = "record.db"
+
+
+def path_in(state: Path) -> Path:
+    return state / NAME
+
+
+def open_for_reading(state: Path) -> sqlite3.Connection:
+    """A connection that can't write. Raises RecordError when there is no record, or none that can be read."""
+    path = path_in(state)
+    if not path.exists():
+        raise RecordError(f"there is no record yet at {path}", hint="run 'blocklist update' first")
+    with explained(path):
+        try:
+            connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.OperationalError:
+            # A reader without write access to the folder can't take part in WAL; with no WAL file there is
+            # nothing it could miss (sqlite.org/wal.html, "Read-Only Databases").
+            wal = path.with_name(path.name + "-wal")
+            if wal.exists() and wal.stat().st_size:
+                raise
+            connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, timeout=10)
+        connection.execute("PRAGMA cache_size = -8192")
+        return connection
+
+
+def open_for_writing(path: Path, *, fresh: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode; transactions are begun by hand.
+
+    `fresh` is for a file that is built beside the final one and renamed: without journal, since a crash leaves
+    nothing but a file to remove.
+    """
+    with explained(path):
+        connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        if fresh:
+            connection.execute("PRAGMA page_size = 8192")
+            connection.execute("PRAGMA journal_mode = OFF")
+            connection.execute("PRAGMA synchronous = OFF")
+        else:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        return connection
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """SQLite's and the system's errors as RecordError: the file, the reason, the way out."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        if "readonly" in text or "unable to open" in text:
+            raise RecordError(
+                f"{path}: {text}", hint=f"check owner and mode of {path} and of its folder {path.parent}"
+            ) from error
+        if "disk" in text or "full" in text:
+            raise RecordError(
+                f"{path}: {text}", hint=f"free space on the disk that holds {path.parent}; nothing was changed"
+            ) from error
+        if "malformed" in text or "not a database" in text:
+            raise RecordError(
+                f"{path} is damaged: {text}",
+                hint="move it away and run 'blocklist update': it is built again from the feeds; "
+                "rules and history must come from a backup",
+            ) from error
+        raise RecordError(f"{path}: {text}") from error
+    except OSError as error:
+        raise RecordError(f"{error.filename or path}: {error.strerror}") from error

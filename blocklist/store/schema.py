@@ -1,0 +1,261 @@
+"""The tables of the record, by migrations from the first version on (docs/record.md describes them for readers).
+
+STRICT tables, WITHOUT ROWID where the key is the order that queries want. Bulk tables hold small codes; the
+views beside them say the words.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from blocklist.errors import RecordError
+
+MIGRATION_SET = "blocklist"
+migrations = Migrations(MIGRATION_SET)
+
+_LISTING_COLUMNS = """
+    kind INTEGER NOT NULL,
+    subtree INTEGER NOT NULL,
+    line INTEGER NOT NULL,
+    confidence INTEGER,
+    extra TEXT
+"""
+
+
+@migrations(name="0001_record")
+def _record(db: Database) -> None:
+    script = f"""
+    CREATE TABLE run (
+        id INTEGER PRIMARY KEY,
+        started TEXT NOT NULL,
+        finished TEXT,
+        command TEXT NOT NULL,
+        by TEXT NOT NULL,
+        version TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE feed (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        enabled INTEGER NOT NULL DEFAULT 1,
+        outcome TEXT,
+        error TEXT,
+        hint TEXT,
+        checked TEXT,
+        changed TEXT,
+        retry_at TEXT
+    ) STRICT;
+
+    CREATE TABLE feed_version (
+        feed INTEGER NOT NULL REFERENCES feed (id),
+        since INTEGER NOT NULL REFERENCES run (id),
+        category TEXT NOT NULL,
+        confidence INTEGER NOT NULL,
+        family TEXT,
+        direction TEXT NOT NULL,
+        mode TEXT NOT NULL,
+        title TEXT NOT NULL,
+        url TEXT NOT NULL,
+        attributes TEXT NOT NULL,
+        PRIMARY KEY (feed, since)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE snapshot (
+        id INTEGER PRIMARY KEY,
+        feed INTEGER NOT NULL REFERENCES feed (id),
+        run INTEGER NOT NULL REFERENCES run (id),
+        state TEXT NOT NULL CHECK (state IN ('current', 'superseded', 'gated', 'refused')),
+        sha256 TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        parse_key TEXT NOT NULL,
+        url TEXT NOT NULL,
+        fetched TEXT NOT NULL,
+        etag TEXT,
+        last_modified TEXT,
+        base INTEGER REFERENCES snapshot (id),
+        depth INTEGER NOT NULL DEFAULT 0,
+        stored INTEGER NOT NULL,
+        format TEXT NOT NULL,
+        lines INTEGER NOT NULL,
+        entries INTEGER NOT NULL,
+        account TEXT NOT NULL,
+        gate TEXT
+    ) STRICT;
+    CREATE INDEX snapshot_by_feed ON snapshot (feed, run);
+    CREATE UNIQUE INDEX snapshot_current ON snapshot (feed) WHERE state = 'current';
+
+    CREATE TABLE listing (
+        name TEXT NOT NULL,
+        feed INTEGER NOT NULL REFERENCES feed (id),
+        since INTEGER NOT NULL REFERENCES run (id),
+        {_LISTING_COLUMNS},
+        PRIMARY KEY (name, feed)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE listing_closed (
+        period INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        feed INTEGER NOT NULL REFERENCES feed (id),
+        since INTEGER NOT NULL REFERENCES run (id),
+        until INTEGER NOT NULL REFERENCES run (id),
+        cause TEXT NOT NULL,
+        {_LISTING_COLUMNS},
+        PRIMARY KEY (period, name, feed, since)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE hold (
+        name TEXT NOT NULL,
+        guard TEXT NOT NULL,
+        since INTEGER NOT NULL REFERENCES run (id),
+        until INTEGER REFERENCES run (id),
+        kind INTEGER NOT NULL,
+        subtree_only INTEGER NOT NULL,
+        detail TEXT NOT NULL,
+        PRIMARY KEY (name, guard, since)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX hold_open ON hold (name) WHERE until IS NULL;
+
+    CREATE TABLE hold_release (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        author TEXT NOT NULL,
+        created TEXT NOT NULL,
+        since INTEGER NOT NULL REFERENCES run (id),
+        revoked TEXT,
+        until INTEGER REFERENCES run (id),
+        revoked_by TEXT,
+        revoked_reason TEXT
+    ) STRICT;
+    CREATE UNIQUE INDEX hold_release_open ON hold_release (name) WHERE until IS NULL;
+
+    CREATE TABLE rule (
+        id INTEGER PRIMARY KEY,
+        action TEXT NOT NULL CHECK (action IN ('allow', 'deny')),
+        name TEXT NOT NULL,
+        kind INTEGER NOT NULL,
+        subtree INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        ticket TEXT,
+        author TEXT NOT NULL,
+        created TEXT NOT NULL,
+        since INTEGER NOT NULL REFERENCES run (id),
+        expires TEXT,
+        removed TEXT,
+        until INTEGER REFERENCES run (id),
+        removed_by TEXT,
+        removed_reason TEXT
+    ) STRICT;
+    CREATE INDEX rule_by_name ON rule (name);
+
+    CREATE TABLE verdict (
+        name TEXT NOT NULL PRIMARY KEY,
+        status TEXT NOT NULL,
+        since TEXT NOT NULL,
+        checked TEXT NOT NULL,
+        first_nxdomain TEXT,
+        strikes INTEGER NOT NULL DEFAULT 0,
+        dead INTEGER NOT NULL DEFAULT 0,
+        authority TEXT,
+        resolver TEXT,
+        run INTEGER NOT NULL REFERENCES run (id)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE verdict_closed (
+        name TEXT NOT NULL,
+        since TEXT NOT NULL,
+        until TEXT NOT NULL,
+        status TEXT NOT NULL,
+        dead INTEGER NOT NULL,
+        authority TEXT,
+        resolver TEXT,
+        PRIMARY KEY (name, since)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE release (
+        id INTEGER PRIMARY KEY,
+        export TEXT NOT NULL,
+        format TEXT NOT NULL,
+        policy TEXT NOT NULL,
+        path TEXT NOT NULL,
+        run INTEGER NOT NULL REFERENCES run (id),
+        revision INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('pending', 'live', 'superseded', 'held', 'failed')),
+        created TEXT NOT NULL,
+        published TEXT,
+        serial INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        body_digest TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        entries INTEGER NOT NULL,
+        added INTEGER NOT NULL,
+        removed INTEGER NOT NULL,
+        lost TEXT NOT NULL,
+        inputs TEXT NOT NULL,
+        checked TEXT NOT NULL,
+        note TEXT NOT NULL DEFAULT '',
+        reloaded TEXT
+    ) STRICT;
+    CREATE INDEX release_by_export ON release (export, id);
+    CREATE UNIQUE INDEX release_live ON release (export) WHERE state = 'live';
+
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY,
+        at TEXT NOT NULL,
+        run INTEGER REFERENCES run (id),
+        what TEXT NOT NULL,
+        who TEXT NOT NULL,
+        detail TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO counter VALUES ('revision', 0);
+
+    CREATE TABLE guard_input (name TEXT PRIMARY KEY, digest TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+    CREATE VIEW listings_now AS
+    SELECT l.name AS indicator,
+           CASE l.kind WHEN 1 THEN 'domain' WHEN 2 THEN 'ipv4' WHEN 3 THEN 'ipv6' ELSE 'url' END AS kind,
+           CASE l.subtree WHEN 1 THEN 'subtree' ELSE 'exact' END AS scope,
+           f.name AS feed, r.started AS since, l.line, l.confidence AS row_confidence, l.extra
+    FROM listing l JOIN feed f ON f.id = l.feed JOIN run r ON r.id = l.since;
+
+    CREATE VIEW holds_now AS
+    SELECT h.name AS indicator, h.guard, CASE h.subtree_only WHEN 1 THEN 'subtree' ELSE 'exact' END AS withheld_as,
+           h.detail, r.started AS since, x.author AS released_by, x.reason AS released_because
+    FROM hold h JOIN run r ON r.id = h.since
+    LEFT JOIN hold_release x ON x.name = h.name AND x.until IS NULL
+    WHERE h.until IS NULL;
+
+    CREATE VIEW feeds_overview AS
+    SELECT f.name AS feed, f.enabled, f.outcome, f.checked, f.changed, f.error, s.entries, s.bytes, s.sha256, s.url
+    FROM feed f LEFT JOIN snapshot s ON s.feed = f.id AND s.state = 'current';
+
+    CREATE VIEW releases AS
+    SELECT id, export, format, policy, state, published, serial, entries, added, removed, digest, path FROM release;
+    """
+    for statement in script.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> bool:
+    """Bring the database to this version; was anything applied?
+
+    Raises RecordError for a database of a newer version: sqlite-utils would accept unknown migrations in silence.
+    """
+    db = Database(connection, execute_plugins=False)
+    applied = {m.name for m in migrations.applied(db)}
+    known = {m.name for m in migrations._migrations}
+    if applied - known:
+        raise RecordError(
+            f"{path} was written by a newer version of blocklist ({', '.join(sorted(applied - known))})",
+            hint="run that version, or restore the backup made when it was migrated",
+        )
+    if not migrations.pending(db):
+        return False
+    migrations.apply(db)
+    return True

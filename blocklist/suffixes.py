@@ -1,0 +1,134 @@
+"""Public suffixes and registrable domains, by the Public Suffix List (publicsuffix.org/list, private section included).
+
+The rules come from the `publicsuffixlist` package, or from a file the operator keeps fresher. This module
+reads the rules themselves, since guards need the question "is this name a suffix, and by which kind of rule?".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blocklist.names import RejectedError, normalize_name
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class SuffixRules:
+    """The list as three sets of A-label names.
+
+    `exact` holds `co.uk`; `wildcard` holds `ck` for the rule `*.ck`; `exception` holds `www.ck` for `!www.ck`.
+    """
+
+    exact: frozenset[str]
+    wildcard: frozenset[str]
+    exception: frozenset[str]
+    digest: str = field(repr=False)
+
+    def is_suffix(self, name: str) -> bool:
+        """Is `name` itself a public suffix? A single label always is (the list's default rule `*`)."""
+        if "." not in name:
+            return True
+        if name in self.exception:
+            return False
+        return name in self.exact or name.partition(".")[2] in self.wildcard
+
+    def is_wildcard_suffix(self, name: str) -> bool:
+        """Is `name` a suffix only because a wildcard rule says so? Such names are held as subtrees only."""
+        return "." in name and name not in self.exact and self.is_suffix(name)
+
+    def is_registrable(self, name: str) -> bool:
+        """Is `name` one label below a public suffix?"""
+        parent = name.partition(".")[2]
+        return bool(parent) and not self.is_suffix(name) and (name in self.exception or self.is_suffix(parent))
+
+    def registrable(self, name: str) -> str | None:
+        """The registrable domain at or above `name`; None for a public suffix."""
+        while name:
+            if self.is_registrable(name):
+                return name
+            if self.is_suffix(name):
+                return None
+            name = name.partition(".")[2]
+        return None
+
+    def columns(self, names: pl.Series) -> pl.DataFrame:
+        """The same answers for a column.
+
+        In: String, A-label names. Out, aligned: `suffix: Boolean`, `wildcard_suffix: Boolean`,
+        `registrable: Boolean`.
+        """
+        import polars as pl
+
+        exact, wildcard, exception = (
+            pl.Series(sorted(rules), dtype=pl.String).implode()
+            for rules in (self.exact, self.wildcard, self.exception)
+        )
+        name = pl.col("name")
+        parent = pl.col("parent")
+        frame = pl.DataFrame({"name": names}).with_columns(
+            name.str.splitn(".", 2).struct.field("field_1").alias("parent")
+        )
+        frame = frame.with_columns(parent.str.splitn(".", 2).struct.field("field_1").alias("grand"))
+        by_rule = frame.select(
+            name.is_in(exact).alias("exact"),
+            name.is_in(exception).alias("exception"),
+            parent.is_in(wildcard).fill_null(False).alias("wildcard"),
+            parent.is_null().alias("single"),
+            (
+                parent.is_not_null()
+                & (
+                    pl.col("grand").is_null()
+                    | (
+                        ~parent.is_in(exception)
+                        & (parent.is_in(exact) | pl.col("grand").is_in(wildcard).fill_null(False))
+                    )
+                )
+            )
+            .fill_null(False)
+            .alias("below_suffix"),
+        )
+        suffix = pl.col("single") | (~pl.col("exception") & (pl.col("exact") | pl.col("wildcard")))
+        return by_rule.select(
+            suffix.alias("suffix"),
+            (suffix & ~pl.col("single") & ~pl.col("exact")).alias("wildcard_suffix"),
+            (~suffix & (pl.col("exception") | pl.col("below_suffix"))).alias("registrable"),
+        )
+
+
+def parse_rules(text: str) -> SuffixRules:
+    """Rules of a list in the format of publicsuffix.org: one a line, `//` comments, `*.` and `!` prefixes.
+
+    A line that is no name is skipped: a damaged list must make guards stricter or leave them, never crash them.
+    """
+    exact, wildcard, exception = set(), set(), set()
+    for line in text.splitlines():
+        rule = line.strip()
+        if not rule or rule.startswith("//"):
+            continue
+        rule = rule.split()[0]
+        target = exact
+        if rule.startswith("!"):
+            rule, target = rule[1:], exception
+        elif rule.startswith("*."):
+            rule, target = rule[2:], wildcard
+        try:
+            target.add(normalize_name(rule, allow_single=True))
+        except RejectedError:
+            continue
+    digest = hashlib.sha256("\n".join(sorted(exact) + sorted(wildcard) + sorted(exception)).encode()).hexdigest()
+    return SuffixRules(frozenset(exact), frozenset(wildcard), frozenset(exception), digest)
+
+
+@cache
+def builtin_rules() -> SuffixRules:
+    """The rules that the installed `publicsuffixlist` package carries."""
+    import publicsuffixlist
+
+    path = Path(publicsuffixlist.__file__).with_name("public_suffix_list.dat")
+    return parse_rules(path.read_text(encoding="utf-8"))

@@ -1,0 +1,614 @@
+"""One update: fetch, parse, guard, record. Verification and publishing follow in their own modules."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import polars as pl
+
+from blocklist import __version__, clock
+from blocklist.catalog import Feed
+from blocklist.config import Config
+from blocklist.errors import BlocklistError, FeedError
+from blocklist.ingest import guard
+from blocklist.ingest.fetch import Fetched, Limits, Request, fetch
+from blocklist.ingest.intake import Intake, account_text, parse_key, take_in
+from blocklist.names import RejectedError, normalize_name
+from blocklist.quantities import parse_duration, parse_size
+from blocklist.select.current import Current, current
+from blocklist.store import columns
+from blocklist.store.record import Record, Snapshot
+from blocklist.suffixes import SuffixRules, builtin_rules
+
+FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
+
+
+@dataclass
+class FeedOutcome:
+    """What an update did to one feed; a line of the screen and an item of `--json`."""
+
+    id: str
+    outcome: FeedOutcomeName
+    entries: int | None = None
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    held: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    note: str = ""
+    error: str | None = None
+    hint: str | None = None
+
+
+@dataclass
+class Updated:
+    """What an update did: `feeds` in the order of the configuration; counts over all of them."""
+
+    run: int
+    feeds: list[FeedOutcome]
+    added: int = 0
+    removed: int = 0
+    indicators: int = 0
+    held: int = 0
+    newly_held: int = 0
+    changed: bool = False
+    seconds: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Picture:
+    """The current listings and references, loaded once a run and only when something asks."""
+
+    def __init__(self, config: Config, record: Record, suffixes: SuffixRules) -> None:
+        self._config = config
+        self._record = record
+        self.suffixes = suffixes
+        self.frames: dict[int, pl.DataFrame] = {}
+        self._current: Current | None = None
+        self._references: guard.References | None = None
+
+    @property
+    def feeds(self) -> dict[int, Feed]:
+        """Enabled feeds by their number in the record."""
+        ids = self._record.feed_ids()
+        return {ids[name]: feed for name, feed in self._config.feeds.items() if name in ids}
+
+    def _load(self) -> dict[int, pl.DataFrame]:
+        feeds = self.feeds
+        wanted = {i: s for i, s in self._record.current_snapshots().items() if i in feeds and i not in self.frames}
+        for feed_id, snapshot in wanted.items():
+            self.frames[feed_id] = self._record.indicators(feed_id, snapshot.id)
+        return self.frames
+
+    def current(self) -> Current:
+        """Listings of every feed but references."""
+        if self._current is None:
+            feeds = self.feeds
+            frames = {i: f for i, f in self._load().items() if i in feeds and not feeds[i].is_reference}
+            self._current = current(frames, feeds, self.suffixes)
+        return self._current
+
+    def references(self) -> guard.References:
+        """What guards compare with: reference feeds, `[protect]`, and what this tool itself needs to reach."""
+        if self._references is None:
+            feeds = self.feeds
+            frames = {i: f for i, f in self._load().items() if i in feeds and feeds[i].is_reference}
+            self._references = guard.references(
+                frames,
+                feeds,
+                self.suffixes,
+                protected_domains(self._config),
+                [*self._config.protect.networks, *_resolver_addresses(self._config)],
+            )
+        return self._references
+
+    def forget(self) -> None:
+        """Drop what depends on frames that have just changed."""
+        self._current = self._references = None
+
+
+def protected_domains(config: Config) -> list[str]:
+    """`[protect]` and the hosts of the enabled feeds: a list must not cut off its own sources."""
+    hosts = []
+    for feed in config.feeds.values():
+        for url in (*feed.urls, *feed.mirrors):
+            host = httpx_host(url)
+            try:
+                hosts.append(normalize_name(host))
+            except RejectedError:
+                continue
+    return list(dict.fromkeys([*config.protect.domains, *hosts]))
+
+
+def httpx_host(url: str) -> str:
+    """The host of an http(s) URL; empty for others."""
+    from urllib.parse import urlsplit
+
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _resolver_addresses(config: Config) -> list[str]:
+    out = []
+    for resolver in config.verify.resolvers:
+        host = resolver[1:].partition("]")[0] if resolver.startswith("[") else resolver
+        out.append(host.partition(":")[0] if host.count(":") == 1 else host)
+    return out
+
+
+def update(
+    config: Config,
+    record: Record,
+    *,
+    only: Collection[str] = (),
+    accept: Collection[str] = (),
+    force: bool = False,
+    on_feed: Callable[[FeedOutcome], None] | None = None,
+    command: str = "update",
+) -> tuple[Updated, Picture]:
+    """Bring the record up to date with the enabled feeds (or those of `only`).
+
+    Every feed stands alone: one that fails or is gated keeps its last good snapshot. Everything that changed is
+    written in one transaction, after the files it names are on disk. Raises RecordError when that can't be.
+    """
+    started_at, started = clock.now(), time.perf_counter()
+    run = record.next_run()
+    suffixes = builtin_rules()
+    picture = Picture(config, record, suffixes)
+    _sync_feeds(config, record, run, started_at, command)
+    work = _Work(config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed)
+    out = Updated(run, [])
+    feeds = [f for f in config.feeds.values() if not only or f.id in only]
+    work.gather(feeds)
+    out.timings["gather"] = time.perf_counter() - started
+    _record(work, out)
+    out.feeds = [work.outcomes[f.id] for f in feeds]
+    out.seconds = time.perf_counter() - started
+    return out, picture
+
+
+def whoami() -> str:
+    """The author of what a person does: the login name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _sync_feeds(config: Config, record: Record, run: int, at: datetime, command: str) -> None:
+    """Give new feeds their numbers; the rows wait in the run's transaction when there is nothing else to write."""
+    known = record.feed_ids()
+    new = [name for name in config.feeds if name not in known]
+    if new and not record.fresh:
+        with record.transaction() as connection:
+            record.add_feeds(connection, new)
+    elif new:
+        record.add_feeds(record.connection, new)
+
+
+class _Work:
+    """The state of one update between fetching and the transaction."""
+
+    def __init__(
+        self,
+        config: Config,
+        record: Record,
+        picture: Picture,
+        run: int,
+        at: datetime,
+        *,
+        force: bool,
+        accept: set[str],
+        on_feed: Callable[[FeedOutcome], None] | None,
+    ) -> None:
+        self.config, self.record, self.picture, self.run, self.at = config, record, picture, run, at
+        self.force, self.accept, self.on_feed = force, accept, on_feed
+        self.ids = record.feed_ids()
+        self.snapshots = record.current_snapshots()
+        self.next_snapshot = record.next_snapshot()
+        self.outcomes: dict[str, FeedOutcome] = {}
+        self.intakes: dict[str, Intake] = {}
+        self.fetched: dict[str, Fetched] = {}
+        self.again: set[str] = set()
+
+    def gather(self, feeds: list[Feed]) -> None:
+        """Fetch and take in; parsing of one feed runs beside the fetching of others."""
+        temporary = self.record.state / "incoming"
+        temporary.mkdir(parents=True, exist_ok=True)
+        for left in temporary.iterdir():
+            left.unlink()
+        requests = []
+        with ThreadPoolExecutor(2, "intake") as pool:
+            futures: dict[Future[None], Feed] = {}
+            for feed in feeds:
+                if feed.id in self.accept:
+                    futures[pool.submit(self._guarded, feed, self._accept, None)] = feed
+                elif (request := self._request(feed)) is not None:
+                    requests.append(request)
+            by_id = {f.id: f for f in feeds}
+
+            def done(fetched: Fetched) -> None:
+                feed = by_id[fetched.feed]
+                self.fetched[feed.id] = fetched
+                futures[pool.submit(self._guarded, feed, self._take, fetched)] = feed
+
+            try:
+                if requests:
+                    fetch(requests, into=temporary, limits=self._limits(), on_done=done)
+                for future in list(futures):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+            finally:
+                for left in temporary.iterdir():
+                    left.unlink(missing_ok=True)
+
+    def _limits(self) -> Limits:
+        settings = self.config.fetch
+        return Limits(
+            connect=parse_duration(settings.connect),
+            idle=parse_duration(settings.idle),
+            total=parse_duration(settings.total),
+            per_host=settings.per_host,
+            at_once=settings.at_once,
+        )
+
+    def _guarded(self, feed: Feed, step: Callable[[Feed, Fetched | None], FeedOutcome], fetched: Fetched | None) -> None:
+        """Run `step`; what it raises is that feed's outcome and nobody else's."""
+        started = time.perf_counter()
+        try:
+            outcome = step(feed, fetched)
+        except BlocklistError as error:
+            outcome = FeedOutcome(feed.id, "failed", error=error.message, hint=error.hint)
+        except (OSError, MemoryError) as error:
+            outcome = FeedOutcome(feed.id, "failed", error=f"{type(error).__name__}: {error}")
+        outcome.seconds = (fetched.seconds if fetched else 0.0) + time.perf_counter() - started
+        if outcome.error and feed.id in self.ids and (kept := self.snapshots.get(self.ids[feed.id])):
+            outcome.entries = outcome.entries if outcome.entries is not None else kept.entries
+        self.outcomes[feed.id] = outcome
+        if self.on_feed is not None:
+            self.on_feed(outcome)
+
+    def _current(self, feed: Feed) -> Snapshot | None:
+        return self.snapshots.get(self.ids[feed.id])
+
+    def _request(self, feed: Feed) -> Request | None:
+        """What to ask for, or None when it is not time yet (the outcome is then set)."""
+        now = self._current(feed)
+        row = self.record.connection.execute(
+            "SELECT checked, outcome, retry_at FROM feed WHERE id = ?", (self.ids[feed.id],)
+        ).fetchone()
+        checked, outcome, retry_at = row if row else (None, None, None)
+        if not self.force:
+            if retry_at and clock.parse(retry_at) > self.at:
+                self._skip(feed, now, f"the publisher asks to wait until {retry_at}", failed=True)
+                return None
+            wait = timedelta(seconds=parse_duration(feed.min_interval))
+            if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
+                self._skip(feed, now, f"asked {_ago(self.at - clock.parse(checked))} ago, min_interval {feed.min_interval}")
+                return None
+        return Request(
+            feed=feed.id,
+            urls=feed.urls,
+            mirrors=tuple(feed.mirrors),
+            etag=now.etag if now and not self.force else None,
+            last_modified=now.last_modified if now and not self.force else None,
+            known_sha256=now.sha256 if now and now.parse_key == parse_key(feed, now.sha256) else None,
+            max_size=parse_size(feed.max_size),
+            allow_private=feed.allow_private,
+            base=self.config.base,
+            user_agent=self._user_agent(),
+        )
+
+    def _user_agent(self) -> str:
+        contact = self.config.fetch.contact
+        return f"blocklist/{__version__}" + (f" ({contact})" if contact.isascii() and contact.isprintable() and contact else "")
+
+    def _skip(self, feed: Feed, now: Snapshot | None, note: str, *, failed: bool = False) -> None:
+        self.outcomes[feed.id] = FeedOutcome(
+            feed.id,
+            "failed" if failed else "skipped",
+            entries=now.entries if now else None,
+            note=note,
+            error=note if failed else None,
+        )
+        if self.on_feed is not None:
+            self.on_feed(self.outcomes[feed.id])
+
+    def _take(self, feed: Feed, fetched: Fetched | None) -> FeedOutcome:
+        assert fetched is not None
+        now = self._current(feed)
+        if fetched.outcome in ("failed", "waiting"):
+            return FeedOutcome(
+                feed.id,
+                "failed",
+                error=(fetched.error or "failed") + (f"; keeping {now.fetched}" if now else ""),
+                hint=fetched.hint,
+            )
+        if fetched.outcome == "not-modified" or (now and fetched.sha256 == now.sha256):
+            assert now is not None
+            if now.parse_key == parse_key(feed, now.sha256):
+                note = f"{fetched.status}" if fetched.status else "same bytes"
+                gated = self.record_gated(feed)
+                if gated:
+                    return gated
+                return FeedOutcome(feed.id, "unchanged", entries=now.entries, note=note)
+            # The same bytes, read by a better parser or by other options.
+            return self._intake(feed, self.record.raw(now.id), now.sha256, fetched, kept=True)
+        assert fetched.path is not None and fetched.sha256 is not None
+        waiting = self.record.gated_snapshot(self.ids[feed.id])
+        if waiting and waiting.sha256 == fetched.sha256 and waiting.parse_key == parse_key(feed, fetched.sha256):
+            fetched.path.unlink(missing_ok=True)
+            return _still_gated(feed, waiting)
+        data = fetched.path.read_bytes()
+        fetched.path.unlink(missing_ok=True)
+        return self._intake(feed, data, fetched.sha256, fetched)
+
+    def record_gated(self, feed: Feed) -> FeedOutcome | None:
+        """A gate is reported at every run until resolved."""
+        waiting = self.record.gated_snapshot(self.ids[feed.id])
+        now = self._current(feed)
+        if waiting and now and waiting.id > now.id:
+            # The publisher has gone back to the bytes that are current: nothing waits any more.
+            self.again.add(feed.id)
+        return None
+
+    def _accept(self, feed: Feed, fetched: Fetched | None) -> FeedOutcome:
+        """Take the snapshot that waits at the gate, without fetching again."""
+        waiting = self.record.gated_snapshot(self.ids[feed.id])
+        if waiting is None:
+            raise FeedError(f"{feed.id}: no snapshot waits at its gate", hint="'blocklist status' lists those that do")
+        data = self.record.raw(waiting.id)
+        self.fetched[feed.id] = Fetched(
+            feed.id,
+            "fetched",
+            sha256=waiting.sha256,
+            size=waiting.bytes,
+            etag=waiting.etag,
+            last_modified=waiting.last_modified,
+            url=waiting.url,
+        )
+        return self._intake(feed, data, waiting.sha256, self.fetched[feed.id], accept=True)
+
+    def _intake(
+        self, feed: Feed, data: bytes, sha256: str, fetched: Fetched, *, kept: bool = False, accept: bool = False
+    ) -> FeedOutcome:
+        number = self.ids[feed.id]
+        now = self._current(feed)
+        snapshot = self.next_snapshot
+        self.next_snapshot += 1
+        intake = take_in(
+            feed,
+            data,
+            sha256,
+            state=self.record.state,
+            snapshot=snapshot,
+            before=self.record.indicators(number, now.id) if now else None,
+            base=self.record.raw(now.id) if now else None,
+            base_depth=now.depth if now else 0,
+            accept=accept,
+        )
+        self.intakes[feed.id] = intake
+        rejected = {reason.value: n for reason, n in intake.parsed.rejects.items()}
+        if intake.gate is not None:
+            return FeedOutcome(
+                feed.id,
+                "gated",
+                entries=now.entries if now else None,
+                rejected=rejected,
+                error=intake.gate,
+                hint=intake.hint,
+            )
+        return FeedOutcome(
+            feed.id,
+            "updated",
+            entries=intake.frame.height,
+            added=intake.added.height - intake.changed,
+            removed=intake.removed.height - intake.changed,
+            changed=intake.changed,
+            rejected=rejected,
+        )
+
+
+def _still_gated(feed: Feed, waiting: Snapshot) -> FeedOutcome:
+    return FeedOutcome(
+        feed.id,
+        "gated",
+        error=waiting.gate or "gated",
+        hint=f"inspect with 'blocklist feeds show {feed.id}', accept with 'blocklist update --accept {feed.id}'",
+    )
+
+
+def _ago(span: timedelta) -> str:
+    seconds = int(span.total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _attributes(feed: Feed) -> tuple[dict[str, object], str]:
+    """Attributes of a feed that decisions depend on, as columns and as canonical JSON."""
+    text = json.dumps(msgspec.to_builtins(feed), sort_keys=True)
+    return {
+        "category": feed.category,
+        "confidence": feed.confidence,
+        "family": feed.family,
+        "direction": feed.matches,
+        "mode": feed.mode,
+        "title": feed.title,
+        "url": feed.urls[0],
+    }, text
+
+
+def _record(work: _Work, out: Updated) -> None:
+    """Everything that changed, in one transaction; nothing at all when nothing did but the time."""
+    record, config, picture, run, at = work.record, work.config, work.picture, work.run, work.at
+    started = time.perf_counter()
+    period = clock.period(at)
+    taken = {i: w for i, w in work.intakes.items() if w.gate is None}
+    enabled = {work.ids[i] for i in config.feeds}
+    gone = [i for i in work.snapshots if i not in enabled]
+    versions = {
+        feed.id: text
+        for feed in config.feeds.values()
+        if record.feed_version(work.ids[feed.id]) != (text := _attributes(feed)[1])
+    }
+    for intake in taken.values():
+        picture.frames[work.ids[intake.feed.id]] = intake.frame
+    for number in gone:
+        picture.frames.pop(number, None)
+    listings_changed = bool(gone) or any(w.added.height or w.removed.height for w in taken.values())
+    inputs = _guard_inputs(work, versions)
+    holds = None
+    if inputs != record.guard_input():
+        picture.forget()
+        holds = guard.guard(picture.current(), picture.references())
+    out.timings["guard"] = time.perf_counter() - started
+    started = time.perf_counter()
+    names = {number: name for name, number in work.ids.items()}
+    with record.transaction() as connection:
+        actual = record.begin_run(connection, clock.text(at), "update", whoami(), __version__)
+        assert actual == run
+        for feed_id, text in versions.items():
+            attributes = _attributes(config.feeds[feed_id])[0]
+            record.add_feed_version(connection, work.ids[feed_id], run, attributes, text)
+        for intake in work.intakes.values():
+            record.add_snapshot(connection, _snapshot_row(work, intake))
+        for feed_id in work.again:
+            connection.execute(
+                "UPDATE snapshot SET state = 'refused' WHERE feed = ? AND state = 'gated'", (work.ids[feed_id],)
+            )
+        for number in gone:
+            record.close_feed(connection, run, period, number, "feed disabled")
+            connection.execute("UPDATE feed SET enabled = 0 WHERE id = ?", (number,))
+            record.event(connection, clock.text(at), run, "feed disabled", whoami(), feed=names[number])
+        if taken:
+            record.close_listings(connection, run, period, _with_feed(work, taken, "removed"), "no longer listed")
+            record.add_listings(connection, run, _with_feed(work, taken, "added"))
+        if holds is not None:
+            out.newly_held, closed = record.replace_holds(connection, run, holds)
+            record.set_guard_input(connection, inputs)
+            if out.newly_held or closed:
+                listings_changed = True
+        if listings_changed or versions:
+            record.bump(connection)
+        for feed_id, outcome in work.outcomes.items():
+            _feed_row(connection, work, feed_id, outcome)
+        connection.execute("UPDATE run SET finished = ? WHERE id = ?", (clock.text(clock.now()), run))
+    out.timings["record"] = time.perf_counter() - started
+    columns.remove_others(record.state, {s.id for s in record.current_snapshots().values()})
+    out.changed = listings_changed or bool(versions)
+    out.added = sum(o.added for o in work.outcomes.values())
+    out.removed = sum(o.removed for o in work.outcomes.values())
+    _count_held(work, out)
+
+
+def _with_feed(work: _Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> pl.DataFrame:
+    return pl.concat(
+        [
+            getattr(intake, which).with_columns(pl.lit(work.ids[feed_id], pl.UInt16).alias("feed"))
+            for feed_id, intake in taken.items()
+        ]
+    )
+
+
+def _guard_inputs(work: _Work, versions: Mapping[str, str]) -> str:
+    """A digest of all that holds depend on; while it stays, they are not computed again."""
+    snapshots = {work.ids[i]: work.snapshots[work.ids[i]].id for i in work.config.feeds if work.ids[i] in work.snapshots}
+    snapshots |= {work.ids[i]: w.snapshot for i, w in work.intakes.items() if w.gate is None}
+    roles = {i: (f.category, f.action) for i, f in work.config.feeds.items()}
+    parts = [
+        __version__,
+        work.picture.suffixes.digest,
+        sorted(snapshots.items()),
+        sorted(roles.items()),
+        protected_domains(work.config),
+        work.config.protect.networks,
+        work.config.verify.resolvers,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _snapshot_row(work: _Work, intake: Intake) -> Snapshot:
+    fetched = work.fetched[intake.feed.id]
+    now = work._current(intake.feed)
+    stored = intake.stored
+    assert stored is not None
+    return Snapshot(
+        id=intake.snapshot,
+        feed=work.ids[intake.feed.id],
+        run=work.run,
+        state="gated" if intake.gate is not None else "current",
+        sha256=intake.sha256,
+        bytes=intake.size,
+        parse_key=parse_key(intake.feed, intake.sha256),
+        url=fetched.url or intake.feed.urls[0],
+        fetched=clock.text(work.at),
+        etag=fetched.etag,
+        last_modified=fetched.last_modified,
+        base=now.id if now and stored.depth else None,
+        depth=stored.depth,
+        stored=stored.stored,
+        format=intake.parsed.format,
+        lines=intake.parsed.lines,
+        entries=intake.frame.height,
+        account=account_text(intake.account),
+        gate=intake.gate,
+    )
+
+
+def _feed_row(connection: object, work: _Work, feed_id: str, outcome: FeedOutcome) -> None:
+    if outcome.outcome == "skipped" or (outcome.note and outcome.outcome == "failed"):
+        return
+    fetched = work.fetched.get(feed_id)
+    retry = fetched.retry_at if fetched else None
+    work.record.connection.execute(
+        """
+        UPDATE feed SET enabled = 1, outcome = ?, error = ?, hint = ?, checked = ?, retry_at = ?,
+               changed = CASE WHEN ? THEN ? ELSE changed END
+        WHERE id = ?
+        """,
+        (
+            outcome.outcome,
+            outcome.error,
+            outcome.hint,
+            clock.text(work.at),
+            clock.text(retry) if retry else None,
+            outcome.outcome == "updated",
+            clock.text(work.at),
+            work.ids[feed_id],
+        ),
+    )
+
+
+def _count_held(work: _Work, out: Updated) -> None:
+    """Fill in how many entries of each feed a guard withholds, and the totals."""
+    record = work.record
+    holds = record.open_holds()
+    released = record.released_names()
+    live = holds.filter(~pl.col("name").is_in(list(released)))
+    out.held = live["name"].n_unique()
+    whole = live.filter(~pl.col("subtree_only"))["name"].unique()
+    for feed_id, intake in work.intakes.items():
+        if intake.gate is None and not intake.feed.is_reference:
+            work.outcomes[feed_id].held = int(intake.frame["name"].is_in(whole.implode()).sum())
+    rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
+    out.indicators = int(rows[0] or 0)
+
+
+__all__ = ["FeedOutcome", "Path", "Picture", "Updated", "update"]
