@@ -168,7 +168,11 @@ def builtin_descriptors() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """`(id, file, raw table)` of every feed that the package carries."""
     for entry in sorted(resources.files("blocklist.feeds").iterdir(), key=lambda e: e.name):
         if entry.name.endswith(".toml"):
-            yield entry.name.removesuffix(".toml"), f"feeds/{entry.name}", tomllib.loads(entry.read_text("utf-8"))
+            yield (
+                entry.name.removesuffix(".toml"),
+                f"feeds/{entry.name}",
+                tomllib.loads(entry.read_text("utf-8")),
+            )
 
 
 def folder_descriptors(folder: Path, problems: Problems) -> Iterator[tuple[str, str, dict[str, Any]]]:

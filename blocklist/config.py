@@ -36,21 +36,21 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base of the tables below: unknown keys are mistakes."""
 
 
-class Protect(_Table, frozen=True):
+class Protect(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The operator's own: never blocked, nor anything that would cover it."""
 
     domains: list[str] = []
     networks: list[str] = []
 
 
-class Control(_Table, frozen=True):
+class Control(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Names for the pre-flight: these must exist; a random name below `missing` must not."""
 
-    exists: list[str] = ["example.com"]
+    exists: list[str] = msgspec.field(default_factory=lambda: ["example.com"])
     missing: str = "com"
 
 
-class Verify(_Table, frozen=True):
+class Verify(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """DNS verification. `rate` is queries a second, each resolver; without resolvers nothing is asked."""
 
     resolvers: list[str] = []
@@ -62,28 +62,30 @@ class Verify(_Table, frozen=True):
     control: Control = Control()
 
 
-class Policy(_Table, frozen=True):
+class Policy(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which listings an export takes."""
 
-    categories: list[Category] = [
-        "attack-source",
-        "c2",
-        "malware",
-        "phishing",
-        "scam",
-        "disinformation",
-        "sanctioned-media",
-        "cryptojacking",
-        "stalkerware",
-    ]
+    categories: list[Category] = msgspec.field(
+        default_factory=lambda: [
+            "attack-source",
+            "c2",
+            "malware",
+            "phishing",
+            "scam",
+            "disinformation",
+            "sanctioned-media",
+            "cryptojacking",
+            "stalkerware",
+        ]
+    )
     feeds: list[str] | None = None
-    kinds: list[Kind] = ["domain", "ipv4", "ipv6", "url"]
+    kinds: list[Kind] = msgspec.field(default_factory=lambda: ["domain", "ipv4", "ipv6", "url"])
     min_confidence: Percent = 50
     dead: Literal["keep", "drop"] = "keep"
     widen: bool = True
 
 
-class Export(_Table, frozen=True):
+class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One configured output: a format, a policy, a path, options, and how to check and load it."""
 
     name: str = ""
@@ -101,21 +103,21 @@ class Export(_Table, frozen=True):
     follow_link: bool = False
 
 
-class Gates(_Table, frozen=True):
+class Gates(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a new release is held for a person: it would change more than this share of so many entries."""
 
     max_change: Annotated[float, msgspec.Meta(gt=0)] = 0.30
     min_size: int = 100
 
 
-class Keep(_Table, frozen=True):
+class Keep(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Retention."""
 
     snapshots: str = "90d"
     history: str = "400d"
 
 
-class Fetch(_Table, frozen=True):
+class Fetch(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Manners of the fetcher. `contact` goes into the User-Agent, so that a publisher can write to you."""
 
     contact: str = ""
@@ -126,11 +128,11 @@ class Fetch(_Table, frozen=True):
     total: str = "300s"
 
 
-class _Feeds(_Table, frozen=True):
+class _Feeds(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enable: list[str] | None = None
 
 
-class _File(_Table, frozen=True):
+class _File(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file, as typed; tables of free names are decoded one by one."""
 
     state: str = "var"
@@ -275,11 +277,11 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
     for name, table in file.export.items():
         if (export := decode(table, Export, f"export.{name}", problems)) is not None:
             exports[name] = msgspec.structs.replace(export, name=name)
-            problems.choose(
-                f"export.{name}.policy", export.policy, {"default", *file.policy}, "policy"
-            )
+            problems.choose(f"export.{name}.policy", export.policy, {"default", *file.policy}, "policy")
             problems.check(f"export.{name}.reload_timeout", parse_duration, export.reload_timeout)
-            if export.mode is not None and (len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")):
+            if export.mode is not None and (
+                len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")
+            ):
                 problems.add(f"export.{name}.mode", "is not an octal mode such as '0644'")
     _check_paths(exports, base, problems)
     _check_values(file, problems)
@@ -327,4 +329,15 @@ def _check_values(file: _File, problems: Problems) -> None:
     problems.check("verify.budget", parse_duration, file.verify.budget)
 
 
-__all__ = ["CATEGORIES", "FILE", "KINDS", "Config", "Control", "Export", "Policy", "Protect", "Verify", "load"]
+__all__ = [
+    "CATEGORIES",
+    "FILE",
+    "KINDS",
+    "Config",
+    "Control",
+    "Export",
+    "Policy",
+    "Protect",
+    "Verify",
+    "load",
+]

@@ -11,9 +11,7 @@ harms no one, and tests, documentation and the demo use them.
 from __future__ import annotations
 
 # Blocking these (or anything below) breaks local service, never an attacker.
-LOCAL_NAMES = frozenset(
-    {"localhost", "localdomain", "local", "internal", "lan", "home.arpa", "arpa"}
-)
+LOCAL_NAMES = frozenset({"localhost", "localdomain", "local", "internal", "lan", "home.arpa", "arpa"})
 
 # A name ending in one of these is an instruction to an RPZ engine, not a name (formats of RPZ triggers,
 # draft-vixie-dnsop-dns-rpz §4.1): `8.0.0.0.127.rpz-client-ip` blocked every query from 127/8.

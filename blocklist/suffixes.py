@@ -45,7 +45,9 @@ class SuffixRules:
     def is_registrable(self, name: str) -> bool:
         """Is `name` one label below a public suffix?"""
         parent = name.partition(".")[2]
-        return bool(parent) and not self.is_suffix(name) and (name in self.exception or self.is_suffix(parent))
+        return (
+            bool(parent) and not self.is_suffix(name) and (name in self.exception or self.is_suffix(parent))
+        )
 
     def registrable(self, name: str) -> str | None:
         """The registrable domain at or above `name`; None for a public suffix."""
@@ -121,7 +123,9 @@ def parse_rules(text: str) -> SuffixRules:
             target.add(normalize_name(rule, allow_single=True))
         except RejectedError:
             continue
-    digest = hashlib.sha256("\n".join(sorted(exact) + sorted(wildcard) + sorted(exception)).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\n".join(sorted(exact) + sorted(wildcard) + sorted(exception)).encode()
+    ).hexdigest()
     return SuffixRules(frozenset(exact), frozenset(wildcard), frozenset(exception), digest)
 
 

@@ -86,7 +86,9 @@ class Picture:
 
     def _load(self) -> dict[int, pl.DataFrame]:
         feeds = self.feeds
-        wanted = {i: s for i, s in self._record.current_snapshots().items() if i in feeds and i not in self.frames}
+        wanted = {
+            i: s for i, s in self._record.current_snapshots().items() if i in feeds and i not in self.frames
+        }
         for feed_id, snapshot in wanted.items():
             self.frames[feed_id] = self._record.indicators(feed_id, snapshot.id)
         return self.frames
@@ -267,7 +269,9 @@ class _Work:
             at_once=settings.at_once,
         )
 
-    def _guarded(self, feed: Feed, step: Callable[[Feed, Fetched | None], FeedOutcome], fetched: Fetched | None) -> None:
+    def _guarded(
+        self, feed: Feed, step: Callable[[Feed, Fetched | None], FeedOutcome], fetched: Fetched | None
+    ) -> None:
         """Run `step`; what it raises is that feed's outcome and nobody else's."""
         started = time.perf_counter()
         try:
@@ -298,8 +302,17 @@ class _Work:
                 self._skip(feed, now, f"the publisher asks to wait until {retry_at}", failed=True)
                 return None
             wait = timedelta(seconds=parse_duration(feed.min_interval))
-            if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
-                self._skip(feed, now, f"asked {_ago(self.at - clock.parse(checked))} ago, min_interval {feed.min_interval}")
+            if (
+                checked
+                and now
+                and outcome in ("updated", "unchanged")
+                and clock.parse(checked) + wait > self.at
+            ):
+                self._skip(
+                    feed,
+                    now,
+                    f"asked {_ago(self.at - clock.parse(checked))} ago, min_interval {feed.min_interval}",
+                )
                 return None
         return Request(
             feed=feed.id,
@@ -316,7 +329,9 @@ class _Work:
 
     def _user_agent(self) -> str:
         contact = self.config.fetch.contact
-        return f"blocklist/{__version__}" + (f" ({contact})" if contact.isascii() and contact.isprintable() and contact else "")
+        return f"blocklist/{__version__}" + (
+            f" ({contact})" if contact.isascii() and contact.isprintable() and contact else ""
+        )
 
     def _skip(self, feed: Feed, now: Snapshot | None, note: str, *, failed: bool = False) -> None:
         self.outcomes[feed.id] = FeedOutcome(
@@ -351,7 +366,11 @@ class _Work:
             return self._intake(feed, self.record.raw(now.id), now.sha256, fetched, kept=True)
         assert fetched.path is not None and fetched.sha256 is not None
         waiting = self.record.gated_snapshot(self.ids[feed.id])
-        if waiting and waiting.sha256 == fetched.sha256 and waiting.parse_key == parse_key(feed, fetched.sha256):
+        if (
+            waiting
+            and waiting.sha256 == fetched.sha256
+            and waiting.parse_key == parse_key(feed, fetched.sha256)
+        ):
             fetched.path.unlink(missing_ok=True)
             return _still_gated(feed, waiting)
         data = fetched.path.read_bytes()
@@ -371,7 +390,9 @@ class _Work:
         """Take the snapshot that waits at the gate, without fetching again."""
         waiting = self.record.gated_snapshot(self.ids[feed.id])
         if waiting is None:
-            raise FeedError(f"{feed.id}: no snapshot waits at its gate", hint="'blocklist status' lists those that do")
+            raise FeedError(
+                f"{feed.id}: no snapshot waits at its gate", hint="'blocklist status' lists those that do"
+            )
         data = self.record.raw(waiting.id)
         self.fetched[feed.id] = Fetched(
             feed.id,
@@ -385,7 +406,14 @@ class _Work:
         return self._intake(feed, data, waiting.sha256, self.fetched[feed.id], accept=True)
 
     def _intake(
-        self, feed: Feed, data: bytes, sha256: str, fetched: Fetched, *, kept: bool = False, accept: bool = False
+        self,
+        feed: Feed,
+        data: bytes,
+        sha256: str,
+        fetched: Fetched,
+        *,
+        kept: bool = False,
+        accept: bool = False,
     ) -> FeedOutcome:
         number = self.ids[feed.id]
         now = self._current(feed)
@@ -491,14 +519,17 @@ def _record(work: _Work, out: Updated) -> None:
             record.add_snapshot(connection, _snapshot_row(work, intake))
         for feed_id in work.again:
             connection.execute(
-                "UPDATE snapshot SET state = 'refused' WHERE feed = ? AND state = 'gated'", (work.ids[feed_id],)
+                "UPDATE snapshot SET state = 'refused' WHERE feed = ? AND state = 'gated'",
+                (work.ids[feed_id],),
             )
         for number in gone:
             record.close_feed(connection, run, period, number, "feed disabled")
             connection.execute("UPDATE feed SET enabled = 0 WHERE id = ?", (number,))
             record.event(connection, clock.text(at), run, "feed disabled", whoami(), feed=names[number])
         if taken:
-            record.close_listings(connection, run, period, _with_feed(work, taken, "removed"), "no longer listed")
+            record.close_listings(
+                connection, run, period, _with_feed(work, taken, "removed"), "no longer listed"
+            )
             record.add_listings(connection, run, _with_feed(work, taken, "added"))
         if holds is not None:
             out.newly_held, closed = record.replace_holds(connection, run, holds)
@@ -529,7 +560,11 @@ def _with_feed(work: _Work, taken: Mapping[str, Intake], which: Literal["added",
 
 def _guard_inputs(work: _Work, versions: Mapping[str, str]) -> str:
     """A digest of all that holds depend on; while it stays, they are not computed again."""
-    snapshots = {work.ids[i]: work.snapshots[work.ids[i]].id for i in work.config.feeds if work.ids[i] in work.snapshots}
+    snapshots = {
+        work.ids[i]: work.snapshots[work.ids[i]].id
+        for i in work.config.feeds
+        if work.ids[i] in work.snapshots
+    }
     snapshots |= {work.ids[i]: w.snapshot for i, w in work.intakes.items() if w.gate is None}
     roles = {i: (f.category, f.action) for i, f in work.config.feeds.items()}
     parts = [

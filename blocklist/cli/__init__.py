@@ -1,1 +1,135 @@
-"""Commands: options, output, exit codes; no logic."""
+"""The command line: each command is a module, imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from blocklist import __version__
+
+# name → (module, attribute, the line that `--help` shows), so that help imports nothing.
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init", "Write a commented blocklist.toml and its folders."),
+    "update": ("update", "Fetch, parse, guard, record, verify what is due, publish what changed."),
+    "status": ("status", "One screen: every feed, gate, hold and export; exit code for monitoring."),
+    "verify": ("verify", "Ask DNS about listed names."),
+    "export": ("export", "Publish configured exports, or write one list to a file."),
+    "why": ("why", "Why a domain, address, network or URL is blocked, or not."),
+    "feeds": ("feeds", "List, show and try feeds."),
+    "formats": ("formats", "List and show export formats."),
+    "allow": ("allow", "Rules that free a name or network."),
+    "deny": ("deny", "Rules that block a name or network."),
+    "held": ("held", "What guards withhold; let it pass, or take that back."),
+    "release": ("release", "Published versions of each export; approve a held one."),
+    "demo": ("demo", "The whole tour on this machine, no network."),
+}
+
+_EPILOG = """\
+\b
+Examples:
+  blocklist init                            start a configuration here
+  blocklist update                          bring lists up to date and publish
+  blocklist why evil.example                which feed, which line, since when
+  blocklist allow add good.example --reason "customer"
+  blocklist export --format hosts -o -      one list to the screen
+
+\b
+Exit codes: 0 all well · 1 the run failed · 2 usage · 3 a feed failed or was gated
+            4 a release was held or a check failed (the highest wins)
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and summaries without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"blocklist.cli.{_COMMANDS[cmd_name][0]}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from blocklist.decode import nearest
+
+            ctx.fail(f"no such command {args[0]!r}{nearest(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="blocklist")
+@click.option(
+    "--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file to use."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object a line on standard output, the summary last."
+)
+@click.option("--quiet", is_flag=True, help="Only errors.")
+@click.option("--verbose", is_flag=True, help="More detail.")
+@click.option("--debug", is_flag=True, help="Tracebacks for errors.")
+@click.option("--no-color", is_flag=True, help="Plain text (also the variable NO_COLOR).")
+@click.pass_context
+def group(ctx: click.Context, /, **options: Any) -> None:
+    """Lists of hostile domains and addresses: aggregated from feeds, verified, exported, explained to the line."""
+    ctx.obj = {k: v for k, v in options.items() if v}
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Entry point: errors become a message and an exit code, never a traceback (but with --debug)."""
+    # A thread a core is enough for the column library, and the operator may lower it.
+    os.environ.setdefault("POLARS_VERBOSE", "0")
+    debug = "--debug" in (argv if argv is not None else sys.argv[1:])
+    try:
+        status = group.main(args=argv, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+    except click.UsageError as error:
+        error.show()
+        raise SystemExit(2) from None
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted; what was recorded is kept, nothing is half written")
+        raise SystemExit(130) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        from blocklist.errors import BlocklistError
+
+        if debug:
+            raise
+        if isinstance(error, BlocklistError):
+            from blocklist.cli.screen import error_text
+
+            _say(error_text(error))
+            raise SystemExit(error.exit_code) from None
+        _say(
+            f"error: unexpected {type(error).__name__}: {str(error)[:500]}\n"
+            "This is a bug; run the command again with --debug and report what it prints."
+        )
+        raise SystemExit(1) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+__all__ = ["LazyGroup", "main"]

@@ -16,7 +16,9 @@ def check(feed: Feed, parsed: Parsed, before: int | None) -> None:
     `before`: entries of the current snapshot, None for a feed's first.
     """
     entries = parsed.frame.height
-    inspect = f"inspect with 'blocklist feeds show {feed.id}', accept with 'blocklist update --accept {feed.id}'"
+    inspect = (
+        f"inspect with 'blocklist feeds show {feed.id}', accept with 'blocklist update --accept {feed.id}'"
+    )
     if entries == 0:
         refused = sum(parsed.rejects.values())
         what = f"none of its {refused:,} lines could be read as {parsed.format}" if refused else "it is empty"
@@ -28,7 +30,9 @@ def check(feed: Feed, parsed: Parsed, before: int | None) -> None:
             hint=f"has the publisher changed the format? {inspect}",
         )
     if entries < feed.min_entries:
-        raise FeedGated(f"{feed.id}: {entries:,} entries, fewer than min_entries = {feed.min_entries:,}", hint=inspect)
+        raise FeedGated(
+            f"{feed.id}: {entries:,} entries, fewer than min_entries = {feed.min_entries:,}", hint=inspect
+        )
     if before is None or before < FROM_ENTRIES:
         return
     shrink = 1 - entries / before

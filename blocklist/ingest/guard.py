@@ -66,7 +66,9 @@ def references(
             continue
         why = pl.format(f"{feed.id}, line {{}}", pl.col("line")).alias("why")
         domains.append(frame.filter(pl.col("kind") == DOMAIN).select("name", why))
-        nets.append(frame.filter(pl.col("kind").is_in([IPV4, IPV6])).select(pl.col("name").alias("cidr"), why))
+        nets.append(
+            frame.filter(pl.col("kind").is_in([IPV4, IPV6])).select(pl.col("name").alias("cidr"), why)
+        )
     own = list(protected_networks)
     nets.append(
         pl.DataFrame(
@@ -123,9 +125,9 @@ def _reference_names(domains: pl.DataFrame, reference: pl.DataFrame) -> pl.DataF
     if reference.is_empty() or domains.is_empty():
         return pl.DataFrame(schema=SCHEMA)
     # A reference name protects its `www.` too: 1,133 listed `www.X` had X, but not itself, in a top list.
-    named = pl.concat(
-        [reference, reference.select("www." + pl.col("name"), pl.col("why"))]
-    ).unique("name", keep="first", maintain_order=True)
+    named = pl.concat([reference, reference.select(pl.format("www.{}", "name").alias("name"), "why")]).unique(
+        "name", keep="first", maintain_order=True
+    )
     itself = domains.select("name", "kind").join(named, on="name", how="inner")
     below = (
         domains.select("name", "kind")
@@ -214,8 +216,12 @@ def _networks(listed: pl.DataFrame, known: References) -> pl.DataFrame:
 
 
 def _wider() -> pl.Expr:
-    size = pl.col("last") - pl.col("first") + 1
-    return pl.when(pl.col("family") == 4).then(size > 2 ** (32 - WIDEST_V4)).otherwise(size > 2 ** (128 - WIDEST_V6))
+    span = pl.col("last") - pl.col("first")
+    return (
+        pl.when(pl.col("family") == 4)
+        .then(span >= 2 ** (32 - WIDEST_V4))
+        .otherwise(span >= 2 ** (128 - WIDEST_V6))
+    )
 
 
 def _which(touched: pl.DataFrame, known: References) -> pl.Series:
@@ -231,5 +237,9 @@ def _which(touched: pl.DataFrame, known: References) -> pl.Series:
         check_sortedness=False,
     ).sort("row")
     return found.select(
-        pl.format("overlaps {}, named by {}", pl.col("cidr").fill_null("a range"), pl.col("why").fill_null("a reference"))
+        pl.format(
+            "overlaps {}, named by {}",
+            pl.col("cidr").fill_null("a range"),
+            pl.col("why").fill_null("a reference"),
+        )
     ).to_series()

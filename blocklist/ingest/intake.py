@@ -76,7 +76,9 @@ def take_in(
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
         parsed = locals().get("parsed") or Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)
     except pl.exceptions.PolarsError as error:
-        raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
+        raise FeedError(
+            f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}"
+        ) from error
     stored = snapshots.write(state, snapshot, data, base, base_depth) if keep_bytes else None
     frame = parsed.frame
     if reason is None:

@@ -42,9 +42,12 @@ _TEXT = pl.col("text")
 _NAME = r"^[a-z0-9_-]+(?:\.[a-z0-9_-]+)+$"
 _LONG_LABEL = r"[^.]{64}"
 _NUMERIC_END = r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$"
-_SPECIAL = r"(?:^|\.)(?:" + "|".join(sorted(n.replace(".", r"\.") for n in LOCAL_NAMES | ENGINE_LABELS)) + r")$"
+_SPECIAL = (
+    r"(?:^|\.)(?:" + "|".join(sorted(n.replace(".", r"\.") for n in LOCAL_NAMES | ENGINE_LABELS)) + r")$"
+)
 _ENGINE = r"\.(?:" + "|".join(sorted(ENGINE_LABELS)) + r")$"
 _ADDRESS = r"^(?:[0-9.]+(?:/[0-9]*)?|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[^/]*)?(?:/[0-9]*)?)$"
+_WITH_PORT = r"^[0-9]{1,3}(?:\.[0-9]{1,3}){3}:[0-9]{1,5}$"
 # RFC 3986 characters; quotes, angle brackets, backslash, space and controls have no business in an export.
 _URL = r"^[!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z{|}~^-]+$"
 _URL_PARTS = r"^([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#@]*@)?(\[[0-9A-Fa-f:.]+\]|[^/:?#\[\]]*)(?::([0-9]{0,5}))?([/?#].*)?$"
@@ -204,7 +207,10 @@ def _addresses(rows: pl.DataFrame, out: Normalized) -> pl.DataFrame:
     parsed = networks.parse(rows["text"])
     rows = pl.concat([rows, parsed], how="horizontal")
     bad = rows["family"].is_null()
-    _count(out.rejects, Reject.BAD_ADDRESS, int(bad.sum()))
+    # An address with a port is a good indicator of a kind that this format can't express.
+    port = bad & rows["text"].str.contains(_WITH_PORT)
+    _count(out.rejects, Reject.UNSUPPORTED, int(port.sum()))
+    _count(out.rejects, Reject.BAD_ADDRESS, int(bad.sum()) - int(port.sum()))
     rows = rows.filter(~bad)
     whole = rows["text"].str.ends_with("/0")
     _count(out.rejects, Reject.WHOLE_INTERNET, int(whole.sum()))
@@ -232,10 +238,17 @@ def _urls(rows: pl.DataFrame, feed: Feed, out: Normalized) -> tuple[pl.DataFrame
         groups.struct.field("3").alias("port"),
         groups.struct.field("4").fill_null("").str.replace(r"#.*$", "").alias("rest"),
     )
-    good = rows["host"].is_not_null() & (rows["host"] != "") & rows["scheme"].is_in([*_DEFAULT_PORTS, "hxxp", "hxxps"])
+    good = (
+        rows["host"].is_not_null()
+        & (rows["host"] != "")
+        & rows["scheme"].is_in([*_DEFAULT_PORTS, "hxxp", "hxxps"])
+    )
     default = pl.col("scheme").str.replace("hxxp", "http").replace_strict(_DEFAULT_PORTS, default=None)
     rows = rows.with_columns(
-        pl.when((pl.col("port") == "") | (pl.col("port") == default)).then(None).otherwise(pl.col("port")).alias("port")
+        pl.when((pl.col("port") == "") | (pl.col("port") == default))
+        .then(None)
+        .otherwise(pl.col("port"))
+        .alias("port")
     )
     bare = rows["rest"].is_in(["", "/"])
     as_host = good & (bare | feed.url_hosts)
@@ -258,7 +271,11 @@ def _urls(rows: pl.DataFrame, feed: Feed, out: Normalized) -> tuple[pl.DataFrame
     ) & urls["rest"].str.contains(_URL)
     _count(out.rejects, Reject.BAD_URL, rows.height - int(as_host.sum()) - int(host_good.sum()))
     urls = urls.filter(host_good)
-    shown = pl.when(pl.col("host").str.contains(":", literal=True)).then("[" + pl.col("host") + "]").otherwise(pl.col("host"))
+    shown = (
+        pl.when(pl.col("host").str.contains(":", literal=True))
+        .then("[" + pl.col("host") + "]")
+        .otherwise(pl.col("host"))
+    )
     rest = pl.when(pl.col("rest").str.starts_with("/")).then(pl.col("rest")).otherwise("/" + pl.col("rest"))
     port = pl.when(pl.col("port").is_null()).then(pl.lit("")).otherwise(":" + pl.col("port"))
     urls = urls.with_columns(("//" + shown + port + rest).alias("text"))

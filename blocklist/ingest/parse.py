@@ -116,8 +116,11 @@ def refuse_pages(data: bytes, feed: Feed) -> None:
             f"{feed.id}: the answer is a web page, not a list",
             hint=f"open {feed.urls[0]} in a browser: it may have moved, or want a key",
         )
-    if feed.input.name not in ("jsonl", "misp") and head.startswith(b"{") and len(data) < 65_536 and (
-        b'"error' in head or b'"message"' in head or b'"status"' in head
+    if (
+        feed.input.name not in ("jsonl", "misp")
+        and head.startswith(b"{")
+        and len(data) < 65_536
+        and (b'"error' in head or b'"message"' in head or b'"status"' in head)
     ):
         raise FeedGated(
             f"{feed.id}: the answer is an error in JSON, not a list: {data[:200].decode(errors='replace')!r}",

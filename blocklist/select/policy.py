@@ -103,14 +103,22 @@ def _scored(
     """`gid`, `subtree`, `confidence` of the names that reach the policy's confidence, in their effective scope."""
     registrable = current.names["registrable"].gather(rows["gid"])
     refused = no_subtree.gather(rows["gid"])
-    widened = registrable & ~refused if policy.widen else pl.repeat(False, rows.height, dtype=pl.Boolean, eager=True)
+    widened = (
+        registrable & ~refused
+        if policy.widen
+        else pl.repeat(False, rows.height, dtype=pl.Boolean, eager=True)
+    )
     rows = rows.with_columns((pl.col("subtree") | widened).alias("wide"), refused.alias("refused"))
     rows = rows.with_columns(_family(feeds).alias("family"))
     every = _combined(rows)
     # Only names whose listings differ in scope, or whose subtree a guard refuses, need a second account.
-    scopes = rows.group_by("gid").agg(pl.col("wide").any().alias("any"), pl.col("wide").all().alias("all"), pl.col("refused").first())
+    scopes = rows.group_by("gid").agg(
+        pl.col("wide").any().alias("any"), pl.col("wide").all().alias("all"), pl.col("refused").first()
+    )
     scored = every.join(scopes, on="gid", how="left")
-    mixed = scored.filter((pl.col("any") & ~pl.col("all")) | (pl.col("any") & pl.col("refused"))).select("gid")
+    mixed = scored.filter((pl.col("any") & ~pl.col("all")) | (pl.col("any") & pl.col("refused"))).select(
+        "gid"
+    )
     scored = scored.with_columns(pl.col("all").alias("subtree"))
     if mixed.height:
         part = rows.join(mixed, on="gid", how="semi")
@@ -162,7 +170,10 @@ def _combined(rows: pl.DataFrame) -> pl.DataFrame:
 def _decisions(domains: pl.DataFrame, no_subtree: pl.Series, rules: Sequence[Rule]) -> pl.DataFrame:
     """Entries such that the most specific one that covers a name decides for it."""
     entries = domains.select(
-        "name", "subtree", pl.lit(True).alias("block"), (~no_subtree.gather(domains["gid"])).alias("widenable")
+        "name",
+        "subtree",
+        pl.lit(True).alias("block"),
+        (~no_subtree.gather(domains["gid"])).alias("widenable"),
     )
     own = [r for r in rules if r.kind == "domain"]
     if not own:
@@ -183,10 +194,14 @@ def _outranked(entries: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     step = entries.select("name").with_row_index("row")
     rows: list[pl.Series] = []
     while step.height:
-        step = step.with_columns(name.str.splitn(".", 2).struct.field("field_1").alias("name")).drop_nulls("name")
+        step = step.with_columns(name.str.splitn(".", 2).struct.field("field_1").alias("name")).drop_nulls(
+            "name"
+        )
         rows.append(step.filter(name.is_in(subtree))["row"])
     below = pl.concat(rows).unique() if rows else pl.Series(dtype=pl.UInt32)
-    return entries.filter(~covered & ~pl.int_range(entries.height, dtype=pl.UInt32, eager=True).is_in(below.implode()))
+    return entries.filter(
+        ~covered & ~pl.int_range(entries.height, dtype=pl.UInt32, eager=True).is_in(below.implode())
+    )
 
 
 def _rule_entries(rules: Sequence[Rule]) -> pl.DataFrame:
@@ -253,7 +268,11 @@ def _ruled(area: pl.DataFrame, exceptions: pl.DataFrame, rules: Sequence[Rule]) 
             if not names:
                 continue
             these = networks.parse(pl.Series(names)).select(_AREA)
-            area = networks.union(pl.concat([area, these])) if blocks else networks.subtract(area, networks.union(these))
+            area = (
+                networks.union(pl.concat([area, these]))
+                if blocks
+                else networks.subtract(area, networks.union(these))
+            )
     return area
 
 
@@ -271,7 +290,9 @@ def _urls(listed: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
         urls = urls.filter(pl.int_range(urls.height, dtype=pl.UInt32, eager=True).is_in(free.implode()))
     urls = urls.filter(~pl.col("url").is_in(allowed))
     if denied:
-        urls = pl.concat([urls, pl.DataFrame({"url": [d for d in denied if d not in allowed]}, schema={"url": pl.String})])
+        urls = pl.concat(
+            [urls, pl.DataFrame({"url": [d for d in denied if d not in allowed]}, schema={"url": pl.String})]
+        )
     return urls.unique().sort("url")
 
 

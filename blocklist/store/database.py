@@ -46,7 +46,8 @@ def open_for_writing(path: Path, *, fresh: bool = False) -> sqlite3.Connection:
     nothing but a file to remove.
     """
     with explained(path):
-        connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        # Threads of an update read through the same connection; SQLite itself takes turns (serialized mode).
+        connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         if fresh:
             connection.execute("PRAGMA page_size = 8192")
             connection.execute("PRAGMA journal_mode = OFF")
@@ -73,7 +74,8 @@ def explained(path: Path) -> Iterator[None]:
             ) from error
         if "disk" in text or "full" in text:
             raise RecordError(
-                f"{path}: {text}", hint=f"free space on the disk that holds {path.parent}; nothing was changed"
+                f"{path}: {text}",
+                hint=f"free space on the disk that holds {path.parent}; nothing was changed",
             ) from error
         if "malformed" in text or "not a database" in text:
             raise RecordError(

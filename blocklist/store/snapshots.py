@@ -51,7 +51,9 @@ def write(state: Path, snapshot: int, data: bytes, base: bytes | None, base_dept
                 write_checksum=True,
             )
             dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-            patch = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(data)
+            patch = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(
+                data
+            )
             # A patch that saves little is not worth its link in the chain.
             if len(patch) * 8 < len(data):
                 packed, depth = patch, base_depth + 1
@@ -81,7 +83,9 @@ def read(state: Path, chain: list[int]) -> bytes:
             dictionary = (
                 zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if i else None
             )
-            decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=2**zstandard.WINDOWLOG_MAX)
+            decompressor = zstandard.ZstdDecompressor(
+                dict_data=dictionary, max_window_size=2**zstandard.WINDOWLOG_MAX
+            )
             data = decompressor.decompress(packed)
         except (OSError, zstandard.ZstdError) as error:
             raise RecordError(
@@ -100,3 +104,27 @@ def line_of(data: bytes, number: int) -> bytes:
             return b""
     end = data.find(b"\n", start)
     return data[start : end if end >= 0 else len(data)].rstrip(b"\r")
+
+
+def line(state: Path, chain: list[int], number: int) -> bytes:
+    """Line `number` of the last snapshot of `chain`; a whole copy is only read as far as that line."""
+    if len(chain) > 1:
+        return line_of(read(state, chain), number)
+    path = file_of(state, chain[0])
+    seen, tail = 0, b""
+    try:
+        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+            while piece := stream.read(2**20):
+                lines = piece.count(b"\n")
+                if seen + lines >= number:
+                    # The line ends here; it may have begun in the piece before.
+                    return line_of(tail + piece, number - seen)
+                seen += lines
+                cut = piece.rfind(b"\n")
+                tail = piece[cut + 1 :] if cut >= 0 else tail + piece
+    except (OSError, zstandard.ZstdError) as error:
+        raise RecordError(
+            f"{path}: the kept bytes of snapshot {chain[0]} can't be read ({error})",
+            hint="restore the file from a backup; the lists themselves are not affected",
+        ) from None
+    return line_of(tail, number - seen)

@@ -25,5 +25,7 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     if names["text"].str.contains("/", literal=True).any():
         names = names.with_columns(pl.col("text").str.split("/")).explode("text")
     rejected = frame.height - int(blocks.sum())
-    rows = names.with_columns(pl.col("text").str.strip_prefix("*").str.strip_prefix("."), subtree=pl.lit(True))
+    rows = names.with_columns(
+        pl.col("text").str.strip_prefix("*").str.strip_prefix("."), subtree=pl.lit(True)
+    )
     return Rows(rows, rejects={Reject.UNSUPPORTED: rejected} if rejected else {})

@@ -6,7 +6,7 @@ import polars as pl
 
 # In the order of trial: the more particular syntax first.
 _SHAPES = (
-    ("unbound", r'^(?:local-zone|local-data):\s'),
+    ("unbound", r"^(?:local-zone|local-data):\s"),
     ("dnsmasq", r"^(?:address|server|local)=/"),
     ("adblock", r"^(?:\|\||@@)"),
     ("hosts", r"^(?:0\.0\.0\.0|127\.0\.0\.1|::1?)[ \t]+\S"),

@@ -1,0 +1,126 @@
+"""What a person sees: tables, numbers and times; no control character of a feed reaches a terminal."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from blocklist.errors import BlocklistError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SHARED = (
+    click.option("--config", metavar="FILE", type=click.Path(path_type=Path), hidden=True),
+    click.option("--json", "as_json", is_flag=True, hidden=True),
+    click.option("--quiet", is_flag=True, hidden=True),
+    click.option("--verbose", is_flag=True, hidden=True),
+    click.option("--debug", is_flag=True, hidden=True),
+    click.option("--no-color", is_flag=True, hidden=True),
+)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How this run speaks: the shared options, given before or after the command."""
+
+    config_path: Path | None
+    as_json: bool
+    quiet: bool
+    verbose: bool
+    color: bool
+
+    def line(self, text: str = "") -> None:
+        """A line for a person on standard output; nothing with --json or --quiet."""
+        if not self.as_json and not self.quiet:
+            click.echo(text)
+
+    def note(self, text: str) -> None:
+        """A remark on standard error."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def json(self, value: object) -> None:
+        """One object on one line, only with --json."""
+        if self.as_json:
+            click.echo(json.dumps(value, ensure_ascii=True, default=str))
+
+    def table(
+        self, header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()
+    ) -> None:
+        """Aligned columns; those of `right` (by number) to the right."""
+        if self.as_json or self.quiet:
+            return
+        cells = [list(header), *([safe(str(c)) for c in row] for row in rows)]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+        turned = set(right)
+        for n, row in enumerate(cells):
+            text = "  ".join(
+                cell.rjust(width) if i in turned else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            click.echo(self.style(text, bold=True) if n == 0 else text)
+
+    def style(self, text: str, **style: Any) -> str:
+        return click.style(text, **style) if self.color else text
+
+    @property
+    def lively(self) -> bool:
+        """May progress be drawn? Only on a terminal, on standard error."""
+        return sys.stderr.isatty() and not self.quiet and not self.as_json
+
+
+def shared_options(function: F) -> F:
+    """Give a command the shared options and, as its first argument, a `Screen`."""
+
+    @click.pass_context
+    @functools.wraps(function)
+    def with_screen(ctx: click.Context, /, *args: Any, **kwargs: Any) -> Any:
+        before: dict[str, Any] = ctx.find_root().obj or {}
+        got = {
+            name: kwargs.pop(name) or before.get(name)
+            for name in ("config", "as_json", "quiet", "verbose", "debug", "no_color")
+        }
+        color = not got["no_color"] and "NO_COLOR" not in os.environ and sys.stdout.isatty()
+        screen = Screen(got["config"], bool(got["as_json"]), bool(got["quiet"]), bool(got["verbose"]), color)
+        return ctx.invoke(function, screen, *args, **kwargs)
+
+    decorated: Any = with_screen
+    for option in reversed(_SHARED):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+def safe(text: str) -> str:
+    """`text` without anything a terminal acts on: controls, bidirectional overrides, line ends become escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def error_text(error: BlocklistError) -> str:
+    """`error: …` with the way out below it."""
+    lines = [safe(line) for line in error.message.splitlines()]
+    text = "error: " + "\n       ".join(lines)
+    return f"{text}\n  hint: {safe(error.hint)}" if error.hint else text
+
+
+def number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def change(value: int, sign: str) -> str:
+    """`+212`, `−190`, or nothing for none."""
+    return f"{sign}{value:,}" if value else "0"
+
+
+def moment(text: str | None) -> str:
+    """`2026-11-24 10:00` of an RFC 3339 time."""
+    return "" if text is None else text[:16].replace("T", " ")

@@ -1,0 +1,54 @@
+"""What most commands need first: the configuration, the formats, the open record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from blocklist.cli.screen import Screen
+from blocklist.config import Config, load
+from blocklist.decode import Problems
+from blocklist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from blocklist.publish.descriptor import Format
+    from blocklist.store.record import Record
+
+
+def configuration(screen: Screen) -> tuple[Config, Mapping[str, Format]]:
+    """Configuration and formats, with the mistakes that only show when both are known."""
+    from blocklist.publish.descriptor import catalogue
+
+    config = load(screen.config_path)
+    formats = catalogue(config.formats_folder)
+    problems = Problems()
+    for export in config.exports.values():
+        if problems.choose(f"export.{export.name}.format", export.format, formats, "format"):
+            try:
+                formats[export.format].settle(
+                    {**export.options, "serial": 1}, f"export.{export.name}.options"
+                )
+            except ConfigError as error:
+                problems.lines += error.message.splitlines()
+    if problems.lines:
+        where = config.path or "built-in defaults"
+        raise ConfigError(
+            "\n".join(f"{where}: {line}" for line in problems.lines),
+            hint="nothing was run; mend these and run the command again",
+        )
+    return config, formats
+
+
+@contextmanager
+def writing(config: Config, screen: Screen, command: str, *, wait: float = 10.0) -> Iterator[Record]:
+    """The record, locked and open for writing."""
+    from blocklist.store.lock import Lock
+    from blocklist.store.record import Record
+
+    with Lock(config.state, command, wait=wait, told=screen.note):
+        record = Record.open(config.state)
+        try:
+            yield record
+        finally:
+            record.close()

@@ -1,0 +1,194 @@
+"""`blocklist update`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blocklist.cli.screen import Screen, change, number, safe, shared_options
+from blocklist.cli.setup import configuration, writing
+from blocklist.decode import nearest
+
+if TYPE_CHECKING:
+    from blocklist.publish.release import ExportOutcome
+    from blocklist.update import FeedOutcome, Updated
+
+
+@click.command("update")
+@click.argument("feeds", nargs=-1, metavar="[FEED]...")
+@click.option(
+    "--accept", multiple=True, metavar="FEED", help="Take the snapshot that waits at this feed's gate."
+)
+@click.option(
+    "--force", is_flag=True, help="Ask again now, whatever was asked before (ignores min_interval and 304)."
+)
+@click.option("--no-verify", is_flag=True, help="Do not ask DNS.")
+@click.option("--no-export", is_flag=True, help="Do not publish.")
+@shared_options
+def command(
+    screen: Screen,
+    feeds: tuple[str, ...],
+    accept: tuple[str, ...],
+    force: bool,
+    no_verify: bool,
+    no_export: bool,
+) -> int:
+    """Bring the record and the exports up to date.
+
+    Fetches every enabled feed (or those named), reads it, guards it, records what changed, verifies what is
+    due and publishes what changed. A feed that fails, shrinks or answers with a web page keeps its last good
+    list; the others go on.
+
+    \b
+    Examples:
+      blocklist update
+      blocklist update cert-pl                   only this feed
+      blocklist update --accept openphish        the 96 % shrink is right
+    """
+    config, formats = configuration(screen)
+    for name in (*feeds, *accept):
+        if name not in config.feeds:
+            raise click.UsageError(f"no enabled feed {name!r}{nearest(name, config.feeds)}")
+    from blocklist.publish.release import export_all
+    from blocklist.update import update
+
+    with writing(config, screen, "update") as record:
+        drawn = _Progress(screen, len(feeds) or len(config.feeds))
+        only = set(feeds) | (set(accept) if feeds else set())
+        updated, picture = update(
+            config, record, only=only, accept=set(accept), force=force, on_feed=drawn.feed
+        )
+        drawn.clear()
+        _show_feeds(screen, updated)
+        if not no_verify:
+            from blocklist.cli.verify import verify_due
+
+            if verify_due(config, record, picture, updated.run, screen):
+                updated.changed = True
+        exports: list[ExportOutcome] = []
+        if not no_export and config.exports:
+            exports = export_all(config, record, picture, formats, run=updated.run)
+            show_exports(screen, exports)
+    screen.json(
+        {
+            "feeds": [_feed_json(f) for f in updated.feeds],
+            "exports": [asdict(e) for e in exports],
+            "seconds": round(updated.seconds, 3),
+        }
+    )
+    return exit_code(updated.feeds, exports)
+
+
+class _Progress:
+    """A line that counts feeds while they come in; only on a terminal."""
+
+    def __init__(self, screen: Screen, total: int) -> None:
+        self._screen, self._total, self._done = screen, total, 0
+
+    def feed(self, outcome: FeedOutcome) -> None:
+        self._done += 1
+        if self._screen.lively:
+            click.echo(f"\r\x1b[K{self._done}/{self._total} feeds · {outcome.id}"[:100], err=True, nl=False)
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self._screen.lively:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _feed_json(outcome: FeedOutcome) -> dict[str, Any]:
+    return {**asdict(outcome), "seconds": round(outcome.seconds, 3)}
+
+
+def _show_feeds(screen: Screen, updated: Updated) -> None:
+    rows = []
+    for f in updated.feeds:
+        note = f.error or f.note
+        new = f.outcome == "updated"
+        rows.append(
+            (
+                f.id,
+                f.outcome,
+                number(f.entries),
+                change(f.added, "+") if new else "",
+                change(f.removed, "−") if new else "",
+                number(f.held) if new else "",
+                number(sum(f.rejected.values())) if f.rejected or new else "",
+                f"{f.seconds:.1f} s",
+                note,
+            )
+        )
+    screen.table(
+        ("feed", "outcome", "entries", "added", "removed", "held", "rejected", "took", ""),
+        rows,
+        right=(2, 3, 4, 5, 6, 7),
+    )
+    counts = Counter(f.outcome for f in updated.feeds)
+    parts = ", ".join(
+        f"{counts[o]} {o}" for o in ("updated", "unchanged", "skipped", "gated", "failed") if counts[o]
+    )
+    new = f", {updated.newly_held:,} new" if updated.newly_held else ""
+    screen.line(
+        f"{len(updated.feeds)} feeds: {parts or 'none'} · {updated.indicators:,} indicators "
+        f"(+{updated.added:,} −{updated.removed:,}) · {updated.held:,} held{new}: blocklist held"
+    )
+    for f in updated.feeds:
+        if f.hint and f.outcome in ("gated", "failed"):
+            screen.note(f"{f.id}: {safe(f.hint)}")
+
+
+def show_exports(screen: Screen, exports: list[ExportOutcome]) -> None:
+    """The table of exports below the one of feeds."""
+    rows = []
+    for e in exports:
+        text = ""
+        if e.outcome == "published":
+            text = f"{e.release}, serial {e.serial}, checked by {e.checked}"
+        elif e.release is not None:
+            text = f"{e.release}"
+        note = "; ".join(x for x in (e.error, e.note, _lost(e.lost)) if x)
+        moved = e.outcome in ("published", "held")
+        rows.append(
+            (
+                e.name,
+                e.format,
+                e.outcome,
+                number(e.entries),
+                change(e.added, "+") if moved else "",
+                change(e.removed, "−") if moved else "",
+                "; ".join(x for x in (text, note) if x),
+            )
+        )
+    screen.table(
+        ("export", "format", "outcome", "entries", "added", "removed", "release"), rows, right=(3, 4, 5)
+    )
+    for e in exports:
+        if e.hint:
+            screen.note(f"{e.name}: {safe(e.hint)}")
+
+
+_LOST = {
+    "narrowed": "cut down to their own name, since an allow stands below and the format can't say so",
+    "exact": "left out, since the format knows only whole subtrees and a guard refuses those",
+    "allow_widened": "allowed with all below them",
+    "subtree": "block only the name itself, not what is below",
+    "too_long": "too long for the target",
+    "unwritable": "left out, since the target would read them as something else",
+}
+
+
+def _lost(lost: dict[str, int]) -> str:
+    return "; ".join(
+        f"{count:,} {_LOST.get(reason, reason.replace('_', ' '))}" for reason, count in lost.items()
+    )
+
+
+def exit_code(feeds: list[FeedOutcome], exports: list[ExportOutcome]) -> int:
+    """3 when a feed failed or was gated, 4 when a release was held or failed; the highest wins."""
+    if any(e.outcome in ("held", "failed") for e in exports):
+        return 4
+    return 3 if any(f.outcome in ("failed", "gated") for f in feeds) else 0

@@ -1,0 +1,416 @@
+"""One http(s) URL to a body: polite retries, redirects by hand, bounded decoding, reasons in words."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import email.utils
+import http
+import random
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import httpcore
+import httpx
+
+from .body import Body
+from .connect import AddressRefused, NameNotFound
+from .decompress import CODINGS, DecodeError, Decompressor, TooLarge
+from .reasons import Failure, redact, secrets_of, size_in_words, too_large
+
+if TYPE_CHECKING:
+    from .fetch import Limits, Request
+
+# A server can't silence a feed for longer than this by a Retry-After in the year 9999.
+_LONGEST_WAIT = 7 * 86_400.0
+_MOST_WAITS = 3
+
+Origin = tuple[str, str, int | None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said; with `unchanged` (304) nothing was added to the body."""
+
+    status: int
+    url: str
+    etag: str | None
+    last_modified: str | None
+    unchanged: bool
+
+
+class Host:
+    """What is known about a host in this run: its free slots, and when it wants to be asked again."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = asyncio.Semaphore(slots)
+        self.resume = 0.0
+
+
+class Budget:
+    """The time left for one URL, its retries included; waiting for a slot does not count."""
+
+    def __init__(self, seconds: float) -> None:
+        self.whole = seconds
+        self.left = seconds
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        start = monotonic()
+        try:
+            yield
+        finally:
+            self.left -= monotonic() - start
+
+
+class Downloader:
+    """Fetches URLs for many feeds at once, with `limits` on each host and on all of them together."""
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        hosts: dict[str, Host],
+        slots: asyncio.Semaphore,
+        limits: Limits,
+    ):
+        self._transport = transport
+        self._hosts = hosts
+        self._slots = slots
+        self._limits = limits
+
+    async def download(self, request: Request, url: str, body: Body, *, validators: bool) -> Answer:
+        """Add what `url` gives to `body`; `validators` says whether those of the request belong to it.
+
+        Raises Failure, and then the body is as it was.
+        """
+        budget = Budget(self._limits.total)
+        tries = waits = 0
+        waited = 0.0
+        while True:
+            mark = body.mark()
+            try:
+                return await self._try(request, url, body, budget, validators=validators)
+            except Failure as failure:
+                body.rewind(mark)
+                if failure.wait is not None:
+                    waits += 1
+                    waited += failure.wait
+                    if waited > self._limits.retry_after_max or waits > _MOST_WAITS:
+                        raise
+                    continue  # the host's `resume` makes this and its other requests wait
+                if not failure.again or tries or budget.left <= 0:
+                    raise
+                tries += 1
+                # Jitter, so that the feeds of one host do not come back in step.
+                await asyncio.sleep(self._limits.backoff * (0.5 + random.random()))  # noqa: S311
+
+    async def _try(
+        self, request: Request, url: str, body: Body, budget: Budget, *, validators: bool
+    ) -> Answer:
+        """Follow redirects from `url` to an answer."""
+        secrets = secrets_of((*request.urls, *request.mirrors), request.headers.values()) | frozenset(
+            request.secrets
+        )
+        current, auth = _parse(url, secrets)
+        first = current
+        seen: set[str] = set()
+        for _ in range(self._limits.max_redirects + 1):
+            shown = redact(str(current), secrets)
+            if str(current) in seen:
+                raise Failure(f"{redact(url, secrets)}: redirects in a loop, back to {shown}")
+            where = f"{redact(url, secrets)} (redirected to {shown})" if seen else shown
+            seen.add(str(current))
+            headers = self._headers(request, current, where, validators=validators)
+            if auth and _origin(current) == _origin(first):
+                headers.setdefault("Authorization", auth)
+            host = self._hosts.setdefault(current.host, Host(self._limits.per_host))
+            before = body.size
+            async with host.slots, self._slots:
+                await asyncio.sleep(max(0.0, host.resume - monotonic()))
+                try:
+                    with budget.running():
+                        async with asyncio.timeout(max(budget.left, 0.001)):
+                            outcome = await self._ask(request, current, headers, body, where, host)
+                except TimeoutError:
+                    came = size_in_words(body.size - before)
+                    raise Failure(
+                        f"{where}: not finished after {budget.whole:g} s ({came} had come)"
+                    ) from None
+                except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+                    raise self._in_words(
+                        error, current.raw_host.decode("ascii"), where, body.size - before
+                    ) from None
+                except NameNotFound as error:
+                    raise _name_not_found(error, where) from None
+                except AddressRefused as error:
+                    hint = f"if this is your own network, set allow_private = true for feed {request.feed}"
+                    raise Failure(
+                        f"{where}: refused to connect: {error}", hint=None if request.allow_private else hint
+                    ) from None
+                except DecodeError as error:
+                    raise Failure(f"{where}: {error}", again=True) from None
+                except TooLarge:
+                    raise too_large(where, request.feed, request.max_size) from None
+            if isinstance(outcome, Answer):
+                return replace(outcome, url=shown)
+            current = _next_hop(current, outcome, where, secrets)
+        raise Failure(f"{redact(url, secrets)}: more than {self._limits.max_redirects} redirects")
+
+    def _headers(self, request: Request, url: httpx.URL, where: str, *, validators: bool) -> dict[str, str]:
+        headers = {"Accept": "*/*", "Accept-Encoding": ", ".join(CODINGS), "User-Agent": request.user_agent}
+        if validators:
+            if request.etag:
+                headers["If-None-Match"] = request.etag
+            if request.last_modified:
+                headers["If-Modified-Since"] = request.last_modified
+        # A key goes to the host it was made for, never to a mirror or to where that host redirects.
+        own = {_origin(httpx.URL(own)) for own in request.urls if not own.lower().startswith("file:")}
+        scheme, host, port = _origin(url)
+        if (scheme, host, port) in own or ((scheme, port) == ("https", 443) and ("http", host, 80) in own):
+            headers |= request.headers
+        for name, value in headers.items():
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(
+                r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", value
+            ):
+                raise Failure(
+                    f"{where}: header {name!r} holds a character that HTTP does not allow; nothing was sent",
+                    hint="is there a line break at the end of the key?",
+                )
+        return headers
+
+    async def _ask(
+        self, request: Request, url: httpx.URL, headers: Mapping[str, str], body: Body, where: str, host: Host
+    ) -> Answer | str:
+        """One request: an answer, or where it redirects to."""
+        limits = self._limits
+        ask = httpx.Request(
+            "GET",
+            url,
+            headers=dict(headers),
+            extensions={
+                "timeout": {
+                    "connect": limits.connect,
+                    "read": limits.idle,
+                    "write": limits.idle,
+                    "pool": None,
+                }
+            },
+        )
+        response = await self._transport.handle_async_request(ask)
+        try:
+            status = response.status_code
+            if status in (301, 302, 303, 307, 308):
+                return str(response.headers.get("location", ""))
+            if status == 304 and ("If-None-Match" in headers or "If-Modified-Since" in headers):
+                return Answer(status, where, request.etag, request.last_modified, unchanged=True)
+            if status != 200:
+                raise self._refusal(response, where, host)
+            await self._receive(response, body, where)
+            return Answer(
+                status,
+                where,
+                _validator(response.headers.get("etag")),
+                _validator(response.headers.get("last-modified")),
+                unchanged=False,
+            )
+        finally:
+            await response.aclose()
+
+    async def _receive(self, response: httpx.Response, body: Body, where: str) -> None:
+        coding = response.headers.get("content-encoding", "").strip().lower() or "identity"
+        limit = body.left
+        try:
+            decoder = Decompressor(coding, limit=limit)
+        except ValueError:
+            shown = re.sub(r"[^a-z0-9, -]", "?", coding[:40])
+            raise Failure(f"{where}: sent in a coding that was not asked for ({shown})") from None
+        length = response.headers.get("content-length", "")
+        expected = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
+        if coding == "identity" and expected is not None and expected > limit:
+            raise TooLarge
+        came = 0
+        try:
+            async for data in response.aiter_raw():
+                came += len(data)
+                if came > limit + 65_536:  # a stream may also be long without giving anything
+                    raise TooLarge
+                for chunk in decoder.feed(data):
+                    body.write(chunk)
+        except httpcore.RemoteProtocolError as error:
+            if "complete message body" not in str(error) and "incomplete chunked" not in str(error):
+                raise
+            of = f" of {expected:,}" if expected is not None else ""
+            raise Failure(f"{where}: the body ended early, after {came:,}{of} bytes", again=True) from None
+        decoder.finish()
+        # A body that is itself an archive (.gz, .zst, .zip, .tar.gz: issue B) is kept as published here, so
+        # that the digest and the evidence are the publisher's; unpacking is the parser's first step.
+
+    def _refusal(self, response: httpx.Response, where: str, host: Host) -> Failure:
+        status = response.status_code
+        try:
+            words = f"{status} {http.HTTPStatus(status).phrase}"
+        except ValueError:
+            words = str(status)
+        message = f"{where}: the server answered {words}"
+        wait = _retry_after(response.headers.get("retry-after", "")) if status in (429, 503) else None
+        if wait is not None:
+            at = datetime.now(UTC) + timedelta(seconds=wait)
+            if wait <= self._limits.retry_after_max:
+                host.resume = max(host.resume, monotonic() + wait)
+            return Failure(
+                f"{message} and asks to wait {wait:,.0f} s",
+                hint=f"it will not be asked again before {at:%Y-%m-%d %H:%M:%S} UTC",
+                status=status,
+                wait=wait,
+                retry_at=at,
+            )
+        hint = {
+            401: "check the feed's key (its header or its file)",
+            403: "check the feed's key, and whether the publisher still allows automated downloads",
+            404: "the publisher may have moved the list: see the feed's homepage",
+            410: "the publisher has withdrawn the list: see the feed's homepage",
+            429: "the server is asked too often: raise the feed's min_interval",
+        }.get(status)
+        return Failure(message, hint=hint, status=status, again=500 <= status <= 599)
+
+    def _in_words(self, error: Exception, host: str, where: str, came: int) -> Failure:
+        got = f" ({size_in_words(came)} had come)" if came else ""
+        if isinstance(error, httpcore.ConnectTimeout):
+            return Failure(f"{where}: no connection to {host} within {self._limits.connect:g} s", again=True)
+        if isinstance(error, httpcore.TimeoutException):
+            return Failure(f"{where}: stalled: nothing came for {self._limits.idle:g} s{got}", again=True)
+        if isinstance(error, httpcore.LocalProtocolError):
+            return Failure(f"{where}: the request can't be sent: HTTP does not allow it")
+        if isinstance(error, httpcore.RemoteProtocolError):
+            if "without sending a response" in str(error):
+                return Failure(f"{where}: the connection was closed without an answer", again=True)
+            return Failure(f"{where}: the answer is not valid HTTP{got}")
+        cause = _root(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            # OpenSSL's own words, which may quote names out of the certificate.
+            words = re.sub(r"[^\x20-\x7e]", "?", cause.verify_message or "not valid")[:200].rstrip(".")
+            return Failure(
+                f"{where}: the TLS certificate of {host} is not trusted: {words}",
+                hint="for a private certificate authority set SSL_CERT_FILE; is this machine's clock right?",
+            )
+        if isinstance(cause, ssl.SSLError):
+            reason = re.sub(
+                r"[^a-z0-9 ]", "?", (cause.reason or "handshake failed").lower().replace("_", " ")
+            )
+            return Failure(f"{where}: TLS with {host} failed: {reason}", again=True)
+        if isinstance(cause, ConnectionRefusedError):
+            return Failure(
+                f"{where}: {host} refused the connection", hint="nothing listens on that port", again=True
+            )
+        if isinstance(cause, ConnectionResetError | BrokenPipeError):
+            return Failure(f"{where}: the connection was reset{got}", again=True)
+        if isinstance(cause, OSError) and cause.errno and cause.strerror:
+            return Failure(f"{where}: {host} can't be reached: {cause.strerror.lower()}{got}", again=True)
+        return Failure(f"{where}: the connection to {host} broke{got}", again=True)
+
+
+def _parse(url: str, secrets: frozenset[str]) -> tuple[httpx.URL, str | None]:
+    """The URL without its user, and the Authorization header that the user stood for."""
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError, TypeError):
+        raise Failure(f"{redact(url, secrets)}: not a valid URL") from None
+    if parsed.scheme not in ("http", "https"):
+        raise Failure(
+            f"{redact(url, secrets)}: {parsed.scheme or 'no scheme'!r} can't be fetched",
+            hint="feeds come from https:, http: or file: URLs",
+        )
+    if not parsed.host:
+        raise Failure(f"{redact(url, secrets)}: names no host")
+    auth = None
+    if parsed.userinfo:
+        userinfo = unquote(parsed.userinfo.decode("ascii"))
+        auth = "Basic " + base64.b64encode(userinfo.encode()).decode("ascii")
+    return _bare(parsed), auth
+
+
+def _bare(url: httpx.URL) -> httpx.URL:
+    return url.copy_with(username=None, password=None, fragment=None)
+
+
+def _origin(url: httpx.URL) -> Origin:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+def _next_hop(current: httpx.URL, location: str, where: str, secrets: frozenset[str]) -> httpx.URL:
+    """Where a redirect leads, if it may (faults.md F7). Addresses are checked when connecting."""
+    if not location:
+        raise Failure(f"{where}: redirects to nowhere (no Location)")
+    try:
+        target = current.join(location)
+        bare = _bare(target)
+    except (httpx.InvalidURL, ValueError, TypeError):
+        raise Failure(f"{where}: redirects to something that is not a URL") from None
+    shown = redact(str(bare), secrets)
+    if target.scheme not in ("http", "https"):
+        raise Failure(f"{where}: redirects to {shown}; only http and https are followed")
+    if not target.host:
+        raise Failure(f"{where}: redirects to a URL without a host")
+    if current.scheme == "https" and target.scheme == "http":
+        raise Failure(f"{where}: redirects from https to plain http ({shown}), refused")
+    return bare
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds to wait by a Retry-After (RFC 9110 §10.2.3: seconds or a date), or None if it says nothing."""
+    value = value.strip()
+    if re.fullmatch(r"[0-9]{1,12}", value):
+        seconds = float(value)
+    else:
+        try:
+            at = email.utils.parsedate_to_datetime(value)
+        except (ValueError, TypeError, OverflowError):
+            return None
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=UTC)
+        seconds = (at - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), _LONGEST_WAIT)
+
+
+def _validator(value: str | None) -> str | None:
+    """A validator that can be sent back: short, printable ASCII."""
+    if value is None or not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]{0,510}[\x21-\x7e])?", value):
+        return None
+    return value
+
+
+def _name_not_found(error: NameNotFound, where: str) -> Failure:
+    if error.temporary:
+        return Failure(
+            f"{where}: the name {error} could not be looked up: no answer from the resolver", again=True
+        )
+    return Failure(
+        f"{where}: the name {error} does not exist", hint="check the URL, and the resolver of this machine"
+    )
+
+
+def _root(error: BaseException) -> BaseException | None:
+    """The operating system's or OpenSSL's own error below httpcore's and anyio's."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    found: BaseException | None = None
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, ssl.SSLError):
+            return current
+        if isinstance(current, OSError) and current.errno:
+            found = found or current
+        if isinstance(current, BaseExceptionGroup):
+            pending.extend(current.exceptions)
+        pending.extend((current.__context__, current.__cause__))
+    return found

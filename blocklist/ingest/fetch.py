@@ -1,0 +1,372 @@
+"""Fetch the feeds: all at once but few per host, streamed to disk while hashed, under limits.
+
+A failure (faults.md F1–F7) is an answer, not an exception: the other feeds go on and the caller keeps its
+last good snapshot.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Literal
+
+from .. import __version__
+from ..errors import RecordError
+from .body import Body, Scratch
+from .local import copy_local, is_local
+from .reasons import Failure, redact, secrets_of
+
+# asyncio and httpx are imported where the first http(s) URL is met: together 130 ms, and a run over local
+# files needs neither.
+if TYPE_CHECKING:
+    from .download import Downloader
+
+_LOCAL_THREADS = 4
+
+Outcome = Literal["fetched", "not-modified", "failed", "waiting"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to fetch for one feed, and what is known about it.
+
+    `urls` are the parts of one snapshot; each of `mirrors` has all of it and is tried, in order, when the
+    parts fail. `etag` and `last_modified` belong to the accepted snapshot and are sent to a feed of one URL
+    only. `max_size` counts bytes after decompression. `file:` URLs are relative to `base`. Values of
+    `headers`, and `secrets` that stand elsewhere in a URL, are never shown.
+    """
+
+    feed: str
+    urls: tuple[str, ...] = field(repr=False)
+    mirrors: tuple[str, ...] = field(default=(), repr=False)
+    etag: str | None = None
+    last_modified: str | None = None
+    known_sha256: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    max_size: int = 64_000_000
+    allow_private: bool = False
+    base: Path = Path()
+    not_before: datetime | None = None
+    user_agent: str = f"blocklist/{__version__}"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """How it went.
+
+    `path` is a temporary file in `into`, the caller's to move or remove, present when `outcome` is
+    "fetched". "not-modified" is a 304 or a body whose digest is `known_sha256`. `url` is the one that
+    answered, fit to be shown. Keep `etag` and `last_modified` once the snapshot is accepted. `retry_at` is
+    to be kept whatever the outcome: the server wants no request before it.
+    """
+
+    feed: str
+    outcome: Outcome
+    path: Path | None = None
+    sha256: str | None = None
+    size: int = 0
+    etag: str | None = None
+    last_modified: str | None = None
+    url: str | None = None
+    status: int | None = None
+    seconds: float = 0.0
+    error: str | None = None
+    hint: str | None = None
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds and counts that hold for every feed.
+
+    `total` is for one URL with its retry, without waiting for a slot; `idle` between two pieces of a body;
+    `retry_after_max` the longest Retry-After that is waited out; `backoff` the pause before the one retry.
+    """
+
+    connect: float = 10.0
+    idle: float = 20.0
+    total: float = 300.0
+    max_redirects: int = 5
+    retry_after_max: float = 10.0
+    backoff: float = 1.0
+    per_host: int = 2
+    at_once: int = 16
+
+
+DEFAULT_LIMITS = Limits()
+OnDone = Callable[[Fetched], None]
+
+
+def fetch(
+    requests: Sequence[Request],
+    *,
+    into: Path,
+    limits: Limits = DEFAULT_LIMITS,
+    on_done: OnDone | None = None,
+) -> list[Fetched]:
+    """`fetch_all` for callers without an event loop; a run of `file:` URLs alone needs none at all."""
+    if all(_all_local(request) for request in requests):
+        return _fetch_local(requests, into=into, limits=limits, on_done=on_done)
+    import asyncio
+
+    return asyncio.run(fetch_all(requests, into=into, limits=limits, on_done=on_done))
+
+
+async def fetch_all(
+    requests: Sequence[Request],
+    *,
+    into: Path,
+    limits: Limits = DEFAULT_LIMITS,
+    on_done: OnDone | None = None,
+) -> list[Fetched]:
+    """Fetch every request, in their order; `on_done` hears of each as it ends.
+
+    Raises RecordError when `into` can't be written. When it raises or is cancelled, no file is left.
+    """
+    import asyncio
+
+    from . import connect
+    from .download import Downloader, Host
+
+    # httpcore logs the headers of answers at DEBUG: Location may hold a key (faults.md C2).
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+    scratch = Scratch(into)
+    loop = asyncio.get_running_loop()
+    threads = concurrent.futures.ThreadPoolExecutor(_LOCAL_THREADS, "fetch-local")
+    resolvers = concurrent.futures.ThreadPoolExecutor(limits.at_once, "fetch-dns")
+    tls = connect.tls_context()
+    transports = {
+        private: connect.transport(
+            allow_private=private, connections=limits.at_once, tls=tls, resolvers=resolvers
+        )
+        for private in (False, True)
+    }
+    hosts: dict[str, Host] = {}
+    slots = asyncio.Semaphore(limits.at_once)
+    downloaders = {
+        private: Downloader(transport, hosts, slots, limits) for private, transport in transports.items()
+    }
+
+    async def one(request: Request) -> Fetched:
+        if _all_local(request):
+            done = await loop.run_in_executor(threads, _local_feed, request, scratch, limits)
+        else:
+            done = await _feed(request, scratch, limits, downloaders[request.allow_private], threads)
+        if on_done is not None:
+            on_done(done)
+        return done
+
+    tasks = [asyncio.create_task(one(request)) for request in requests]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        scratch.stop.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        threads.shutdown(wait=True, cancel_futures=True)
+        scratch.remove_all()
+        raise
+    finally:
+        threads.shutdown(wait=False)
+        resolvers.shutdown(wait=False, cancel_futures=True)
+        for transport in transports.values():
+            await transport.aclose()
+
+
+def _fetch_local(
+    requests: Sequence[Request], *, into: Path, limits: Limits, on_done: OnDone | None
+) -> list[Fetched]:
+    scratch = Scratch(into)
+    threads = concurrent.futures.ThreadPoolExecutor(_LOCAL_THREADS, "fetch-local")
+    try:
+        futures = [threads.submit(_local_feed, request, scratch, limits) for request in requests]
+        for future in concurrent.futures.as_completed(futures):
+            done = future.result()
+            if on_done is not None:
+                on_done(done)
+        return [future.result() for future in futures]
+    except BaseException:
+        scratch.stop.set()
+        threads.shutdown(wait=True, cancel_futures=True)
+        scratch.remove_all()
+        raise
+    finally:
+        threads.shutdown(wait=True)
+
+
+def _all_local(request: Request) -> bool:
+    return all(is_local(url) for url in (*request.urls, *request.mirrors))
+
+
+def _places(request: Request) -> list[tuple[str, ...]]:
+    """The parts, then each mirror, which has the whole."""
+    return [request.urls, *((mirror,) for mirror in request.mirrors)]
+
+
+def _waiting(request: Request) -> Fetched | None:
+    if request.not_before is None or datetime.now(UTC) >= request.not_before:
+        return None
+    return Fetched(request.feed, "waiting", retry_at=request.not_before)
+
+
+def _local_feed(request: Request, scratch: Scratch, limits: Limits) -> Fetched:
+    """A feed of `file:` URLs alone; runs in a thread."""
+    if (waiting := _waiting(request)) is not None:
+        return waiting
+    start = monotonic()
+    failures: list[Failure] = []
+    for urls in _places(request):
+        body = Body(scratch, request.feed, limit=request.max_size)
+        try:
+            unchanged = False
+            for url in urls:
+                body.begin_part()
+                unchanged = _copy(request, url, body, scratch, limits, alone=len(urls) == 1)
+            url = redact(urls[0])
+            if unchanged:
+                return Fetched(
+                    request.feed,
+                    "not-modified",
+                    sha256=request.known_sha256,
+                    url=url,
+                    seconds=monotonic() - start,
+                )
+            return _finish(Fetched(request.feed, "fetched", url=url), request, body, start)
+        except Failure as failure:
+            failures.append(failure)
+            body.discard()
+        except BaseException:
+            body.discard()
+            raise
+    return _failed(request, failures, start)
+
+
+def _copy(request: Request, url: str, body: Body, scratch: Scratch, limits: Limits, *, alone: bool) -> bool:
+    return copy_local(
+        url,
+        base=request.base,
+        feed=request.feed,
+        body=body,
+        deadline=monotonic() + limits.total,
+        stop=scratch.stop,
+        known_sha256=request.known_sha256 if alone else None,
+    )
+
+
+async def _feed(
+    request: Request,
+    scratch: Scratch,
+    limits: Limits,
+    downloader: Downloader,
+    threads: concurrent.futures.Executor,
+) -> Fetched:
+    """A feed with at least one http(s) URL."""
+    if (waiting := _waiting(request)) is not None:
+        return waiting
+    start = monotonic()
+    failures: list[Failure] = []
+    for place, urls in enumerate(_places(request)):
+        body = Body(scratch, request.feed, limit=request.max_size)
+        try:
+            # Another server's validators say nothing about a mirror's copy, so they stay with the first URL.
+            own = place == 0 and len(urls) == 1
+            done = await _parts(request, urls, body, scratch, limits, downloader, threads, validators=own)
+            done = replace(done, retry_at=_latest(failures))
+            if done.outcome == "not-modified":
+                body.discard()
+                return replace(done, seconds=monotonic() - start)
+            return _finish(done, request, body, start)
+        except Failure as failure:
+            failures.append(failure)
+            body.discard()
+        except RecordError:
+            body.discard()
+            raise
+        except Exception as error:
+            # A mistake of ours that one server brings out must not cost the other feeds their update.
+            logging.getLogger(__name__).debug("feed %s", request.feed, exc_info=True)
+            body.discard()
+            shown = redact(urls[0], secrets_of(urls, request.headers.values()) | frozenset(request.secrets))
+            failures.append(
+                Failure(f"{shown}: internal error ({type(error).__name__})", hint="please report this")
+            )
+        except BaseException:
+            body.discard()
+            raise
+    return _failed(request, failures, start)
+
+
+async def _parts(
+    request: Request,
+    urls: tuple[str, ...],
+    body: Body,
+    scratch: Scratch,
+    limits: Limits,
+    downloader: Downloader,
+    threads: concurrent.futures.Executor,
+    *,
+    validators: bool,
+) -> Fetched:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    done = Fetched(request.feed, "fetched")
+    for url in urls:
+        body.begin_part()
+        if is_local(url):
+            unchanged = await loop.run_in_executor(
+                threads, partial(_copy, request, url, body, scratch, limits, alone=len(urls) == 1)
+            )
+            shown, status, etag, last_modified = redact(url), None, None, None
+        else:
+            answer = await downloader.download(request, url, body, validators=validators)
+            unchanged, shown, status = answer.unchanged, answer.url, answer.status
+            etag, last_modified = answer.etag, answer.last_modified
+        done = replace(
+            done,
+            outcome="not-modified" if unchanged else "fetched",
+            sha256=request.known_sha256 if unchanged else None,
+            url=done.url or shown,
+            status=status,
+            etag=etag if validators else None,
+            last_modified=last_modified if validators else None,
+        )
+    return done
+
+
+def _finish(done: Fetched, request: Request, body: Body, start: float) -> Fetched:
+    if body.sha256 == request.known_sha256:
+        # The same bytes under 200 (faults.md F4): validators may be new, the snapshot is not.
+        size = body.size
+        body.discard()
+        return replace(
+            done, outcome="not-modified", sha256=request.known_sha256, size=size, seconds=monotonic() - start
+        )
+    path = body.close()
+    return replace(done, path=path, sha256=body.sha256, size=body.size, seconds=monotonic() - start)
+
+
+def _latest(failures: Sequence[Failure]) -> datetime | None:
+    return max((failure.retry_at for failure in failures if failure.retry_at is not None), default=None)
+
+
+def _failed(request: Request, failures: Sequence[Failure], start: float) -> Fetched:
+    first = failures[0]
+    return Fetched(
+        request.feed,
+        "failed",
+        status=first.status,
+        seconds=monotonic() - start,
+        error="; then mirror ".join(failure.message for failure in failures),
+        hint=first.hint,
+        retry_at=_latest(failures),
+    )

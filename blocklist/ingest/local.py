@@ -1,0 +1,118 @@
+"""`file:` URLs: a stable copy of a regular file, hashed while copied."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from .body import Body
+from .decompress import TooLarge
+from .reasons import Failure, redact, too_large
+
+if TYPE_CHECKING:
+    import threading
+
+_CHUNK = 1 << 20
+
+
+def is_local(url: str) -> bool:
+    return url[:5].lower() == "file:"
+
+
+def local_path(url: str, base: Path) -> Path:
+    """The path of a `file:` URL (RFC 8089), a relative one below `base`. Raises Failure."""
+    rest = url[5:]
+    if rest.startswith("//"):
+        host, slash, rest = rest[2:].partition("/")
+        if host not in ("", "localhost"):
+            raise Failure(
+                f"{redact(url)}: a file: URL can't name another host",
+                hint="write file:relative.csv or file:///absolute/path.csv",
+            )
+        rest = slash + rest
+    name = unquote(rest)
+    if not name or "\0" in name:
+        raise Failure(f"{redact(url)}: names no file")
+    return base / name
+
+
+def copy_local(
+    url: str,
+    *,
+    base: Path,
+    feed: str,
+    body: Body,
+    deadline: float,
+    stop: threading.Event,
+    known_sha256: str | None = None,
+) -> bool:
+    """Add the file to `body`; True, and nothing written, if its digest is `known_sha256`.
+
+    `deadline` is of the monotonic clock, in seconds. Raises Failure.
+    """
+    path = local_path(url, base)
+    where = redact(url)
+    try:
+        descriptor = _open_regular(path, where)
+        with open(descriptor, "rb", buffering=0) as source:
+            if os.fstat(descriptor).st_size > body.left:
+                raise TooLarge
+            buffer = bytearray(_CHUNK)
+            view = memoryview(buffer)
+            # Hashing twice what did change is cheaper than writing what did not.
+            passes = (True, False) if known_sha256 is not None else (False,)
+            for only_hash in passes:
+                digest = hashlib.sha256()
+                source.seek(0)
+                while size := source.readinto(buffer):
+                    if stop.is_set():
+                        raise Failure(f"{where}: interrupted")
+                    if monotonic() > deadline:
+                        raise Failure(
+                            f"{where}: reading the file took too long", hint=f"is {path} on a slow mount?"
+                        )
+                    if only_hash:
+                        digest.update(view[:size])
+                    else:
+                        body.write(view[:size])
+                if only_hash and digest.hexdigest() == known_sha256:
+                    return True
+    except TooLarge:
+        raise too_large(where, feed, body.left + body.size) from None
+    except OSError as error:
+        raise _in_words(error, path, where, base) from None
+    return False
+
+
+def _open_regular(path: Path, where: str) -> int:
+    # A FIFO would hang the run and a device may act on being opened, so look before opening; O_NONBLOCK and
+    # the second look are for a file that is swapped in between.
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    kind = kinds.get(stat.S_IFMT(mode), "a device")
+    raise Failure(f"{where}: {path} is {kind}, not a file")
+
+
+def _in_words(error: OSError, path: Path, where: str, base: Path) -> Failure:
+    if isinstance(error, FileNotFoundError):
+        return Failure(
+            f"{where}: there is no file {path}",
+            hint=None if where.startswith("file:/") else f"a file: URL is relative to {base}",
+        )
+    if isinstance(error, PermissionError):
+        return Failure(
+            f"{where}: {path} may not be read by user {os.geteuid()}",
+            hint="check the permissions of the file and of the folders above it",
+        )
+    return Failure(f"{where}: {path} can't be read: {(error.strerror or type(error).__name__).lower()}")

@@ -1,0 +1,139 @@
+"""Folding of names: the smallest set of decisions that blocks and passes the same queries.
+
+A *decisions* frame says what happens to queried names: `name: String` (normalised lower-case A-labels, no
+trailing dot, a single label allowed), `subtree: Boolean`, `block: Boolean` (False allows), `widenable:
+Boolean` (guards would let the whole subtree be blocked); one row for each (name, subtree).
+
+One rule gives it meaning: the most specific entry that covers a queried name decides. An exact entry covers
+its own name, a subtree entry its name and everything below; the longest name wins, and exact beats subtree on
+the name itself. A name that nothing covers passes.
+"""
+
+import polars as pl
+
+_NAME = pl.col("name")
+
+
+def parents(name: pl.Expr) -> pl.Expr:
+    """The name one label up: what follows the first dot, null for a single label (and for null).
+
+    In and out: String. The names must be ASCII, which normalised names are: the dot is found by octets and
+    the rest cut by characters.
+    """
+    # 22 ms a million; str.splitn takes 29, a regex 40 to 47.
+    return name.str.slice(name.str.find(".", literal=True) + 1)
+
+
+def nearest(entries: pl.DataFrame, roots: pl.DataFrame) -> pl.DataFrame:
+    """The most specific subtree entry that covers each entry from above, where there is one.
+
+    In: `entries` with `name: String`, `subtree: Boolean`; `roots` with `name: String`, `block: Boolean`, the
+    subtree entries, unique by name. A subtree entry is covered by proper ancestors only, an exact entry also
+    by the subtree entry of its own name.
+    Out, in no order, only the covered: `row: UInt32` (position in `entries`), `above: String` (the name that
+    covers), `cover: Boolean` (its `block`).
+    """
+    roots = roots.select("name", cover="block")
+    # Most names end under a suffix that nobody listed: don't look up "com" a million times in vain.
+    tops = not roots["name"].str.contains(".", literal=True).all()
+    hashes = roots["name"].hash().implode()
+    found: list[pl.DataFrame] = []
+
+    def resolve(pending: pl.DataFrame) -> pl.DataFrame:
+        # Hashes only rule out: what they let through is joined by name, so that a collision changes nothing.
+        maybe = pending["name"].hash().is_in(hashes)
+        likely = pending.filter(maybe)
+        covered = likely.join(roots, on="name", how="inner")
+        found.append(covered.select("row", above="name", cover="cover"))
+        rest = pending.filter(~maybe)
+        if covered.height == likely.height:
+            return rest
+        return pl.concat([rest, likely.join(roots, on="name", how="anti")])
+
+    rows = entries.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "name", "subtree")
+    pending = pl.concat(
+        [
+            rows.filter("subtree").select("row", "name"),
+            resolve(rows.filter(~pl.col("subtree")).select("row", "name")),
+        ]
+    )
+    while pending.height:  # one turn a label, resolved rows drop out
+        pending = pending.with_columns(parents(_NAME))
+        pending = resolve(
+            pending.filter(_NAME.is_not_null() if tops else _NAME.str.contains(".", literal=True))
+        )
+    return pl.concat(found)
+
+
+def roots_of(decisions: pl.DataFrame) -> pl.DataFrame:
+    """The subtree entries, those that cover others: `name: String`, `block: Boolean`, unique by name."""
+    return decisions.filter("subtree").select("name", "block")
+
+
+def fold(decisions: pl.DataFrame) -> pl.DataFrame:
+    """The smallest set of entries with the same meaning, sorted by name, then exact before subtree.
+
+    In and out: a decisions frame (`name`, `subtree`, `block`; other columns pass through).
+    An entry goes if the nearest subtree entry above it does the same, an allow also if nothing is above it,
+    since a name that nothing covers passes anyway. What is left may not be thinned further: each entry
+    differs from what would decide in its place.
+    """
+    covers = nearest(decisions, roots_of(decisions))
+    row = pl.int_range(pl.len(), dtype=pl.UInt32)
+    blocked = covers.filter("cover")["row"].implode()
+    # A block stays unless a block is above it, an allow only if one is.
+    kept = decisions.filter(pl.col("block") != row.is_in(blocked))
+    # Two keys on purpose: Polars then sorts encoded rows, 120 ms a million against 270 for the name alone.
+    return kept.sort("name", "subtree")
+
+
+def names_between(entries: pl.DataFrame) -> pl.DataFrame:
+    """The names for which a DNS zone must repeat what an entry above them says, sorted.
+
+    In: folded decisions (`name`, `subtree`, `block`). Out: `name: String`, `block: Boolean`.
+    Wherever an entry stands below a subtree entry, every name strictly between the two, unless it is an entry
+    itself, with the action of the subtree entry that is nearest to it. In a zone the existence of
+    `x.mid.evil` makes `mid.evil` exist, and a wildcard gives no answer for names that exist nor, since the
+    closest encloser is then `mid.evil`, for any name below it (RFC 4592 §3.3.1; formats.md §2.3: BIND and
+    Unbound pass `y.mid.evil` although `*.evil` is listed).
+    """
+    covers = _covered_names(entries)
+    found: list[pl.DataFrame] = []
+    while covers.height:
+        covers = covers.with_columns(parents(_NAME)).filter(pl.col("above") != _NAME)
+        # The walk ends at the nearest entry above, so what that entry does also holds for each name passed.
+        found.append(covers.select("name", block="cover"))
+    if not found:
+        return entries.select("name", "block").clear()
+    return pl.concat(found).unique("name").join(entries, on="name", how="anti").sort("name")
+
+
+def zone_records(entries: pl.DataFrame) -> pl.DataFrame:
+    """The owner names that give folded decisions their meaning under the wildcard rules of DNS, sorted.
+
+    In: folded decisions. Out: `name: String`, `wildcard: Boolean` (True stands for `*.name`), `block:
+    Boolean`, unique by (name, wildcard): a pair for each subtree entry, one record for each exact entry, a
+    pair for each name between (`names_between`), and for an exact entry below a subtree entry also the
+    wildcard of that one, since the entry's own existence would hide all names below it from the wildcard
+    above.
+    """
+    between = names_between(entries)
+    exact = entries.filter(~pl.col("subtree"))
+    roots = roots_of(entries)
+    hidden = (
+        _covered_names(exact.select("name"), roots)
+        .join(roots, on="name", how="anti")
+        .select("name", block="cover")
+    )
+    plain = pl.concat(
+        [exact.select("name", "block"), roots.join(exact, on="name", how="anti"), between]
+    ).select("name", pl.lit(False).alias("wildcard"), "block")
+    wild = pl.concat([roots, between, hidden]).select("name", pl.lit(True).alias("wildcard"), "block")
+    return pl.concat([plain, wild]).sort("name", "wildcard")
+
+
+def _covered_names(entries: pl.DataFrame, roots: pl.DataFrame | None = None) -> pl.DataFrame:
+    """The names below a subtree entry: `name`, `above` (the nearest such ancestor), `cover` (its `block`)."""
+    names = entries.select("name", pl.lit(True).alias("subtree")).unique("name", maintain_order=True)
+    covers = nearest(names, roots_of(entries) if roots is None else roots)
+    return covers.select(names["name"].gather(covers["row"]), "above", "cover")

@@ -1,0 +1,110 @@
+"""Which names are due for a check, and when denial amounts to death: rules over plain values and columns."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from blocklist.verify.classify import Status
+
+if TYPE_CHECKING:
+    import polars as pl
+
+DAY: Final = timedelta(days=1)
+LIVE_EVERY: Final = timedelta(days=7)
+LEAST_WAIT: Final = DAY
+MOST_WAIT: Final = timedelta(days=30)
+
+DEAD_AFTER: Final = 3  # denials in a row
+DEAD_OVER: Final = timedelta(days=7)
+
+
+def next_check(status: Status, since: datetime, checked: datetime) -> datetime:
+    """When a name with this verdict is due again.
+
+    Live after a week. Denied after as long again as it has been denied, one day to 30, which doubles the wait
+    each time and needs no counter. Anything else after a day. `since` is when the verdict was first `status`.
+    """
+    if status is Status.LIVE:
+        return checked + LIVE_EVERY
+    if status is Status.NXDOMAIN:
+        return checked + min(max(checked - since, LEAST_WAIT), MOST_WAIT)
+    return checked + DAY
+
+
+def due(names: pl.DataFrame, now: datetime, limit: int | None = None) -> pl.DataFrame:
+    """The rows of `names` to check at `now`: never verified first, then the longest overdue, then by name.
+
+    In: `name: String`, `status: String` (null: never verified), `checked: Datetime[us, UTC]` and optionally
+    `since` of the same type (without it a denial is a day old). Out: the same columns; others pass through.
+    A `checked` in the future (the clock went back) is due. The columnar form of `next_check`.
+    """
+    import polars as pl
+
+    moment = pl.Datetime("us", "UTC")
+    checked = pl.col("checked").cast(moment)
+    since = pl.col("since").cast(moment) if "since" in names.columns else checked
+    denied = (checked - since).fill_null(LEAST_WAIT).clip(LEAST_WAIT, MOST_WAIT)
+    wait = (
+        pl.when(pl.col("status") == Status.LIVE.value)
+        .then(pl.lit(LIVE_EVERY, pl.Duration("us")))
+        .when(pl.col("status") == Status.NXDOMAIN.value)
+        .then(denied)
+        .otherwise(pl.lit(DAY, pl.Duration("us")))
+    )
+    present = pl.lit(now).cast(moment)
+    never = pl.col("status").is_null() | pl.col("checked").is_null()
+    when = pl.when(~never).then(checked + wait).alias("_due")  # null sorts first
+    chosen = (
+        names.with_columns(when)
+        .filter(never | (pl.col("_due") <= present) | (checked > present))
+        .sort("_due", "name", nulls_last=False)
+        .drop("_due")
+    )
+    return chosen if limit is None else chosen.head(limit)
+
+
+def is_registry(authority: str | None, registrable: str) -> bool:
+    """Whether the SOA owner of a denial lies strictly above the registrable domain: the registry's word."""
+    if authority is None:
+        return False
+    return authority == "." or registrable.endswith("." + authority)
+
+
+def is_dead(
+    status: Status,
+    denials: int,
+    since: datetime,
+    checked: datetime,
+    authority: str | None,
+    registrable: str,
+    *,
+    times: int = DEAD_AFTER,
+    over: timedelta = DEAD_OVER,
+) -> bool:
+    """Whether a name counts as dead: denied by its registry `times` in a row, over at least `over`.
+
+    `since` and `checked` are the first and last of those `denials`, all with this `authority`: the record
+    must begin a new interval when status or authority changes, so that a host's own name server adds nothing.
+    """
+    return (
+        status is Status.NXDOMAIN
+        and is_registry(authority, registrable)
+        and denials >= times
+        and checked - since >= over
+    )
+
+
+def dead(times: int = DEAD_AFTER, over: timedelta = DEAD_OVER) -> pl.Expr:
+    """`is_dead` in columns, Boolean and never null.
+
+    In: `status: String`, `denials: integer`, `since`, `checked: Datetime`, `authority: String?`,
+    `registrable: String`.
+    """
+    import polars as pl
+
+    authority = pl.col("authority")
+    above = (authority == ".") | pl.col("registrable").str.ends_with(pl.lit(".") + authority)
+    long = (pl.col("checked") - pl.col("since")) >= pl.lit(over, pl.Duration("us"))
+    denied = pl.col("status") == Status.NXDOMAIN.value
+    return (denied & above & (pl.col("denials") >= times) & long).fill_null(False)

@@ -1,0 +1,248 @@
+"""The wire format of DNS questions and replies (RFC 1035 §4), read without building objects."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from struct import error as StructError
+from typing import Final, NamedTuple
+
+A: Final = 1
+CNAME: Final = 5
+SOA: Final = 6
+AAAA: Final = 28
+
+NOERROR: Final = 0
+FORMERR: Final = 1
+NXDOMAIN: Final = 3
+
+MAX_ALIASES: Final = 16
+"""CNAMEs followed before a chain counts as one without end: BIND's limit, above Unbound's and Knot's."""
+
+MAX_UDP: Final = 1232
+"""Payload announced by EDNS: what crosses the Internet unfragmented (DNS flag day 2020)."""
+
+_QUERY_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0001")  # RD; one question, one additional record
+_PLAIN_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0000")
+_EDNS: Final = (
+    b"\0" + bytes.fromhex("0029") + MAX_UDP.to_bytes(2) + bytes(6)
+)  # RFC 6891 §6.1.2, version 0, no DO
+_CLASS_IN: Final = b"\0\x01"
+_TAIL: Final = {A: b"\0\x01" + _CLASS_IN, AAAA: b"\0\x1c" + _CLASS_IN}
+_LENGTH: Final = {A: 4, AAAA: 16}
+_RECORD: Final = Struct(">HHHIH")  # owner as a pointer, type, class, TTL, length of the data
+_FIELDS: Final = Struct(">HHIH")  # the same after an owner of another shape
+
+_RCODES: Final = (
+    *("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"),
+    *("YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE"),
+)
+
+
+class Outcome(IntEnum):
+    """What one question to one resolver came to."""
+
+    ADDRESS = 0
+    NODATA = 1
+    """The name exists without the type asked for (RFC 2308 §2.2), or is an alias of one that does not."""
+    NXDOMAIN = 2
+    LOOP = 3
+    """CNAMEs in a circle, or more than MAX_ALIASES of them."""
+    FAILED = 4
+    """SERVFAIL, REFUSED, another error, a referral (lame), or a reply that can't be read."""
+    TIMEOUT = 5
+    TRUNCATED = 6
+    """Ask again over TCP; never reaches a verdict."""
+
+
+class Answer(NamedTuple):
+    """One reply, read. `addresses` are 4 or 16 octets each; `authority` is the SOA owner of a denial."""
+
+    outcome: Outcome
+    rcode: int | None = None
+    addresses: tuple[bytes, ...] = ()
+    authority: str | None = None
+
+
+TIMED_OUT: Final = Answer(Outcome.TIMEOUT)
+_TRUNCATED: Final = Answer(Outcome.TRUNCATED)
+_UNREADABLE: Final = Answer(Outcome.FAILED)
+
+
+def encode_name(name: str) -> bytes:
+    """A domain name as labels on the wire, lower case (RFC 1035 §3.1).
+
+    Raises ValueError for an empty label, one of over 63 octets, over 255 octets in all, or what is not ASCII.
+    """
+    labels = name.lower().rstrip(".").encode("ascii").split(b".")
+    wire = b"".join([b"%c%b" % (len(label), label) for label in labels if 0 < len(label) < 64]) + b"\0"
+    # RFC 1035 §2.3.4: 255 octets. A label left out above shows as a wire form that is too short.
+    if len(wire) > 255 or len(wire) != sum(map(len, labels)) + len(labels) + 1:
+        raise ValueError(f"{name!r} is not a domain name that DNS can carry")
+    return wire
+
+
+def encode_question(encoded_name: bytes, qtype: int) -> bytes:
+    """The question section for A or AAAA: what a reply must repeat."""
+    return encoded_name + _TAIL[qtype]
+
+
+def encode_query(ident: int, question: bytes, *, edns: bool = True) -> bytes:
+    """A whole query: `ident` 0–65535, recursion desired, EDNS payload 1232 unless `edns` is off."""
+    if edns:
+        return ident.to_bytes(2) + _QUERY_HEAD + question + _EDNS
+    return ident.to_bytes(2) + _PLAIN_HEAD + question
+
+
+def answers(data: bytes, question: bytes) -> bool:
+    """Whether `data` replies to `question`: QR, opcode 0, one question, the same name (any case) and type.
+
+    The id and the source address are the caller's to match (RFC 5452 §9.1). Lower-casing the whole section
+    is safe: lengths stay below 64 and our types and class below 32, all under "A".
+    """
+    if len(data) < 12 + len(question) or data[2] & 0xF8 != 0x80 or data[4:6] != b"\0\x01":
+        return False
+    section = data[12 : 12 + len(question)]
+    return section == question or section.lower() == question
+
+
+def read_reply(data: bytes, question: bytes, name: str) -> Answer:
+    """What a reply says about `name` (lower case, no trailing dot), after `answers` said that it is one.
+
+    Addresses behind compressed owners, and denials with one SOA, are read in place; everything unusual goes
+    to dnspython. Any octets whatever give an Answer, never an exception.
+    """
+    if data[2] & 0x02:
+        return _TRUNCATED
+    rcode = data[3] & 0x0F
+    if rcode not in (NOERROR, NXDOMAIN):
+        return Answer(Outcome.FAILED, rcode)
+    answer: Answer | None
+    try:
+        if data[6:8] != b"\0\0":
+            answer = _read_addresses(data, question) if rcode == NOERROR else None
+        else:
+            answer = _read_denial(data, question, name, rcode)
+    except (IndexError, StructError):
+        return _UNREADABLE
+    return answer or _read_any(data, question, name)
+
+
+def _read_addresses(data: bytes, question: bytes) -> Answer | None:
+    """The usual positive reply: a chain of CNAMEs, each naming the next, then addresses. None: not usual."""
+    qtype = question[-3]
+    wanted = _LENGTH[qtype]
+    owner = 0xC00C  # a pointer to the name in the question, always at offset 12
+    position = 12 + len(question)
+    addresses: list[bytes] = []
+    aliases = 0
+    for _ in range(data[6] << 8 | data[7]):
+        pointer, rtype, rclass, _ttl, length = _RECORD.unpack_from(data, position)
+        start = position + 12
+        position = start + length
+        if pointer != owner or rclass != 1:
+            return None
+        if rtype == qtype and length == wanted:
+            addresses.append(data[start:position])
+        elif rtype == CNAME and not addresses and start < 0x4000:
+            owner = 0xC000 | start
+            aliases += 1
+        else:
+            return None
+    if position > len(data):
+        return _UNREADABLE
+    if aliases > MAX_ALIASES:
+        return Answer(Outcome.LOOP, NOERROR)
+    if not addresses:
+        return None
+    return Answer(Outcome.ADDRESS, NOERROR, tuple(addresses))
+
+
+def _read_denial(data: bytes, question: bytes, name: str, rcode: int) -> Answer | None:
+    """The usual negative reply: no answer, the zone's SOA first in the authority section. None: not usual."""
+    if data[8:10] == b"\0\0":
+        return None
+    end = position = 12 + len(question)
+    first = data[position]
+    if first >= 0xC0:
+        place = (first & 0x3F) << 8 | data[position + 1]
+        position += 2
+    elif first == 0:
+        place = end - 5  # the root: the same as a pointer to the end of the question's name
+        position += 1
+    else:
+        return None
+    rtype, rclass, _ttl, length = _FIELDS.unpack_from(data, position)
+    if rtype != SOA or rclass != 1:
+        return None
+    if position + 10 + length > len(data):
+        return _UNREADABLE
+    # A label at offset p of the question begins at character p - 12 of the name: a dot for a length octet.
+    if place == end - 5:
+        authority = "."
+    elif place == 12 or (12 < place < end - 5 and name[place - 13] == "."):
+        authority = name[place - 12 :]
+    else:
+        return None
+    return Answer(Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA, rcode, (), authority)
+
+
+def _read_any(data: bytes, question: bytes, name: str) -> Answer:
+    """Any reply, by way of dnspython."""
+    import dns.flags
+    import dns.message
+    import dns.name
+    import dns.rdataclass
+    import dns.rdatatype
+
+    try:
+        message = dns.message.from_wire(data, ignore_trailing=True)
+        qname = dns.name.from_text(name)
+    except Exception:  # dnspython documents no closed set of errors for hostile octets
+        return _UNREADABLE
+    rcode = int(message.rcode())  # with EDNS's upper bits, so BADVERS is not mistaken for NOERROR
+    if rcode not in (NOERROR, NXDOMAIN):
+        return Answer(Outcome.FAILED, rcode)
+
+    qtype = dns.rdatatype.RdataType(question[-3])
+    internet = dns.rdataclass.IN
+    target, passed = qname, {qname}
+    while True:
+        found = message.get_rrset(message.answer, target, internet, qtype)
+        if found is not None:
+            addresses = tuple(rdata.to_wire() or b"" for rdata in found)
+            return Answer(Outcome.ADDRESS, rcode, addresses) if rcode == NOERROR else _UNREADABLE
+        alias = message.get_rrset(message.answer, target, internet, dns.rdatatype.CNAME)
+        if alias is None:
+            break
+        target = alias[0].target
+        if target in passed or len(passed) > MAX_ALIASES:
+            return Answer(Outcome.LOOP, rcode)
+        passed.add(target)
+
+    aliased = len(passed) > 1
+    owners = [rrset.name for rrset in message.authority if rrset.rdtype == dns.rdatatype.SOA]
+    if rcode == NXDOMAIN and aliased:
+        # RFC 6604 §3: the rcode is about the last name of the chain. The name asked for has a CNAME, so it
+        # exists, and an SOA above that last name is no word of this name's registry.
+        return Answer(Outcome.NODATA, rcode)
+    if not owners and rcode == NOERROR:
+        referred = any(rrset.rdtype == dns.rdatatype.NS for rrset in message.authority)
+        recursed = message.flags & dns.flags.RA
+        if referred or (aliased and not recursed):
+            # RFC 2308 §2.2: NS without SOA is a referral. A chain that nobody followed is no better: lame.
+            return Answer(Outcome.FAILED, rcode)
+    authority = None
+    # RFC 2308 §3: a denial comes from a zone that holds the name; another's SOA says nothing about it.
+    if owners and not aliased and qname.is_subdomain(owners[0]):
+        authority = owners[0].to_text(omit_final_dot=True).lower() or "."
+    if authority is not None and not authority.isascii():
+        authority = None
+    return Answer(Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA, rcode, (), authority)
+
+
+def rcode_text(rcode: int | None) -> str | None:
+    """`NXDOMAIN` for 3 and so on (IANA DNS parameters); `RCODE16` where the table ends; None for none."""
+    if rcode is None:
+        return None
+    return _RCODES[rcode] if rcode < len(_RCODES) else f"RCODE{rcode}"

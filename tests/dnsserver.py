@@ -1,0 +1,179 @@
+"""A DNS server on loopback that can be told to misbehave, name by name (faults.md V1–V5)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+
+from blocklist.verify.loopback import LoopbackServer
+
+CHAIN = 30
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How to treat a name: `kind` is one of the branches of `HostileServer.treat`."""
+
+    kind: str
+    addresses: Sequence[str] = ()
+    only: str | None = None  # "A" or "AAAA": the other type is answered honestly
+
+
+class HostileServer(LoopbackServer):
+    """An honest LoopbackServer but for the names in `manners`; `delay` seconds and `loss` (0–1) for all.
+
+    `seed` decides which datagrams are lost; both directions count as one. `seen` holds (name, type, tcp).
+    """
+
+    def __init__(
+        self,
+        table: Mapping[str, Sequence[str]] | None = None,
+        manners: Mapping[str, Manner | str] | None = None,
+        *,
+        zones: Sequence[str] = (),
+        default: str | None = None,
+        delay: float = 0.0,
+        loss: float = 0.0,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(table or {}, zones=zones)
+        self.manners = {k: Manner(v) if isinstance(v, str) else v for k, v in (manners or {}).items()}
+        self.default = Manner(default) if default else None
+        self.delay, self.loss, self.random = delay, loss, random.Random(seed)
+        self.seen: list[tuple[str, str, bool]] = []
+
+    def reply(self, data: bytes, *, tcp: bool) -> bytes | None:
+        try:
+            query = dns.message.from_wire(data)
+        except Exception:
+            return None
+        name = query.question[0].name.to_text(omit_final_dot=True).lower()
+        qtype = query.question[0].rdtype.name
+        self.seen.append((name, qtype, tcp))
+        if not tcp and self.random.random() < self.loss:
+            return None
+        manner = self.manners.get(name, self.default)
+        if manner is None or (manner.only is not None and manner.only != qtype):
+            reply = super().reply(data, tcp=tcp)
+        else:
+            reply = self.treat(manner, query, data, tcp=tcp)
+        return reply
+
+    def deliver(self, data: bytes, address: tuple[str, int]) -> None:
+        if self.delay:
+            asyncio.get_running_loop().call_later(self.delay, super().deliver, data, address)
+        else:
+            super().deliver(data, address)
+
+    def treat(self, manner: Manner, query: dns.message.Message, data: bytes, *, tcp: bool) -> bytes | None:
+        question = query.question[0]
+        response = dns.message.make_response(query, recursion_available=True)
+        honest = super().reply(data, tcp=True) or b""
+        match manner.kind:
+            case "servfail" | "refused" | "notimp":
+                response.set_rcode(getattr(dns.rcode, manner.kind.upper()))
+            case "nxdomain":
+                response.set_rcode(dns.rcode.NXDOMAIN)
+                response.authority.append(self._soa(question.name))
+            case "nxdomain without soa":
+                response.set_rcode(dns.rcode.NXDOMAIN)
+            case "nxdomain by a stranger":
+                response.set_rcode(dns.rcode.NXDOMAIN)
+                response.authority.append(
+                    dns.rrset.from_text("other.example.", 60, "IN", "SOA", "a. b. 1 1 1 1 1")
+                )
+            case "formerr to edns" if query.edns >= 0:
+                response.set_rcode(dns.rcode.FORMERR)
+            case "formerr to edns":
+                return honest
+            case "silent":
+                return None
+            case "lame":
+                response.flags &= ~dns.flags.RA
+                response.authority.append(dns.rrset.from_text("example.", 60, "IN", "NS", "ns.example."))
+            case "truncated":
+                if tcp:
+                    return honest
+                response.flags |= dns.flags.TC
+            case "truncated, tcp closes" | "truncated, tcp truncated":
+                if tcp and manner.kind.endswith("closes"):
+                    return None
+                response.flags |= dns.flags.TC
+            case "wrong id":
+                return bytes([data[0] ^ 1, data[1]]) + honest[2:]
+            case "wrong question":
+                other = dns.message.make_query("other.example.", question.rdtype, id=query.id)
+                return LoopbackServer.respond(self, other).to_wire()
+            case "wrong type":
+                other = dns.message.make_query(question.name, "MX", id=query.id)
+                return LoopbackServer.respond(self, other).to_wire()
+            case "not a reply":
+                return data
+            case "garbage":
+                return self.random.randbytes(self.random.randrange(0, 600))
+            case "garbage after the question":
+                return (
+                    honest[: len(data) - 11][:6]
+                    + b"\0\x05\0\x05\0\x05"
+                    + data[12:]
+                    + self.random.randbytes(99)
+                )
+            case "compression loop":
+                head = data[:2] + bytes.fromhex("8180 0001 0001 0000 0000")
+                body = data[12 : len(data) - 11]
+                here = 0xC000 | (12 + len(body))
+                return head + body + struct.pack(">HHHIH", here, question.rdtype, 1, 60, 4) + bytes(4)
+            case "cname loop":
+                response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "CNAME", "a.loop."))
+                response.answer.append(dns.rrset.from_text("a.loop.", 60, "IN", "CNAME", "b.loop."))
+                response.answer.append(dns.rrset.from_text("b.loop.", 60, "IN", "CNAME", "a.loop."))
+            case "chain of 30":
+                owner = question.name.to_text()
+                for step in range(CHAIN):
+                    response.answer.append(dns.rrset.from_text(owner, 60, "IN", "CNAME", f"c{step}.chain."))
+                    owner = f"c{step}.chain."
+                if question.rdtype.name == "A":
+                    response.answer.append(dns.rrset.from_text(owner, 60, "IN", "A", "192.0.2.1"))
+            case "alias":
+                response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "CNAME", "cdn.example."))
+                if question.rdtype.name == "A":
+                    response.answer.append(dns.rrset.from_text("cdn.example.", 60, "IN", "A", "192.0.2.7"))
+                else:
+                    response.authority.append(self._soa(question.name))
+            case "dangling":
+                response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "CNAME", "gone.com."))
+                response.set_rcode(dns.rcode.NXDOMAIN)
+                response.authority.append(dns.rrset.from_text("com.", 60, "IN", "SOA", "a. b. 1 1 1 1 1"))
+            case "address":
+                address = "192.0.2.66" if question.rdtype.name == "A" else "2001:db8::66"
+                response.answer.append(
+                    dns.rrset.from_text(question.name, 60, "IN", question.rdtype.name, address)
+                )
+            case _:
+                raise AssertionError(manner.kind)
+        return response.to_wire(max_size=65535)
+
+
+class SpoofedSource(LoopbackServer):
+    """Answers every datagram from another port than it was asked on."""
+
+    def deliver(self, data: bytes, address: tuple[str, int]) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.sendto(data, address)
+
+
+def closed_port() -> int:
+    """A UDP port of loopback on which nobody listens."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
