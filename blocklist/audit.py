@@ -294,11 +294,7 @@ class Audit:
         verdict = verdicts.get(at)
         if policy.dead == "drop" and verdict is not None and verdict.dead:
             return None, f"{at} is dead since {verdict.since}"
-        scope = (
-            "subtree"
-            if wide and not refused and (not narrow or by_wide >= policy.min_confidence)
-            else "exact"
-        )
+        scope = "subtree" if wide and not refused and (not narrow or by_wide >= policy.min_confidence) else "exact"
         return scope, ""
 
     def _covers(self, name: str, at: str, scope: str, holds: Sequence[Hold], fmt: Format) -> tuple[bool, str]:
@@ -352,9 +348,7 @@ class Audit:
         listed = [x for x in found if not x.reference]
         rules = [r for r in self._rules_in_force() if r.kind == thing.kind and r.name in chain]
         inside = self._inside(thing) if thing.first != thing.last else 0
-        notes = (
-            [f"{inside:,} narrower entries inside it are listed; ask for them one by one"] if inside else []
-        )
+        notes = [f"{inside:,} narrower entries inside it are listed; ask for them one by one"] if inside else []
         return Answer(
             query=thing.name,
             kind=thing.kind,
@@ -464,22 +458,15 @@ class Audit:
             confidence=combine((x.family, x.confidence) for x in listed),
             asks=self._policy("default").min_confidence,
             holds=[*self._holds([thing.name]), *(host.holds if host else ())],
-            rules=[r for r in self._rules_in_force() if r.name == thing.name]
-            + list(host.rules if host else ()),
+            rules=[r for r in self._rules_in_force() if r.name == thing.name] + list(host.rules if host else ()),
             verdict=host.verdict if host else None,
         )
 
-    def _url_decision(
-        self, thing: Thing, listed: Sequence[Listing], policy: Policy
-    ) -> tuple[bool, str | None, str]:
+    def _url_decision(self, thing: Thing, listed: Sequence[Listing], policy: Policy) -> tuple[bool, str | None, str]:
         own = [r for r in self._rules_in_force() if r.kind == "url" and r.name == thing.name]
         for rule in sorted(own, key=lambda r: r.blocks):
             return rule.blocks, rule.name, f"{'denied' if rule.blocks else 'allowed'} by rule {rule.id}"
-        if (
-            thing.host
-            and (rule := deciding_rule(thing.host, self._rules_in_force())) is not None
-            and not rule.blocks
-        ):
+        if thing.host and (rule := deciding_rule(thing.host, self._rules_in_force())) is not None and not rule.blocks:
             return False, rule.name, f"allowed with its host by rule {rule.id}"
         taken = [x for x in listed if self._takes(x, policy)]
         score = combine((x.family, x.confidence) for x in taken)
@@ -586,9 +573,7 @@ class Audit:
         text = None
         if lines and snapshot is not None:
             try:
-                text = snapshots.line(self._config.state, self._chain(snapshot[0]), row[4]).decode(
-                    "utf-8", "replace"
-                )
+                text = snapshots.line(self._config.state, self._chain(snapshot[0]), row[4]).decode("utf-8", "replace")
             except RecordError:
                 text = None
         return Listing(

@@ -279,9 +279,7 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
             exports[name] = msgspec.structs.replace(export, name=name)
             problems.choose(f"export.{name}.policy", export.policy, {"default", *file.policy}, "policy")
             problems.check(f"export.{name}.reload_timeout", parse_duration, export.reload_timeout)
-            if export.mode is not None and (
-                len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")
-            ):
+            if export.mode is not None and (len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")):
                 problems.add(f"export.{name}.mode", "is not an octal mode such as '0644'")
     _check_paths(exports, base, problems)
     _check_values(file, problems)

@@ -45,9 +45,7 @@ class SuffixRules:
     def is_registrable(self, name: str) -> bool:
         """Is `name` one label below a public suffix?"""
         parent = name.partition(".")[2]
-        return (
-            bool(parent) and not self.is_suffix(name) and (name in self.exception or self.is_suffix(parent))
-        )
+        return bool(parent) and not self.is_suffix(name) and (name in self.exception or self.is_suffix(parent))
 
     def registrable(self, name: str) -> str | None:
         """The registrable domain at or above `name`; None for a public suffix."""
@@ -68,8 +66,7 @@ class SuffixRules:
         import polars as pl
 
         exact, wildcard, exception = (
-            pl.Series(sorted(rules), dtype=pl.String).implode()
-            for rules in (self.exact, self.wildcard, self.exception)
+            pl.Series(sorted(rules), dtype=pl.String).implode() for rules in (self.exact, self.wildcard, self.exception)
         )
         name = pl.col("name")
         parent = pl.col("parent")
@@ -123,9 +120,7 @@ def parse_rules(text: str) -> SuffixRules:
             target.add(normalize_name(rule, allow_single=True))
         except RejectedError:
             continue
-    digest = hashlib.sha256(
-        "\n".join(sorted(exact) + sorted(wildcard) + sorted(exception)).encode()
-    ).hexdigest()
+    digest = hashlib.sha256("\n".join(sorted(exact) + sorted(wildcard) + sorted(exception)).encode()).hexdigest()
     return SuffixRules(frozenset(exact), frozenset(wildcard), frozenset(exception), digest)
 
 

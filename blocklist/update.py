@@ -86,9 +86,7 @@ class Picture:
 
     def _load(self) -> dict[int, pl.DataFrame]:
         feeds = self.feeds
-        wanted = {
-            i: s for i, s in self._record.current_snapshots().items() if i in feeds and i not in self.frames
-        }
+        wanted = {i: s for i, s in self._record.current_snapshots().items() if i in feeds and i not in self.frames}
         for feed_id, snapshot in wanted.items():
             self.frames[feed_id] = self._record.indicators(feed_id, snapshot.id)
         return self.frames
@@ -302,12 +300,7 @@ class _Work:
                 self._skip(feed, now, f"the publisher asks to wait until {retry_at}", failed=True)
                 return None
             wait = timedelta(seconds=parse_duration(feed.min_interval))
-            if (
-                checked
-                and now
-                and outcome in ("updated", "unchanged")
-                and clock.parse(checked) + wait > self.at
-            ):
+            if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
                 self._skip(
                     feed,
                     now,
@@ -366,11 +359,7 @@ class _Work:
             return self._intake(feed, self.record.raw(now.id), now.sha256, fetched, kept=True)
         assert fetched.path is not None and fetched.sha256 is not None
         waiting = self.record.gated_snapshot(self.ids[feed.id])
-        if (
-            waiting
-            and waiting.sha256 == fetched.sha256
-            and waiting.parse_key == parse_key(feed, fetched.sha256)
-        ):
+        if waiting and waiting.sha256 == fetched.sha256 and waiting.parse_key == parse_key(feed, fetched.sha256):
             fetched.path.unlink(missing_ok=True)
             return _still_gated(feed, waiting)
         data = fetched.path.read_bytes()
@@ -390,9 +379,7 @@ class _Work:
         """Take the snapshot that waits at the gate, without fetching again."""
         waiting = self.record.gated_snapshot(self.ids[feed.id])
         if waiting is None:
-            raise FeedError(
-                f"{feed.id}: no snapshot waits at its gate", hint="'blocklist status' lists those that do"
-            )
+            raise FeedError(f"{feed.id}: no snapshot waits at its gate", hint="'blocklist status' lists those that do")
         data = self.record.raw(waiting.id)
         self.fetched[feed.id] = Fetched(
             feed.id,
@@ -527,9 +514,7 @@ def _record(work: _Work, out: Updated) -> None:
             connection.execute("UPDATE feed SET enabled = 0 WHERE id = ?", (number,))
             record.event(connection, clock.text(at), run, "feed disabled", whoami(), feed=names[number])
         if taken:
-            record.close_listings(
-                connection, run, period, _with_feed(work, taken, "removed"), "no longer listed"
-            )
+            record.close_listings(connection, run, period, _with_feed(work, taken, "removed"), "no longer listed")
             record.add_listings(connection, run, _with_feed(work, taken, "added"))
         if holds is not None:
             out.newly_held, closed = record.replace_holds(connection, run, holds)
@@ -552,7 +537,7 @@ def _record(work: _Work, out: Updated) -> None:
 def _with_feed(work: _Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> pl.DataFrame:
     return pl.concat(
         [
-            getattr(intake, which).with_columns(pl.lit(work.ids[feed_id], pl.UInt16).alias("feed"))
+            (intake.added if which == "added" else intake.removed).with_columns(pl.lit(work.ids[feed_id], pl.UInt16).alias("feed"))
             for feed_id, intake in taken.items()
         ]
     )
@@ -561,9 +546,7 @@ def _with_feed(work: _Work, taken: Mapping[str, Intake], which: Literal["added",
 def _guard_inputs(work: _Work, versions: Mapping[str, str]) -> str:
     """A digest of all that holds depend on; while it stays, they are not computed again."""
     snapshots = {
-        work.ids[i]: work.snapshots[work.ids[i]].id
-        for i in work.config.feeds
-        if work.ids[i] in work.snapshots
+        work.ids[i]: work.snapshots[work.ids[i]].id for i in work.config.feeds if work.ids[i] in work.snapshots
     }
     snapshots |= {work.ids[i]: w.snapshot for i, w in work.intakes.items() if w.gate is None}
     roles = {i: (f.category, f.action) for i, f in work.config.feeds.items()}

@@ -72,12 +72,8 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="blocklist")
-@click.option(
-    "--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file to use."
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object a line on standard output, the summary last."
-)
+@click.option("--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file to use.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output, the summary last.")
 @click.option("--quiet", is_flag=True, help="Only errors.")
 @click.option("--verbose", is_flag=True, help="More detail.")
 @click.option("--debug", is_flag=True, help="Tracebacks for errors.")

@@ -52,9 +52,7 @@ class Screen:
         if self.as_json:
             click.echo(json.dumps(value, ensure_ascii=True, default=str))
 
-    def table(
-        self, header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()
-    ) -> None:
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> None:
         """Aligned columns; those of `right` (by number) to the right."""
         if self.as_json or self.quiet:
             return

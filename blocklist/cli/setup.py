@@ -26,9 +26,7 @@ def configuration(screen: Screen) -> tuple[Config, Mapping[str, Format]]:
     for export in config.exports.values():
         if problems.choose(f"export.{export.name}.format", export.format, formats, "format"):
             try:
-                formats[export.format].settle(
-                    {**export.options, "serial": 1}, f"export.{export.name}.options"
-                )
+                formats[export.format].settle({**export.options, "serial": 1}, f"export.{export.name}.options")
             except ConfigError as error:
                 problems.lines += error.message.splitlines()
     if problems.lines:

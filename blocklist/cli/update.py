@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 
 @click.command("update")
 @click.argument("feeds", nargs=-1, metavar="[FEED]...")
-@click.option(
-    "--accept", multiple=True, metavar="FEED", help="Take the snapshot that waits at this feed's gate."
-)
-@click.option(
-    "--force", is_flag=True, help="Ask again now, whatever was asked before (ignores min_interval and 304)."
-)
+@click.option("--accept", multiple=True, metavar="FEED", help="Take the snapshot that waits at this feed's gate.")
+@click.option("--force", is_flag=True, help="Ask again now, whatever was asked before (ignores min_interval and 304).")
 @click.option("--no-verify", is_flag=True, help="Do not ask DNS.")
 @click.option("--no-export", is_flag=True, help="Do not publish.")
 @shared_options
@@ -59,9 +55,7 @@ def command(
     with writing(config, screen, "update") as record:
         drawn = _Progress(screen, len(feeds) or len(config.feeds))
         only = set(feeds) | (set(accept) if feeds else set())
-        updated, picture = update(
-            config, record, only=only, accept=set(accept), force=force, on_feed=drawn.feed
-        )
+        updated, picture = update(config, record, only=only, accept=set(accept), force=force, on_feed=drawn.feed)
         drawn.clear()
         _show_feeds(screen, updated)
         if not no_verify:
@@ -128,13 +122,11 @@ def _show_feeds(screen: Screen, updated: Updated) -> None:
         right=(2, 3, 4, 5, 6, 7),
     )
     counts = Counter(f.outcome for f in updated.feeds)
-    parts = ", ".join(
-        f"{counts[o]} {o}" for o in ("updated", "unchanged", "skipped", "gated", "failed") if counts[o]
-    )
-    new = f", {updated.newly_held:,} new" if updated.newly_held else ""
+    parts = ", ".join(f"{counts[o]} {o}" for o in ("updated", "unchanged", "skipped", "gated", "failed") if counts[o])
+    fresh = f", {updated.newly_held:,} new" if updated.newly_held else ""
     screen.line(
         f"{len(updated.feeds)} feeds: {parts or 'none'} · {updated.indicators:,} indicators "
-        f"(+{updated.added:,} −{updated.removed:,}) · {updated.held:,} held{new}: blocklist held"
+        f"(+{updated.added:,} −{updated.removed:,}) · {updated.held:,} held{fresh}: blocklist held"
     )
     for f in updated.feeds:
         if f.hint and f.outcome in ("gated", "failed"):
@@ -163,9 +155,7 @@ def show_exports(screen: Screen, exports: list[ExportOutcome]) -> None:
                 "; ".join(x for x in (text, note) if x),
             )
         )
-    screen.table(
-        ("export", "format", "outcome", "entries", "added", "removed", "release"), rows, right=(3, 4, 5)
-    )
+    screen.table(("export", "format", "outcome", "entries", "added", "removed", "release"), rows, right=(3, 4, 5))
     for e in exports:
         if e.hint:
             screen.note(f"{e.name}: {safe(e.hint)}")
@@ -182,9 +172,7 @@ _LOST = {
 
 
 def _lost(lost: dict[str, int]) -> str:
-    return "; ".join(
-        f"{count:,} {_LOST.get(reason, reason.replace('_', ' '))}" for reason, count in lost.items()
-    )
+    return "; ".join(f"{count:,} {_LOST.get(reason, reason.replace('_', ' '))}" for reason, count in lost.items())
 
 
 def exit_code(feeds: list[FeedOutcome], exports: list[ExportOutcome]) -> int:

@@ -85,18 +85,10 @@ def _show(screen: Screen, answer: Answer) -> None:
     elif answer.kind == "domain" and answer.listings:
         facts.append("not verified")
     facts.append(
-        "no rules"
-        if not answer.rules
-        else f"{len(answer.rules)} rules"
-        if len(answer.rules) > 1
-        else "1 rule"
+        "no rules" if not answer.rules else f"{len(answer.rules)} rules" if len(answer.rules) > 1 else "1 rule"
     )
     facts.append(
-        "no holds"
-        if not answer.holds
-        else f"{len(answer.holds)} holds"
-        if len(answer.holds) > 1
-        else "1 hold"
+        "no holds" if not answer.holds else f"{len(answer.holds)} holds" if len(answer.holds) > 1 else "1 hold"
     )
     screen.line(" · ".join(facts))
     for rule in answer.rules:

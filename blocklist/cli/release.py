@@ -1,0 +1,107 @@
+"""`blocklist release`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from blocklist.cli.rules import publish
+from blocklist.cli.screen import Screen, moment, number, safe, shared_options
+from blocklist.cli.setup import configuration, writing
+
+
+@click.group("release", invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> int:
+    """Published versions of each export: what changed, by whose word, and those that wait for a person.
+
+    \b
+    Examples:
+      blocklist release
+      blocklist release show 212
+      blocklist release approve dns
+    """
+    if ctx.invoked_subcommand is None:
+        return int(ctx.invoke(listing) or 0)
+    return 0
+
+
+_COLUMNS = (
+    "id, export, format, state, created, published, serial, entries, added, removed, lost, checked, note, digest, path"
+)
+
+
+@command.command("list")
+@click.option("--export", "export", metavar="NAME", help="Only this export.")
+@click.option("--limit", default=20, show_default=True)
+@shared_options
+def listing(screen: Screen, export: str | None = None, limit: int = 20) -> int:
+    """The newest releases."""
+    rows = _rows(screen, "WHERE ?1 IS NULL OR export = ?1 ORDER BY id DESC LIMIT ?2", (export, limit))
+    for row in rows:
+        screen.json(row)
+    screen.table(
+        ("id", "export", "format", "state", "created", "serial", "entries", "added", "removed", ""),
+        [
+            (
+                r["id"],
+                r["export"],
+                r["format"],
+                r["state"],
+                moment(str(r["created"])),
+                r["serial"],
+                number(r["entries"]),  # type: ignore[arg-type]
+                number(r["added"]),  # type: ignore[arg-type]
+                number(r["removed"]),  # type: ignore[arg-type]
+                r["note"],
+            )
+            for r in rows
+        ],
+        right=(0, 6, 7, 8),
+    )
+    return 0
+
+
+@command.command("show")
+@click.argument("number_", metavar="ID", type=int)
+@shared_options
+def show(screen: Screen, number_: int) -> int:
+    """Everything that is recorded of one release."""
+    rows = _rows(screen, "WHERE id = ?1", (number_,))
+    if not rows:
+        raise click.UsageError(f"there is no release {number_}; 'blocklist release' lists them")
+    screen.json(rows[0])
+    for key, value in rows[0].items():
+        screen.line(f"{key:10} {safe(str(value))}")
+    return 0
+
+
+@command.command("approve")
+@click.argument("export")
+@click.argument("number_", metavar="[ID]", type=int, required=False)
+@shared_options
+def approve(screen: Screen, export: str, number_: int | None) -> int:
+    """Publish the held release of EXPORT: a person has looked at it."""
+    config, formats = configuration(screen)
+    from blocklist.decisions import approve_release
+    from blocklist.update import whoami
+
+    with writing(config, screen, "release approve") as record:
+        approved = approve_release(record, export, number_, author=whoami())
+        screen.line(f"release {approved} of {safe(export)} is approved")
+        return publish(screen, config, record, formats)
+
+
+def _rows(screen: Screen, where: str, values: tuple[object, ...]) -> list[dict[str, object]]:
+    config, _ = configuration(screen)
+    from blocklist.store.database import open_for_reading
+
+    db = open_for_reading(config.state)
+    found = db.execute(f"SELECT {_COLUMNS} FROM release {where}", values).fetchall()
+    db.close()
+    names = [c.strip() for c in _COLUMNS.split(",")]
+    rows = [dict(zip(names, row, strict=True)) for row in found]
+    for row in rows:
+        row["lost"] = json.loads(str(row["lost"]))
+    return rows

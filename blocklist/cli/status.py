@@ -1,0 +1,121 @@
+"""`blocklist status`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from blocklist.cli.screen import Screen, moment, number, shared_options
+from blocklist.cli.setup import configuration
+
+
+@click.command("status")
+@shared_options
+def command(screen: Screen) -> int:
+    """Age and state of every feed, gate, hold and export, on one screen.
+
+    The exit code is for monitoring: 0 all well, 3 a feed failed, is gated or stale, 4 a release is held.
+    """
+    config, _ = configuration(screen)
+    from blocklist import clock
+    from blocklist.quantities import parse_duration
+    from blocklist.store.database import explained, open_for_reading, path_in
+
+    now = clock.now()
+    db = open_for_reading(config.state)
+    with explained(path_in(config.state)):
+        known = {
+            row[0]: row
+            for row in db.execute(
+                "SELECT f.name, f.outcome, f.error, f.checked, f.changed, s.entries, "
+                "(SELECT g.gate FROM snapshot g WHERE g.feed = f.id AND g.state = 'gated') "
+                "FROM feed f LEFT JOIN snapshot s ON s.feed = f.id AND s.state = 'current'"
+            )
+        }
+        exports = {
+            row[0]: row
+            for row in db.execute(
+                "SELECT export, state, published, serial, entries, id FROM release WHERE state = 'live'"
+            )
+        }
+        held = {
+            row[0]: row[1:]
+            for row in db.execute(
+                "SELECT export, id, note FROM release r WHERE state = 'held' AND note NOT LIKE 'approved%' "
+                "AND id > coalesce((SELECT max(id) FROM release x WHERE x.export = r.export AND x.state = 'live'), 0)"
+            )
+        }
+        holds = db.execute("SELECT count(DISTINCT indicator) FROM holds_now WHERE released_by IS NULL").fetchone()[0]
+        rules = db.execute(
+            "SELECT count(*) FROM rule WHERE until IS NULL AND (expires IS NULL OR expires > ?)", (clock.text(now),)
+        ).fetchone()[0]
+        run = db.execute("SELECT started, command FROM run ORDER BY id DESC LIMIT 1").fetchone()
+    db.close()
+    status = 0
+    rows: list[tuple[Any, ...]] = []
+    for feed in config.feeds.values():
+        _, outcome, error, checked, changed, entries, gate = known.get(feed.id, (feed.id,) + (None,) * 6)
+        limit = parse_duration(feed.stale_after) if feed.stale_after else 4 * parse_duration(feed.update)
+        age = (now - clock.parse(changed)).total_seconds() if changed else None
+        local = all(url.startswith("file:") for url in feed.urls)
+        stale = age is not None and age > limit and not local
+        state = (
+            "never" if outcome is None else "gated" if gate else "stale" if stale and outcome != "failed" else outcome
+        )
+        if state in ("never", "gated", "stale", "failed"):
+            status = 3
+        rows.append((feed.id, state, number(entries), _age(now, checked), _age(now, changed), gate or error or ""))
+        screen.json(
+            {
+                "feed": feed.id,
+                "state": state,
+                "entries": entries,
+                "checked": checked,
+                "changed": changed,
+                "error": gate or error,
+            }
+        )
+    screen.table(("feed", "state", "entries", "asked", "changed", ""), rows, right=(2, 3, 4))
+    table = []
+    for export in config.exports.values():
+        live, waits = exports.get(export.name), held.get(export.name)
+        status = 4 if waits else status
+        table.append(
+            (
+                export.name,
+                export.format,
+                "held" if waits else "live" if live else "never published",
+                number(live[4]) if live else "",
+                moment(live[2]) if live else "",
+                live[3] if live else "",
+                f"release {waits[0]}: {waits[1]}" if waits else "",
+            )
+        )
+    screen.table(("export", "format", "state", "entries", "published", "serial", ""), table, right=(3,))
+    screen.line(f"{holds:,} held · {rules:,} rules · last run {moment(run[0])} ({run[1]})" if run else "no run yet")
+    screen.json(
+        {
+            "held": holds,
+            "rules": rules,
+            "exports": [
+                dict(zip(("name", "format", "state", "entries", "published", "serial", "note"), r, strict=True))
+                for r in table
+            ],
+        }
+    )
+    return status
+
+
+def _age(now: datetime, then: str | None) -> str:
+    """`5 min`, `3 h`, `2 d` since an RFC 3339 time."""
+    from blocklist import clock
+
+    if then is None:
+        return "never"
+    seconds = int((now - clock.parse(then)).total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"

@@ -1,0 +1,554 @@
+"""Exports of one run: rendered from one revision, all checked, then recorded, renamed, loaded.
+
+A release is `pending` in the record before its file is renamed and `live` after, so that a run that was killed
+between the two is recognised by its digest and finished by the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import polars as pl
+
+from blocklist import __version__, clock
+from blocklist.catalog import KINDS
+from blocklist.config import Config, Export, Policy
+from blocklist.errors import BlocklistError, ReleaseError
+from blocklist.publish.check import check
+from blocklist.publish.descriptor import Format
+from blocklist.publish.file import Candidate, leftovers, reload
+from blocklist.publish.render import Rendered, render
+from blocklist.publish.selection import Selection
+from blocklist.quantities import parse_duration
+from blocklist.rules import Rule
+from blocklist.select.current import Current
+from blocklist.select.express import Capability, express
+from blocklist.select.fold import names_between
+from blocklist.select.policy import Chosen, Withheld, in_force, select
+from blocklist.store.record import Record
+from blocklist.update import Picture
+
+ExportOutcomeName = Literal["published", "unchanged", "held", "failed"]
+
+
+@dataclass
+class ExportOutcome:
+    """What became of one export; a line of the screen and an item of `--json`."""
+
+    name: str
+    format: str
+    outcome: ExportOutcomeName
+    entries: int = 0
+    added: int = 0
+    removed: int = 0
+    release: int | None = None
+    serial: int | None = None
+    lost: dict[str, int] = field(default_factory=dict)
+    checked: str = ""
+    note: str = ""
+    error: str | None = None
+    hint: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Live:
+    """The release whose file is in place."""
+
+    id: int
+    serial: int
+    digest: str
+    body_digest: str
+    entries: int
+    inputs: str
+    reloaded: str | None
+    path: str
+
+
+class Selector:
+    """Selections for the exports of a run; a policy is decided once however many formats ask."""
+
+    def __init__(self, picture: Picture, record: Record, policies: Mapping[str, Policy], rules: Sequence[Rule]) -> None:
+        self._picture, self._record, self._policies, self.rules = picture, record, policies, rules
+        self._chosen: dict[tuple[str, tuple[str, ...]], Chosen] = {}
+        self._withheld: Withheld | None = None
+        self._since: pl.DataFrame | None = None
+
+    def chosen(self, name: str, kinds: Sequence[str] | None) -> Chosen:
+        policy = self._policies[name]
+        if kinds is not None:
+            policy = msgspec.structs.replace(policy, kinds=[k for k in policy.kinds if k in kinds])
+        key = (name, tuple(policy.kinds))
+        if key not in self._chosen:
+            if self._withheld is None:
+                self._withheld = in_force(
+                    self._record.open_holds(),
+                    self._record.released_names(),
+                    self._picture.references().addresses,
+                )
+            self._chosen[key] = select(
+                self._picture.current(),
+                self._picture.feeds,
+                policy,
+                self._withheld,
+                self.rules,
+                self._record.dead_names(),
+            )
+        return self._chosen[key]
+
+    def selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
+        """What `export` holds, fitted to what its format can say, and what is lost by that."""
+        kinds = export.kinds if export.kinds is not None else _default_kinds(fmt, export.options)
+        chosen = self.chosen(export.policy, kinds)
+        lost: dict[str, int] = {}
+        parts: dict[str, pl.DataFrame] = {}
+        if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact) and fmt.code not in ("csv", "jsonl"):
+            fitted = express(
+                chosen.decisions,
+                Capability(fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, fold=fmt.fold),
+            )
+            lost = dict(fitted.lost)
+            parts["domains"] = fitted.entries
+            if fmt.code == "rpz":
+                parts["between"] = names_between(fitted.entries)
+        if {"ipv4", "ipv6"} & set(kinds):
+            # Packet filters match source or destination; other targets take all networks as one area, unless
+            # an option asks for one direction.
+            asked = str(export.options.get("direction", "any"))
+            wanted = ["both"] if asked == "any" else [asked]
+            if fmt.code in ("nftables", "ipset", "rpz"):
+                wanted = ["inbound", "outbound"]
+            parts["networks"] = chosen.networks.filter(pl.col("direction").is_in(wanted))
+        if "url" in kinds:
+            parts["urls"] = chosen.urls
+        if fmt.code in ("csv", "jsonl"):
+            parts["rows"] = self._rows(chosen)
+        return Selection(**parts), lost
+
+    def _rows(self, chosen: Chosen) -> pl.DataFrame:
+        """The unfolded list for people: what is blocked now, by which feeds, since when; rules included."""
+        current = self._picture.current()
+        feeds = self._picture.feeds
+        names = {i: f.id for i, f in feeds.items()}
+        categories = {i: f.category for i, f in feeds.items()}
+        blocked = self._still_blocked(chosen)
+        listings = current.listings.join(blocked.select("gid"), on="gid", how="semi").sort("gid", "confidence", "feed")
+        by_name = listings.group_by("gid").agg(
+            pl.col("feed").replace_strict(names, return_dtype=pl.String).sort().str.join(",").alias("feeds"),
+            pl.col("feed").last().replace_strict(categories, return_dtype=pl.String).alias("category"),
+        )
+        rows = blocked.join(by_name, on="gid", how="left").join(self._since_of(), on="name", how="left")
+        return rows.select(
+            pl.col("name").alias("indicator"),
+            pl.col("kind").replace_strict(dict(enumerate(KINDS, start=1)), return_dtype=pl.String),
+            pl.when("subtree").then(pl.lit("subtree")).otherwise(pl.lit("exact")).alias("scope"),
+            "category",
+            pl.col("confidence").cast(pl.Int64),
+            "feeds",
+            pl.col("since").fill_null(""),
+        ).sort("kind", "indicator")
+
+    def _still_blocked(self, chosen: Chosen) -> pl.DataFrame:
+        """Of the listed names, those that the decisions block: an allow frees a row here too."""
+        from blocklist.select import networks as algebra
+
+        listed = chosen.listed
+        domains = listed.filter(pl.col("kind") == 1)
+        kept = [domains.join(chosen.decisions.filter("block").select("name").unique(), on="name", how="semi")]
+        nets = listed.filter(pl.col("kind").is_in([2, 3]))
+        if nets.height:
+            area = algebra.parse(chosen.networks.filter(pl.col("direction") == "both")["cidr"])
+            mine = algebra.parse(nets["name"])
+            columns = ["family", "first", "last"]
+            kept.append(nets.filter(algebra.overlaps(mine.select(columns), area.select(columns))))
+        kept.append(listed.filter(pl.col("kind") == 4).join(chosen.urls, left_on="name", right_on="url", how="semi"))
+        return pl.concat(kept)
+
+    def _since_of(self) -> pl.DataFrame:
+        if self._since is None:
+            rows = self._record.connection.execute(
+                "SELECT l.name, r.started FROM (SELECT name, min(since) AS since FROM listing GROUP BY name) l "
+                "JOIN run r ON r.id = l.since"
+            ).fetchall()
+            self._since = pl.DataFrame(rows, schema={"name": pl.String, "since": pl.String}, orient="row")
+        return self._since
+
+
+def _default_kinds(fmt: Format, options: Mapping[str, object]) -> list[str]:
+    # Scanners of SSH are not answer addresses: an RPZ takes domains unless its option asks for more.
+    if fmt.code == "rpz" and not options.get("addresses"):
+        return ["domain"]
+    return list(fmt.kinds)
+
+
+@dataclass
+class _Job:
+    export: Export
+    fmt: Format
+    path: Path
+    inputs: str
+    live: Live | None
+    outcome: ExportOutcome
+    candidate: Candidate | None = None
+    rendered: Rendered | None = None
+    entries: pl.DataFrame | None = None
+    state: str = "pending"
+
+
+def export_all(
+    config: Config,
+    record: Record,
+    picture: Picture,
+    formats: Mapping[str, Format],
+    *,
+    only: Collection[str] = (),
+    run: int | None = None,
+    dry_run: bool = False,
+    on_done: Callable[[ExportOutcome], None] | None = None,
+) -> list[ExportOutcome]:
+    """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's."""
+    now = clock.now()
+    rules = rules_in_force(record, clock.text(now))
+    selector = Selector(picture, record, config.policies, rules)
+    shared = _shared_inputs(record, picture, rules)
+    _recover(record)
+    jobs: list[_Job] = []
+    with ExitStack() as stack:
+        for export in config.exports.values():
+            if only and export.name not in only:
+                continue
+            fmt = formats[export.format]
+            job = _Job(
+                export,
+                fmt,
+                config.base / export.path,
+                _inputs(shared, export, fmt, config.policies[export.policy]),
+                live_release(record, export.name),
+                ExportOutcome(export.name, export.format, "unchanged"),
+            )
+            jobs.append(job)
+            started = time.perf_counter()
+            try:
+                _prepare(job, config, selector, record, stack, dry_run=dry_run)
+            except BlocklistError as error:
+                job.state = "failed"
+                job.outcome.outcome = "failed"
+                job.outcome.error, job.outcome.hint = error.message, error.hint
+            job.outcome.seconds = time.perf_counter() - started
+        if dry_run:
+            return [job.outcome for job in jobs]
+        ready = [job for job in jobs if job.candidate is not None and job.state == "pending"]
+        if any(job.state in ("held", "failed") for job in jobs) or ready:
+            _record_releases(record, jobs, run, clock.text(now))
+        for job in ready:
+            started = time.perf_counter()
+            try:
+                _publish(job, record)
+            except BlocklistError as error:
+                job.outcome.outcome = "failed"
+                job.outcome.error, job.outcome.hint = error.message, error.hint
+            job.outcome.seconds += time.perf_counter() - started
+        for job in jobs:
+            _reload(job, record)
+            if on_done is not None:
+                on_done(job.outcome)
+    return [job.outcome for job in jobs]
+
+
+def rules_in_force(record: Record, now: str) -> list[Rule]:
+    """Rules that are neither removed nor expired at `now` (RFC 3339)."""
+    rows = record.connection.execute(
+        "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
+        "WHERE until IS NULL AND (expires IS NULL OR expires > ?) ORDER BY id",
+        (now,),
+    )
+    return [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
+
+
+def live_release(record: Record, export: str) -> Live | None:
+    row = record.connection.execute(
+        "SELECT id, serial, digest, body_digest, entries, inputs, reloaded, path FROM release "
+        "WHERE export = ? AND state = 'live'",
+        (export,),
+    ).fetchone()
+    return Live(*row) if row else None
+
+
+def _shared_inputs(record: Record, picture: Picture, rules: Sequence[Rule]) -> list[object]:
+    return [__version__, record.revision(), picture.suffixes.digest, [r.id for r in rules]]
+
+
+def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy) -> str:
+    parts = [shared, msgspec.to_builtins([fmt, policy, export.options, export.kinds, export.path])]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _recover(record: Record) -> None:
+    """Finish what a killed run left between recording and renaming: the file's digest tells which it was."""
+    rows = record.connection.execute("SELECT id, export, path, digest FROM release WHERE state = 'pending'").fetchall()
+    for number, export, path, digest in rows:
+        published = _file_digest(Path(path)) == digest
+        with record.transaction() as connection:
+            if published:
+                _make_live(connection, number, export)
+            else:
+                connection.execute(
+                    "UPDATE release SET state = 'failed', note = 'interrupted before it was published' WHERE id = ?",
+                    (number,),
+                )
+
+
+def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack, *, dry_run: bool) -> None:
+    """Render, compare, gate and check; leaves a sealed candidate when there is something to publish."""
+    live, outcome, export = job.live, job.outcome, job.export
+    for left in leftovers(job.path):
+        left.unlink(missing_ok=True)
+    in_place = _file_digest(job.path) if live else None
+    if live is not None:
+        outcome.entries, outcome.release, outcome.serial = live.entries, live.id, live.serial
+        if live.inputs == job.inputs and in_place == live.digest and live.path == str(job.path.absolute()):
+            return
+    selection, lost = selector.selection(export, job.fmt)
+    serial = _serial(job)
+    if not job.path.parent.is_dir() and config.path is None:
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+    candidate = stack.enter_context(
+        Candidate(job.path, follow=export.follow_link, mode=int(export.mode, 8) if export.mode else None)
+    )
+    rendered = render(job.fmt, selection, {**export.options, "serial": serial}, candidate.stream)
+    outcome.lost = {k: v for k, v in sorted({**lost, **rendered.lost}.items()) if v}
+    outcome.entries = rendered.entries
+    if live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
+        outcome.entries = live.entries
+        if not dry_run and live.inputs != job.inputs:
+            with record.transaction() as connection:
+                connection.execute("UPDATE release SET inputs = ? WHERE id = ?", (job.inputs, live.id))
+        return
+    if live is not None and in_place != live.digest:
+        outcome.note = (
+            "the published file was " + ("missing" if in_place is None else "edited by hand") + "; written again"
+        )
+    job.entries = _entries(selection)
+    before = _entries_before(record.state, export.name) if live else None
+    outcome.added, outcome.removed = _difference(before, job.entries)
+    outcome.release, outcome.serial = None, serial
+    job.candidate, job.rendered = candidate, rendered
+    reason = _gate(config, job, record)
+    if reason is not None:
+        job.state, outcome.outcome, outcome.error = "held", "held", reason
+        outcome.hint = (
+            f"see 'blocklist export {export.name} --dry-run', publish with 'blocklist release approve {export.name}'"
+        )
+        return
+    checked = check(job.fmt, candidate.seal(), rendered, {**export.options, "serial": serial}, export.check)
+    outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
+    outcome.outcome = "published"
+
+
+def _serial(job: _Job) -> int:
+    """Above every serial ever stored or in the file: after a step back all secondaries stay stale."""
+    found = 0
+    try:
+        with job.path.open("rb") as file:
+            match = re.search(rb"\bSOA\s+\S+\s+\S+\s+\(?\s*([0-9]{1,10})\b", file.read(4096))
+            found = int(match[1]) if match and job.fmt.code == "rpz" else 0
+    except OSError:
+        pass
+    return max(int(clock.now().timestamp()), (job.live.serial if job.live else 0) + 1, found + 1)
+
+
+def _gate(config: Config, job: _Job, record: Record) -> str | None:
+    """Why the release waits for a person, or None."""
+    assert job.rendered is not None
+    entries, live, export = job.rendered.entries, job.live, job.export
+    if _approved(record, export.name, job.rendered.body_digest):
+        return None
+    if entries == 0 and not export.allow_empty:
+        return (
+            "nothing is left to block after filtering; an empty list blocks nothing (allow_empty = true to publish it)"
+        )
+    if entries < export.min_entries:
+        return f"{entries:,} entries, fewer than min_entries = {export.min_entries:,}"
+    if live is None or live.entries < config.gates.min_size or not (config.base / export.path).exists():
+        return None
+    for count, what in ((job.outcome.removed, "removed"), (job.outcome.added, "added")):
+        share = count / live.entries
+        if share > config.gates.max_change:
+            return (
+                f"{count:,} of {live.entries:,} entries would be {what}, {share:.0%} "
+                f"(limit {config.gates.max_change:.0%})"
+            )
+    return None
+
+
+def _approved(record: Record, export: str, body_digest: str) -> bool:
+    row = record.connection.execute(
+        "SELECT 1 FROM release WHERE export = ? AND body_digest = ? AND state = 'held' AND note LIKE 'approved%' LIMIT 1",
+        (export, body_digest),
+    ).fetchone()
+    return row is not None
+
+
+def _entries(selection: Selection) -> pl.DataFrame:
+    """One text an entry, for counting what came and went: `*.` marks a subtree, `!` an allow."""
+    mark = pl.when("block").then(pl.lit("")).otherwise(pl.lit("!"))
+    star = pl.when("subtree").then(pl.lit("*.")).otherwise(pl.lit(""))
+    return pl.concat(
+        [
+            selection.domains.select((mark + star + pl.col("name")).alias("entry")),
+            selection.networks.select(pl.concat_str("direction", pl.lit(" "), "cidr").alias("entry")),
+            selection.urls.select(pl.col("url").alias("entry")),
+            selection.rows.select(pl.col("indicator").alias("entry")),
+        ]
+    )
+
+
+def _entries_file(state: Path, export: str) -> Path:
+    return state / "exports" / f"{export}.parquet"
+
+
+def _entries_before(state: Path, export: str) -> pl.DataFrame | None:
+    try:
+        return pl.read_parquet(_entries_file(state, export), memory_map=False)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+
+
+def _difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[int, int]:
+    if before is None:
+        return now.height, 0
+    added = now.join(before, on="entry", how="anti").height
+    return added, before.height - (now.height - added)
+
+
+def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: str) -> None:
+    with record.transaction() as connection:
+        number = run
+        if number is None:
+            from blocklist.update import whoami
+
+            number = record.begin_run(connection, at, "export", whoami(), __version__)
+        for job in jobs:
+            if job.rendered is None or job.state == "failed":
+                continue
+            rendered, outcome = job.rendered, job.outcome
+            if job.state == "held" and _same_held(record, job):
+                continue
+            connection.execute("DELETE FROM release WHERE export = ? AND state = 'pending'", (job.export.name,))
+            cursor = connection.execute(
+                """
+                INSERT INTO release (export, format, policy, path, run, revision, state, created, serial, digest,
+                    body_digest, bytes, entries, added, removed, lost, inputs, checked, note)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                """,
+                (
+                    job.export.name,
+                    job.export.format,
+                    job.export.policy,
+                    str(job.path.absolute()),
+                    number,
+                    record.revision(),
+                    job.state,
+                    at,
+                    outcome.serial,
+                    rendered.digest,
+                    rendered.body_digest,
+                    rendered.size,
+                    rendered.entries,
+                    outcome.added,
+                    outcome.removed,
+                    json.dumps(outcome.lost, sort_keys=True),
+                    job.inputs,
+                    outcome.checked,
+                    outcome.error or outcome.note,
+                ),
+            )
+            outcome.release = cursor.lastrowid
+
+
+def _same_held(record: Record, job: _Job) -> bool:
+    """Is the newest release of this export the same one, still held? Then it is reported, not recorded again."""
+    assert job.rendered is not None
+    row = record.connection.execute(
+        "SELECT id, state, body_digest FROM release WHERE export = ? ORDER BY id DESC LIMIT 1",
+        (job.export.name,),
+    ).fetchone()
+    if row and row[1] == "held" and row[2] == job.rendered.body_digest:
+        job.outcome.release = row[0]
+        return True
+    return False
+
+
+def _make_live(connection: object, number: int, export: str) -> None:
+    connection.execute(  # type: ignore[attr-defined]
+        "UPDATE release SET state = 'superseded' WHERE export = ? AND state = 'live'", (export,)
+    )
+    connection.execute(  # type: ignore[attr-defined]
+        "UPDATE release SET state = 'live', published = ? WHERE id = ?", (clock.text(clock.now()), number)
+    )
+
+
+def _publish(job: _Job, record: Record) -> None:
+    assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
+    job.candidate.publish()
+    with record.transaction() as connection:
+        _make_live(connection, job.outcome.release, job.export.name)
+    file = _entries_file(record.state, job.export.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_suffix(".new")
+    job.entries.write_parquet(beside, compression="lz4", statistics=False)
+    os.replace(beside, file)
+
+
+def _reload(job: _Job, record: Record) -> None:
+    """Load what is in place, if the export says how and it was not loaded yet."""
+    export = job.export
+    live = live_release(record, export.name)
+    if not export.reload or live is None or live.reloaded is not None or job.outcome.outcome == "failed":
+        return
+    try:
+        reload(export.reload, float(parse_duration(export.reload_timeout)), f"export {export.name}: reload")
+    except ReleaseError as error:
+        job.outcome.outcome = "failed"
+        job.outcome.error, job.outcome.hint = error.message, error.hint
+        return
+    with record.transaction() as connection:
+        connection.execute("UPDATE release SET reloaded = ? WHERE id = ?", (clock.text(clock.now()), live.id))
+    job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + "reloaded"
+
+
+def render_once(selector: Selector, export: Export, fmt: Format, out: object) -> tuple[Rendered, dict[str, int]]:
+    """A one-off to a stream, no release kept."""
+    selection, lost = selector.selection(export, fmt)
+    serial = int(clock.now().timestamp())
+    rendered = render(fmt, selection, {**export.options, "serial": serial}, out)  # type: ignore[arg-type]
+    return rendered, {k: v for k, v in {**lost, **rendered.lost}.items() if v}
+
+
+__all__ = [
+    "Current",
+    "ExportOutcome",
+    "Selector",
+    "export_all",
+    "live_release",
+    "render_once",
+    "rules_in_force",
+]

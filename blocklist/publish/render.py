@@ -1,0 +1,146 @@
+"""A selection as the bytes of a format: the same selection, options and serial give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, BinaryIO
+
+import polars as pl
+
+from blocklist.errors import ReleaseError
+from blocklist.publish import frame, networks
+from blocklist.publish.descriptor import Format
+from blocklist.publish.parts import Lines, Part, expression, totals
+from blocklist.publish.selection import Selection
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What was written: `entries` of the selection, `records` of the target, and entries `lost` by reason.
+
+    `body_digest` (SHA-256, hexadecimal) is that of the file as it would be with serial 0: equal digests
+    mean that nothing changed but the serial. `digest`, `lines` and `size` (bytes) are the file's own, for
+    re-reading it.
+    """
+
+    entries: int
+    records: int
+    lost: dict[str, int]
+    body_digest: str
+    digest: str
+    lines: int
+    size: int
+
+
+@dataclass
+class _Sink:
+    """Writes, counts and digests; `unserialled` stands in for the text in the digest of the body."""
+
+    out: BinaryIO
+    body: Any = field(default_factory=hashlib.sha256)
+    whole: Any = field(default_factory=hashlib.sha256)
+    lines: int = 0
+    size: int = 0
+
+    def write(self, text: str, unserialled: str | None = None) -> None:
+        # The one place where text becomes bytes: anything beyond ASCII ends here.
+        data = text.encode("ascii")
+        self.out.write(data)
+        self.whole.update(data)
+        self.body.update(data if unserialled is None else unserialled.encode("ascii"))
+        self.lines += data.count(b"\n")
+        self.size += len(data)
+
+
+def render(fmt: Format, selection: Selection, options: Mapping[str, object], out: BinaryIO) -> Rendered:
+    """Write `selection` in the syntax of `fmt` to `out`: ASCII, LF, a final newline, in chunks.
+
+    `options` as the descriptor declares them, and `serial`. Entries that the target can't say are left out
+    and counted in `lost`: `exact`, `subtree`, `allow`, `unwritable`, and what the module of a format adds.
+    Raises ConfigError for an option that does not fit, ReleaseError when a value is unsafe or the list too
+    long.
+    """
+    values = fmt.settle(options)
+    lost: Counter[str] = Counter()
+    parts = _compose(fmt, selection, values, lost)
+    entries, records = totals(parts)
+    if fmt.max_entries is not None and entries > fmt.max_entries:
+        raise ReleaseError(
+            f"{fmt.name}: {entries:,} entries are more than the {fmt.max_entries:,} that the target takes",
+            hint="narrow the policy, or let 'fit' choose the entries that stay",
+        )
+    counts = {"title": fmt.title, "name": fmt.name, "entries": entries, "records": records}
+    sink = _Sink(out)
+    _frame(sink, fmt, "header", values, counts)
+    for part in parts:
+        for text in part.texts():
+            sink.write(text)
+    _frame(sink, fmt, "footer", values, counts)
+    return Rendered(
+        entries=entries,
+        records=records,
+        lost={reason: number for reason, number in sorted(lost.items()) if number},
+        body_digest=sink.body.hexdigest(),
+        digest=sink.whole.hexdigest(),
+        lines=sink.lines,
+        size=sink.size,
+    )
+
+
+def _frame(sink: _Sink, fmt: Format, which: str, values: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
+    """Write the header or the footer. No time of day is in it: the same list must give the same bytes."""
+    if which == "header" and fmt.comment:
+        sink.write(f"{fmt.comment} {fmt.title}: {counts['entries']} entries. Made by blocklist; edits do not last.\n")
+    source = fmt.header if which == "header" else fmt.footer
+
+    def text(serial: int) -> str:
+        seen = {**counts, "options": dict(values), "serial": serial}
+        return frame.fill(source, seen, f"{fmt.name}: {which}")
+
+    if source:
+        sink.write(text(values["serial"]), text(0))
+
+
+def _compose(fmt: Format, selection: Selection, values: dict[str, Any], lost: Counter[str]) -> list[Part]:
+    if fmt.code is not None:
+        module = import_module(f"blocklist.publish.{_MODULES.get(fmt.code, fmt.code)}")
+        made: list[Part] = module.parts(fmt, selection, values, lost)
+        return made
+    parts: list[Part] = []
+    if "domain" in fmt.kinds:
+        parts += _domain_lines(fmt, selection.domains, lost)
+    if fmt.network is not None:
+        wanted = networks.wanted(selection.networks, fmt.kinds, str(values.get("direction", "any")))
+        parts.append(Lines(networks.disjoint(wanted), fmt.network, "network", "networks"))
+    if fmt.url is not None and "url" in fmt.kinds:
+        parts.append(Lines(selection.urls["url"], fmt.url, "url", "urls"))
+    return parts
+
+
+_MODULES = {"csv": "table", "jsonl": "table"}
+
+
+def _domain_lines(fmt: Format, domains: pl.DataFrame, lost: Counter[str]) -> list[Part]:
+    """Blocks before allows: where the order of a list counts, the later line is the one that frees."""
+    kinds = (
+        (True, True, fmt.suffix, "subtree"),
+        (False, True, fmt.exact, "exact"),
+        (True, False, fmt.allow_suffix, "allow"),
+        (False, False, fmt.allow_exact, "allow"),
+    )
+    parts: list[Part] = []
+    for subtree, block, template, reason in kinds:
+        names = domains.filter(pl.col("subtree") == subtree, pl.col("block") == block)["name"]
+        if template is None:
+            lost[reason] += len(names)
+            continue
+        if fmt.unwritable is not None:
+            odd = names.to_frame().select(expression(template, "name").str.contains(fmt.unwritable)).to_series()
+            lost["unwritable"] += int(odd.sum())
+            names = names.filter(~odd)
+        parts.append(Lines(names, template, "name", "domains", records=template.count("\n") + 1))
+    return parts

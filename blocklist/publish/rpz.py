@@ -1,0 +1,215 @@
+"""Response policy zones that BIND, Unbound, PowerDNS Recursor and Knot Resolver read alike.
+
+DNS wildcards and RPZ implementations disagree (measured, all four): in BIND and Unbound any name that
+exists in the zone, even one without a record, ends the wildcard above it; Recursor and Knot go on to the
+longest match. So at every name that exists below a subtree entry this writer says again what holds there:
+one record for the name and one for `*.` below it. The folded selection keeps such names few.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from blocklist.decode import Problems
+from blocklist.names import parents
+from blocklist.publish import networks
+from blocklist.publish.parts import Lines, Part
+from blocklist.publish.selection import Selection
+
+if TYPE_CHECKING:
+    from blocklist.publish.descriptor import Format
+
+# RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text. One over, and named refuses the whole
+# zone.
+_MAX_NAME = 253
+_NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+# The target of the CNAME that is the action (draft-vixie-dnsop-dns-rpz §3).
+_ACTIONS = {
+    "nxdomain": ".",
+    "nodata": "*.",
+    "drop": "rpz-drop.",
+    "tcp-only": "rpz-tcp-only.",
+    "passthru": "rpz-passthru.",
+}
+_ALLOW = _ACTIONS["passthru"]
+
+
+def judge(values: dict[str, Any], place: str, problems: Problems) -> None:
+    """Check the options that depend on each other, and put the name of the version record in `version`."""
+    origin = values["origin"]
+    if values["version"] == "auto":
+        values["version"] = f"version.{origin}"
+    elif values["version"] == "none":
+        values["version"] = ""
+    for key in ("origin", "version", "target"):
+        if values[key] and _NAME.fullmatch(values[key]) is None:
+            problems.add(f"{place}.{key}", f"{values[key]!r} is not a name in lower case without a final dot")
+    if values["version"] and len(values["version"]) > budget(origin):
+        problems.add(f"{place}.version", "is too long: with the origin it must fit into 253 characters")
+    if (values["action"] == "cname") != bool(values["target"]):
+        problems.add(f"{place}.target", "goes with action = 'cname', and only with it")
+
+
+def budget(origin: str) -> int:
+    """Characters that an owner may have in front of `origin`; its wildcard needs two of them."""
+    return _MAX_NAME - len(origin) - 1
+
+
+def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Counter[str]) -> list[Part]:
+    """The policy records. Counts `too_long` entries (beyond the budget of the origin) and `inbound` networks.
+
+    A subtree entry whose apex fits and whose wildcard does not is left out whole: half of it would be judged
+    differently by the engines, which is the one thing that this zone promises not to do.
+    """
+    target = f"{values['target']}." if values["action"] == "cname" else _ACTIONS[values["action"]]
+    answer = {True: target, False: _ALLOW}
+    fitted = _fit(selection.domains, budget(values["origin"]), lost)
+    made: list[Part] = []
+    for block in (True, False):
+        record = f"{{name}} CNAME {answer[block]}"
+        below = f"*.{record}"
+        pair = f"{record}\n{below}"
+        for frame, template, records, entries in (
+            (fitted.pairs, pair, 2, 1),
+            (fitted.names, record, 1, 1),
+            (fitted.wildcards, below, 1, 1),
+            (_restated_pairs(selection, fitted.entries, values["version"]), pair, 2, 0),
+            (_restated_wildcards(fitted, values["version"]), below, 1, 0),
+        ):
+            names = frame.filter(pl.col("block") == block)["name"]
+            names = names.filter(names != values["version"]) if template != below else names
+            made.append(Lines(names, template, "name", "domains", records, entries))
+    if values["addresses"]:
+        made.append(_address_lines(selection.networks, fmt, target, lost))
+    return made
+
+
+class _Fitted:
+    """Entries that fit, by what each needs: a pair, a record for the name, a wildcard. All: name, block."""
+
+    def __init__(self, entries: pl.DataFrame, covered: pl.DataFrame) -> None:
+        self.entries = entries
+        self.covered = covered  # name, block (of the subtree above): exact entries that end a wildcard
+        subtree = entries.filter("subtree")
+        exact = entries.filter(~pl.col("subtree"))
+        # Two records of one owner with different targets refuse the zone: the exact entry has the name.
+        twice = entries["name"].is_duplicated().any()
+        both = subtree.join(exact, on="name", how="semi") if twice else subtree.clear()
+        self.pairs = subtree.join(exact, on="name", how="anti") if twice else subtree
+        self.names = exact
+        self.wildcards = both
+
+
+def _fit(domains: pl.DataFrame, room: int, lost: Counter[str]) -> _Fitted:
+    length = pl.col("name").str.len_bytes() + pl.when("subtree").then(2).otherwise(0)
+    entries = domains.filter(length <= room)
+    covered = _covered(entries)
+    # An exact entry below a subtree needs its wildcard too.
+    over = covered.filter(pl.col("name").str.len_bytes() + 2 > room)
+    if over.height:
+        entries = entries.filter(pl.col("subtree") | ~pl.col("name").is_in(over["name"].to_list()))
+        covered = covered.join(over, on="name", how="anti")
+    lost["too_long"] += domains.height - entries.height
+    return _Fitted(entries, covered)
+
+
+def _covered(entries: pl.DataFrame) -> pl.DataFrame:
+    """Exact entries with a subtree entry above: name, and `block` of the nearest one.
+
+    Folding leaves none below a subtree of their own action, so with one action only there is nothing to
+    look for, and a blocked name needs looking at only if it is below an allowed subtree.
+    """
+    subtree = entries.filter("subtree")
+    exact = entries.filter(~pl.col("subtree"))
+    allows = subtree.filter(~pl.col("block"))["name"]
+    suspects = [exact.filter(~pl.col("block"))["name"]]
+    if len(allows):
+        suspects.append(_below(exact.filter("block")["name"], allows))
+    own = subtree["name"]
+    candidates = pl.concat(suspects)
+    if not len(candidates):
+        return pl.DataFrame(schema={"name": pl.String, "block": pl.Boolean})
+    # An exact entry with a subtree entry of its own name has that one's wildcard.
+    candidates = candidates.to_frame().join(own.to_frame(), on="name", how="anti")["name"]
+    return _nearest(candidates, subtree)
+
+
+def _parent(column: str) -> pl.Expr:
+    return pl.col(column).str.splitn(".", 2).struct.field("field_1")
+
+
+def _below(names: pl.Series, tops: pl.Series) -> pl.Series:
+    """Those of `names` that lie strictly below one of `tops`."""
+    rest = names.alias("name").to_frame().with_columns(up=_parent("name"))
+    found = [names.clear()]
+    while (rest := rest.filter(pl.col("up").is_not_null())).height:
+        hit = pl.col("up").is_in(tops.to_list())
+        found.append(rest.filter(hit)["name"])
+        rest = rest.filter(~hit).with_columns(up=_parent("up"))
+    return pl.concat(found)
+
+
+def _nearest(names: pl.Series, subtree: pl.DataFrame) -> pl.DataFrame:
+    """`names` (strictly) below an entry of `subtree`, with the `block` of the nearest one."""
+    rest = names.alias("name").to_frame().with_columns(up=_parent("name"))
+    tops = subtree.select(pl.col("name").alias("up"), "block")
+    found = [pl.DataFrame(schema={"name": pl.String, "block": pl.Boolean})]
+    while (rest := rest.filter(pl.col("up").is_not_null())).height:
+        joined = rest.join(tops, on="up", how="left")
+        found.append(joined.filter(pl.col("block").is_not_null()).select("name", "block"))
+        rest = joined.filter(pl.col("block").is_null()).select("name", up=_parent("up"))
+    return pl.concat(found).sort("name")
+
+
+def _restated_pairs(selection: Selection, entries: pl.DataFrame, version: str) -> pl.DataFrame:
+    """Names between entries, less those that are entries: name, block."""
+    names = pl.concat([selection.between.select("name", "block"), _above_version(entries, version)])
+    return names.unique("name", keep="first").join(entries, on="name", how="anti").sort("name")
+
+
+def _restated_wildcards(fitted: _Fitted, version: str) -> pl.DataFrame:
+    """What holds below exact entries and the version record that stand under a subtree: name, block."""
+    found = fitted.covered
+    subtree = fitted.entries.filter("subtree")
+    if version:
+        at = subtree.filter(pl.col("name") == version).select("name", "block")
+        own = at if at.height else _nearest(pl.Series("name", [version]), _among(subtree, parents(version)))
+        found = pl.concat([found, own])
+    taken = fitted.wildcards
+    return found.unique("name").join(taken, on="name", how="anti").sort("name")
+
+
+def _above_version(entries: pl.DataFrame, version: str) -> pl.DataFrame:
+    """The version record exists in the zone too, and so do the names above it, up to the nearest subtree."""
+    none = pl.DataFrame(schema={"name": pl.String, "block": pl.Boolean})
+    if not version:
+        return none
+    above = parents(version)
+    tops = dict(_among(entries.filter("subtree"), above).select("name", "block").iter_rows())
+    for depth, name in enumerate(above):
+        if name in tops:
+            return pl.concat(
+                [
+                    none,
+                    pl.DataFrame({"name": above[:depth], "block": [tops[name]] * depth}, schema=none.schema),
+                ]
+            )
+    return none
+
+
+def _among(entries: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    return entries.filter(pl.col("name").is_in(names))
+
+
+def _address_lines(all_networks: pl.DataFrame, fmt: Format, target: str, lost: Counter[str]) -> Lines:
+    # An answer is a destination: whoever only attacks from an address does not serve names from it.
+    rows = networks.wanted(all_networks, fmt.kinds, "outbound")
+    lost["inbound"] += networks.wanted(all_networks, fmt.kinds).height - rows.height
+    cidrs = networks.disjoint(rows)
+    networks.require(cidrs)
+    return Lines(networks.triggers(cidrs), f"{{name}} CNAME {target}", "trigger", "networks")

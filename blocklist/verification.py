@@ -1,0 +1,210 @@
+"""Verification of what is listed: which names are due, asking, and keeping the verdicts as intervals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from blocklist import clock
+from blocklist.config import Config
+from blocklist.errors import BlocklistError
+from blocklist.quantities import parse_duration
+from blocklist.store.record import Record
+from blocklist.suffixes import SuffixRules
+from blocklist.verify.classify import Status
+from blocklist.verify.endpoint import Resolver, parse_resolver
+from blocklist.verify.preflight import Control, preflight
+from blocklist.verify.resolver import resolve_all, run
+from blocklist.verify.schedule import due, is_dead
+
+if TYPE_CHECKING:
+    from blocklist.update import Picture
+
+
+@dataclass
+class Verified:
+    """What a verification learned; an object of `verify --json`."""
+
+    checked: int = 0
+    verdicts: dict[str, int] = field(default_factory=dict)
+    changed: int = 0
+    died: int = 0
+    revived: int = 0
+    queries: int = 0
+    seconds: float = 0.0
+    rate: float = 0.0
+    unfinished: int = 0
+    stopped: str | None = None
+    resolvers: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The open verdict of a name."""
+
+    status: str
+    since: str
+    authority: str | None
+    strikes: int
+    dead: bool
+
+
+def verify(
+    config: Config,
+    record: Record,
+    picture: Picture,
+    run_number: int,
+    *,
+    names: Sequence[str] | None = None,
+    everything: bool = False,
+    limit: int | None = None,
+    budget: str | None = None,
+    resolvers: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Verified:
+    """Ask DNS about listed domains that are due (or `names`, or `everything`) and record the verdicts.
+
+    Verdicts are committed in batches: what was learned before an interruption is kept. Raises BlocklistError
+    when no resolver is configured, or none passes the pre-flight.
+    """
+    started = time.monotonic()
+    wanted = [parse_resolver(text) for text in (resolvers or config.verify.resolvers)]
+    if not wanted:
+        raise BlocklistError(
+            "no resolvers are configured, so nothing was verified",
+            hint="set verify.resolvers in blocklist.toml to resolvers that do not load this list",
+        )
+    asked = list(names) if names is not None else _due(record, picture, everything, limit or config.verify.limit)
+    out = Verified()
+    if not asked:
+        return out
+    usable = _preflight(config, wanted, out)
+    writer = _Writer(record, run_number, picture.suffixes, out)
+    deadline = started + parse_duration(budget or config.verify.budget)
+    done = 0
+
+    def keep(frame: pl.DataFrame) -> None:
+        nonlocal done
+        writer.keep(frame)
+        done += frame.height
+        if on_progress is not None:
+            on_progress(done, len(asked))
+
+    resolution = run(
+        resolve_all(
+            asked,
+            usable,
+            rate=config.verify.rate,
+            timeout=config.verify.timeout,
+            attempts=config.verify.attempts,
+            on_batch=keep,
+            deadline=deadline,
+        )
+    )
+    summary = resolution.summary
+    out.checked, out.verdicts, out.queries = summary.checked, dict(summary.verdicts), summary.queries
+    out.unfinished, out.stopped = summary.unfinished, summary.stopped
+    out.resolvers += [
+        {"address": r.address, "sent": r.sent, "lost": r.lost, "dropped": r.dropped} for r in summary.resolvers
+    ]
+    out.seconds = time.monotonic() - started
+    out.rate = out.queries / summary.seconds if summary.seconds else 0.0
+    return out
+
+
+def _preflight(config: Config, wanted: Sequence[Resolver], out: Verified) -> Sequence[Resolver]:
+    control = Control(exists=tuple(config.verify.control.exists), missing=config.verify.control.missing)
+    tested = run(preflight(wanted, control, rate=config.verify.rate, timeout=config.verify.timeout))
+    out.resolvers += [{"address": str(r), "sent": 0, "lost": 0, "dropped": why} for r, why in tested.dropped]
+    return tested.usable
+
+
+def _due(record: Record, picture: Picture, everything: bool, limit: int | None) -> list[str]:
+    """Listed domains that an export could hold, the longest due first; all of them with `everything`."""
+    current = picture.current()
+    listed = current.names.filter((pl.col("kind") == 1) & ~pl.col("suffix")).select("name")
+    if everything:
+        names = listed["name"].to_list()
+        return names[:limit] if limit is not None else names
+    rows = record.connection.execute("SELECT name, status, since, checked FROM verdict").fetchall()
+    known = pl.DataFrame(
+        rows,
+        schema={"name": pl.String, "status": pl.String, "since": pl.String, "checked": pl.String},
+        orient="row",
+    ).with_columns(pl.col("since", "checked").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC"))
+    frame = listed.join(known, on="name", how="left")
+    return due(frame, datetime.now(UTC), limit)["name"].to_list()
+
+
+class _Writer:
+    """Turns result frames into intervals of verdicts: a new one when status or authority changes."""
+
+    def __init__(self, record: Record, run_number: int, suffixes: SuffixRules, out: Verified) -> None:
+        self._record, self._run, self._suffixes, self._out = record, run_number, suffixes, out
+
+    def keep(self, frame: pl.DataFrame) -> None:
+        if frame.is_empty():
+            return
+        died = revived = changed = 0
+        with self._record.transaction() as db:
+            for row in frame.iter_rows(named=True):
+                known = self._known(db, row["name"])
+                at = clock.text(row["checked"])
+                same = known is not None and known.status == row["status"] and known.authority == row["authority"]
+                if row["status"] == Status.UNKNOWN and known is not None and known.status != Status.UNKNOWN:
+                    # No answer is no news: the verdict stands, and the name is asked again tomorrow.
+                    db.execute("UPDATE verdict SET checked = ? WHERE name = ?", (at, row["name"]))
+                    continue
+                since = known.since if same and known else at
+                strikes = (known.strikes if same and known else 0) + (row["status"] == Status.NXDOMAIN)
+                dead = is_dead(
+                    row["status"],
+                    strikes,
+                    clock.parse(since),
+                    row["checked"],
+                    row["authority"],
+                    self._suffixes.registrable(row["name"]) or row["name"],
+                )
+                if known is not None and not same:
+                    changed += 1
+                    db.execute(
+                        "INSERT OR REPLACE INTO verdict_closed (name, since, until, status, dead, authority, resolver) "
+                        "SELECT name, since, ?, status, dead, authority, resolver FROM verdict WHERE name = ?",
+                        (at, row["name"]),
+                    )
+                died += dead and not (known is not None and known.dead)
+                revived += not dead and known is not None and known.dead
+                db.execute(
+                    "INSERT OR REPLACE INTO verdict (name, status, since, checked, first_nxdomain, strikes, dead, "
+                    "authority, resolver, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        row["name"],
+                        row["status"],
+                        since,
+                        at,
+                        since if row["status"] == Status.NXDOMAIN else None,
+                        strikes,
+                        int(dead),
+                        row["authority"],
+                        row["resolver"],
+                        self._run,
+                    ),
+                )
+            if died or revived:
+                # Only life and death can change an export; another status alone is evidence.
+                self._record.bump(db)
+        self._out.died += died
+        self._out.revived += revived
+        self._out.changed += changed
+
+    @staticmethod
+    def _known(db: Any, name: str) -> _Known | None:
+        row = db.execute(
+            "SELECT status, since, authority, strikes, dead FROM verdict WHERE name = ?", (name,)
+        ).fetchone()
+        return _Known(row[0], row[1], row[2], row[3], bool(row[4])) if row else None

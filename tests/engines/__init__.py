@@ -1,0 +1,1 @@
+"""Real resolvers, firewalls and proxies on loopback, for the tests marked `engine`."""
