@@ -9,15 +9,14 @@ from typing import Any
 import click
 
 from blocklist.catalog import Feed
-from blocklist.cli.screen import Screen, moment, number, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
 from blocklist.decode import nearest
 
 
-@click.group("feeds", invoke_without_command=True)
-@click.pass_context
-def command(ctx: click.Context) -> int:
+@click.group("feeds", cls=ListingGroup)
+def command() -> None:
     """Sources: what the catalogue knows, what each brought, and a trial of a new one.
 
     \b
@@ -26,9 +25,6 @@ def command(ctx: click.Context) -> int:
       blocklist feeds show cert-pl
       blocklist feeds test downloaded.txt
     """
-    if ctx.invoked_subcommand is None:
-        return int(ctx.invoke(listing) or 0)
-    return 0
 
 
 @command.command("list")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import click
 
-from blocklist.cli.screen import Screen, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.decode import nearest
 
 
-@click.group("formats", invoke_without_command=True)
-@click.pass_context
-def command(ctx: click.Context) -> int:
+@click.group("formats", cls=ListingGroup)
+def command() -> None:
     """Export formats: what each can say, its options, its checker.
 
     \b
@@ -19,9 +18,6 @@ def command(ctx: click.Context) -> int:
       blocklist formats
       blocklist formats show rpz
     """
-    if ctx.invoked_subcommand is None:
-        return int(ctx.invoke(listing) or 0)
-    return 0
 
 
 @command.command("list")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import click
 
 from blocklist.cli.rules import publish
-from blocklist.cli.screen import Screen, moment, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 
 
-@click.group("held", invoke_without_command=True)
-@click.pass_context
-def command(ctx: click.Context) -> int:
+@click.group("held", cls=ListingGroup)
+def command() -> None:
     """What guards withhold: well-known names, public suffixes, shared networks, your own.
 
     \b
@@ -20,9 +19,6 @@ def command(ctx: click.Context) -> int:
       blocklist held list --guard public-suffix
       blocklist held release evil.example --reason "confirmed with the registrar" --now
     """
-    if ctx.invoked_subcommand is None:
-        return int(ctx.invoke(listing) or 0)
-    return 0
 
 
 @command.command("list")
@@ -30,7 +26,7 @@ def command(ctx: click.Context) -> int:
 @click.option("--released", is_flag=True, help="Those that a person let pass.")
 @click.option("--all", "everything", is_flag=True, help="All of them, not the newest 50.")
 @shared_options
-def listing(screen: Screen, guard: str | None = None, released: bool = False, everything: bool = False) -> int:
+def listing(screen: Screen, guard: str | None, released: bool, everything: bool) -> int:
     """The holds in force, newest first."""
     config, _ = configuration(screen)
     from blocklist.store.database import explained, open_for_reading, path_in

@@ -7,13 +7,12 @@ import json
 import click
 
 from blocklist.cli.rules import publish
-from blocklist.cli.screen import Screen, moment, number, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 
 
-@click.group("release", invoke_without_command=True)
-@click.pass_context
-def command(ctx: click.Context) -> int:
+@click.group("release", cls=ListingGroup)
+def command() -> None:
     """Published versions of each export: what changed, by whose word, and those that wait for a person.
 
     \b
@@ -22,9 +21,6 @@ def command(ctx: click.Context) -> int:
       blocklist release show 212
       blocklist release approve dns
     """
-    if ctx.invoked_subcommand is None:
-        return int(ctx.invoke(listing) or 0)
-    return 0
 
 
 _COLUMNS = (
@@ -36,7 +32,7 @@ _COLUMNS = (
 @click.option("--export", "export", metavar="NAME", help="Only this export.")
 @click.option("--limit", default=20, show_default=True)
 @shared_options
-def listing(screen: Screen, export: str | None = None, limit: int = 20) -> int:
+def listing(screen: Screen, export: str | None, limit: int) -> int:
     """The newest releases."""
     rows = _rows(screen, "WHERE ?1 IS NULL OR export = ?1 ORDER BY id DESC LIMIT ?2", (export, limit))
     for row in rows:

@@ -75,6 +75,15 @@ class Screen:
         return sys.stderr.isatty() and not self.quiet and not self.as_json
 
 
+class ListingGroup(click.Group):
+    """A group whose bare call, also with options, means its `list`: `blocklist held --all`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and not {"-h", "--help"} & set(args)):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
 def shared_options(function: F) -> F:
     """Give a command the shared options and, as its first argument, a `Screen`."""
 
