@@ -168,6 +168,15 @@ class Config:
     def formats_folder(self) -> Path:
         return self.base / "exporters.d"
 
+    @property
+    def protected_networks(self) -> list[str]:
+        """`[protect]` and the resolvers that this tool itself asks."""
+        own = list(self.protect.networks)
+        for resolver in self.verify.resolvers:
+            host = resolver[1:].partition("]")[0] if resolver.startswith("[") else resolver
+            own.append(host.partition(":")[0] if host.count(":") == 1 else host)
+        return own
+
 
 def find(explicit: Path | None = None) -> Path | None:
     """The file to use: `explicit`, `$BLOCKLIST_CONFIG`, `./blocklist.toml`, the user's, the system's; or None."""
@@ -185,8 +194,10 @@ def load(explicit: Path | None = None) -> Config:
     """The configuration in force. Raises ConfigError with every mistake found, a line each."""
     path = find(explicit)
     if path is None:
-        return _resolve(_defaults(), None, _data_home() / "blocklist", Problems())
-    _refuse_strangers(path)
+        base = _data_home() / "blocklist"
+        _refuse_strangers(base)
+        return _resolve(_defaults(), None, base, Problems())
+    _refuse_strangers(path, path.parent)
     problems = Problems()
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
@@ -220,13 +231,23 @@ def _defaults() -> _File:
 
 def _error(path: Path | None, problems: Problems) -> ConfigError:
     where = str(path) if path else "built-in defaults"
-    lines = [f"{where}: {line.lstrip('.')}" for line in problems.lines]
+    # A file of `feeds.d/` is its own place.
+    lines = [
+        str(path.parent / line) if path and line.startswith("feeds.d/") else f"{where}: {line}"
+        for line in problems.lines
+    ]
     return ConfigError("\n".join(lines), hint="nothing was run; mend these and run the command again")
 
 
-def _refuse_strangers(path: Path) -> None:
-    """Refuse a file that another user could have written: it names commands that will be run."""
-    for item in (path, path.parent.resolve(), path.parent / "feeds.d", path.parent / "exporters.d"):
+def _refuse_strangers(*paths: Path) -> None:
+    """Refuse what another user could have written: configuration names commands that will be run.
+
+    Each of `paths`, the folder that really holds it, and the descriptors beside it.
+    """
+    items = [item for path in paths for item in (path, path.resolve(), path.resolve().parent)]
+    for folder in (paths[-1] / "feeds.d", paths[-1] / "exporters.d"):
+        items += (folder, *folder.glob("*.toml"))
+    for item in dict.fromkeys(items):
         try:
             status = item.stat()
         except OSError:
@@ -306,7 +327,7 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
 def _check_paths(exports: Mapping[str, Export], base: Path, problems: Problems) -> None:
     seen: dict[Path, str] = {}
     for name, export in exports.items():
-        target = base / export.path
+        target = (base / export.path).resolve()
         if (other := seen.setdefault(target, name)) != name:
             problems.add(f"export.{name}.path", f"is the path of export {other!r} too")
 

@@ -109,7 +109,7 @@ class Picture:
                 feeds,
                 self.suffixes,
                 protected_domains(self._config),
-                [*self._config.protect.networks, *_resolver_addresses(self._config)],
+                self._config.protected_networks,
             )
         return self._references
 
@@ -139,14 +139,6 @@ def httpx_host(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-def _resolver_addresses(config: Config) -> list[str]:
-    out = []
-    for resolver in config.verify.resolvers:
-        host = resolver[1:].partition("]")[0] if resolver.startswith("[") else resolver
-        out.append(host.partition(":")[0] if host.count(":") == 1 else host)
-    return out
 
 
 def update(
@@ -489,14 +481,11 @@ def _record(work: _Work, out: Updated) -> None:
         picture.frames.pop(number, None)
     listings_changed = bool(gone) or any(w.added.height or w.removed.height for w in taken.values())
     inputs = _guard_inputs(work, versions)
-    holds = None
-    if inputs != record.guard_input():
+    guarded = inputs != record.guard_input()
+    if guarded:
         picture.forget()
-        holds = guard.guard(picture.current(), picture.references())
-    out.timings["guard"] = time.perf_counter() - started
-    started = time.perf_counter()
     names = {number: name for name, number in work.ids.items()}
-    with record.transaction() as connection:
+    with record.transaction() as connection, ThreadPoolExecutor(1, "listings") as beside:
         actual = record.begin_run(connection, clock.text(at), "update", whoami(), __version__)
         assert actual == run
         for feed_id, text in versions.items():
@@ -515,8 +504,13 @@ def _record(work: _Work, out: Updated) -> None:
             record.event(connection, clock.text(at), run, "feed disabled", whoami(), feed=names[number])
         if taken:
             record.close_listings(connection, run, period, _with_feed(work, taken, "removed"), "no longer listed")
-            record.add_listings(connection, run, _with_feed(work, taken, "added"))
-        if holds is not None:
+            # SQLite takes the rows while the guards look at them; both leave the interpreter free.
+            written = beside.submit(record.add_listings, connection, run, _with_feed(work, taken, "added"))
+        if guarded:
+            holds = guard.guard(picture.current(), picture.references())
+        if taken:
+            written.result()
+        if guarded:
             out.newly_held, closed = record.replace_holds(connection, run, holds)
             record.set_guard_input(connection, inputs)
             if out.newly_held or closed:
@@ -537,7 +531,9 @@ def _record(work: _Work, out: Updated) -> None:
 def _with_feed(work: _Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> pl.DataFrame:
     return pl.concat(
         [
-            (intake.added if which == "added" else intake.removed).with_columns(pl.lit(work.ids[feed_id], pl.UInt16).alias("feed"))
+            (intake.added if which == "added" else intake.removed).with_columns(
+                pl.lit(work.ids[feed_id], pl.UInt16).alias("feed")
+            )
             for feed_id, intake in taken.items()
         ]
     )

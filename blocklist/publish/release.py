@@ -32,7 +32,7 @@ from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule
 from blocklist.select.current import Current
-from blocklist.select.express import Capability, express
+from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
 from blocklist.select.policy import Chosen, Withheld, in_force, select
 from blocklist.store.record import Record
@@ -83,6 +83,7 @@ class Selector:
         self._chosen: dict[tuple[str, tuple[str, ...]], Chosen] = {}
         self._withheld: Withheld | None = None
         self._since: pl.DataFrame | None = None
+        self._fitted: dict[tuple[object, ...], Expressed] = {}
 
     def chosen(self, name: str, kinds: Sequence[str] | None) -> Chosen:
         policy = self._policies[name]
@@ -113,10 +114,7 @@ class Selector:
         lost: dict[str, int] = {}
         parts: dict[str, pl.DataFrame] = {}
         if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact) and fmt.code not in ("csv", "jsonl"):
-            fitted = express(
-                chosen.decisions,
-                Capability(fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, fold=fmt.fold),
-            )
+            fitted = self._fit(chosen, fmt)
             lost = dict(fitted.lost)
             parts["domains"] = fitted.entries
             if fmt.code == "rpz":
@@ -134,6 +132,16 @@ class Selector:
         if fmt.code in ("csv", "jsonl"):
             parts["rows"] = self._rows(chosen)
         return Selection(**parts), lost
+
+    def _fit(self, chosen: Chosen, fmt: Format) -> Expressed:
+        """The decisions in what `fmt` can say; formats that can say the same share the folding."""
+        # Where nothing is allowed, a target that can't say 'allow' loses nothing.
+        allow = fmt.takes_allow or bool(chosen.decisions["block"].all())
+        can = Capability(fmt.takes_subtree, fmt.takes_exact, allow, fold=fmt.fold)
+        key = (id(chosen), can)
+        if key not in self._fitted:
+            self._fitted[key] = express(chosen.decisions, can)
+        return self._fitted[key]
 
     def _rows(self, chosen: Chosen) -> pl.DataFrame:
         """The unfolded list for people: what is blocked now, by which feeds, since when; rules included."""

@@ -39,30 +39,35 @@ def nearest(entries: pl.DataFrame, roots: pl.DataFrame) -> pl.DataFrame:
     hashes = roots["name"].hash().implode()
     found: list[pl.DataFrame] = []
 
-    def resolve(pending: pl.DataFrame) -> pl.DataFrame:
+    def resolve(levels: list[pl.DataFrame]) -> pl.DataFrame:
+        """Covers of the levels, nearest first, into `found`; rows of the last level that are still open."""
+        asked = pl.concat(levels)
         # Hashes only rule out: what they let through is joined by name, so that a collision changes nothing.
-        maybe = pending["name"].hash().is_in(hashes)
-        likely = pending.filter(maybe)
-        covered = likely.join(roots, on="name", how="inner")
+        likely = asked.filter(asked["name"].hash().is_in(hashes))
+        covered = likely.join(roots, on="name", how="inner", maintain_order="left").unique("row", keep="first")
         found.append(covered.select("row", above="name", cover="cover"))
-        rest = pending.filter(~maybe)
-        if covered.height == likely.height:
-            return rest
-        return pl.concat([rest, likely.join(roots, on="name", how="anti")])
+        return levels[-1].join(covered.select("row"), on="row", how="anti") if covered.height else levels[-1]
 
     rows = entries.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "name", "subtree")
-    pending = pl.concat(
-        [
-            rows.filter("subtree").select("row", "name"),
-            resolve(rows.filter(~pl.col("subtree")).select("row", "name")),
-        ]
-    )
-    while pending.height:  # one turn a label, resolved rows drop out
+    own = rows.filter(~pl.col("subtree")).select("row", "name")
+    pending = rows.filter("subtree").select("row", "name")
+    if own.height:
+        pending = pl.concat([pending, resolve([own])])
+    # One turn a label. The table of hashes is built anew at each look-up, so levels are looked up together: a
+    # few names of forty labels must not cost forty tables; what waits is bounded by the number of entries.
+    levels: list[pl.DataFrame] = []
+    while pending.height:
         pending = pending.with_columns(parents(_NAME))
-        pending = resolve(
-            pending.filter(_NAME.is_not_null() if tops else _NAME.str.contains(".", literal=True))
-        )
-    return pl.concat(found)
+        pending = pending.filter(_NAME.is_not_null() if tops else _NAME.str.contains(".", literal=True))
+        levels.append(pending)
+        if sum(level.height for level in levels) > entries.height or not pending.height:
+            pending, levels = resolve(levels), []
+    return pl.concat(found) if found else _no_covers()
+
+
+def _no_covers() -> pl.DataFrame:
+    """No covers."""
+    return pl.DataFrame(schema={"row": pl.UInt32, "above": pl.String, "cover": pl.Boolean})
 
 
 def roots_of(decisions: pl.DataFrame) -> pl.DataFrame:
@@ -97,6 +102,9 @@ def names_between(entries: pl.DataFrame) -> pl.DataFrame:
     closest encloser is then `mid.evil`, for any name below it (RFC 4592 §3.3.1; formats.md §2.3: BIND and
     Unbound pass `y.mid.evil` although `*.evil` is listed).
     """
+    if entries["block"].all():
+        # Folded, and of one action: no entry stands below another.
+        return entries.select("name", "block").clear()
     covers = _covered_names(entries)
     found: list[pl.DataFrame] = []
     while covers.height:
@@ -121,13 +129,11 @@ def zone_records(entries: pl.DataFrame) -> pl.DataFrame:
     exact = entries.filter(~pl.col("subtree"))
     roots = roots_of(entries)
     hidden = (
-        _covered_names(exact.select("name"), roots)
-        .join(roots, on="name", how="anti")
-        .select("name", block="cover")
+        _covered_names(exact.select("name"), roots).join(roots, on="name", how="anti").select("name", block="cover")
     )
-    plain = pl.concat(
-        [exact.select("name", "block"), roots.join(exact, on="name", how="anti"), between]
-    ).select("name", pl.lit(False).alias("wildcard"), "block")
+    plain = pl.concat([exact.select("name", "block"), roots.join(exact, on="name", how="anti"), between]).select(
+        "name", pl.lit(False).alias("wildcard"), "block"
+    )
     wild = pl.concat([roots, between, hidden]).select("name", pl.lit(True).alias("wildcard"), "block")
     return pl.concat([plain, wild]).sort("name", "wildcard")
 

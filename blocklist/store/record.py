@@ -119,9 +119,7 @@ class Record:
 
     # Runs and revisions
 
-    def begin_run(
-        self, connection: sqlite3.Connection, started: str, command: str, by: str, version: str
-    ) -> int:
+    def begin_run(self, connection: sqlite3.Connection, started: str, command: str, by: str, version: str) -> int:
         cursor = connection.execute(
             "INSERT INTO run (started, command, by, version) VALUES (?, ?, ?, ?)",
             (started, command, by, version),
@@ -146,9 +144,7 @@ class Record:
     def bump(self, connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'revision'")
 
-    def event(
-        self, connection: sqlite3.Connection, at: str, run: int, what: str, who: str, **detail: Any
-    ) -> None:
+    def event(self, connection: sqlite3.Connection, at: str, run: int, what: str, who: str, **detail: Any) -> None:
         connection.execute(
             "INSERT INTO event (at, run, what, who, detail) VALUES (?, ?, ?, ?, ?)",
             (at, run, what, who, json.dumps(detail, sort_keys=True, ensure_ascii=True)),
@@ -283,9 +279,7 @@ class Record:
             (period, run, cause, feed),
         )
         connection.execute("DELETE FROM listing WHERE feed = ?", (feed,))
-        connection.execute(
-            "UPDATE snapshot SET state = 'superseded' WHERE feed = ? AND state = 'current'", (feed,)
-        )
+        connection.execute("UPDATE snapshot SET state = 'superseded' WHERE feed = ? AND state = 'current'", (feed,))
         return cursor.rowcount
 
     def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
@@ -353,9 +347,7 @@ class Record:
 
     def released_names(self) -> set[str]:
         """Names whose holds a person released."""
-        return {
-            row[0] for row in self.connection.execute("SELECT name FROM hold_release WHERE until IS NULL")
-        }
+        return {row[0] for row in self.connection.execute("SELECT name FROM hold_release WHERE until IS NULL")}
 
     def dead_names(self) -> pl.DataFrame:
         """`name` of the domains that count as dead (semantics: by the registry's word)."""
@@ -419,9 +411,7 @@ def _check_before_migration(connection: sqlite3.Connection, path: Path) -> None:
     """Is this a record at all? A stranger's database must not be given our tables."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if tables and not {"run", "listing"} <= tables:
-        raise RecordError(
-            f"{path} is a database, but not a record of blocklist", hint="set 'state' to another folder"
-        )
+        raise RecordError(f"{path} is a database, but not a record of blocklist", hint="set 'state' to another folder")
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -51,9 +51,7 @@ def write(state: Path, snapshot: int, data: bytes, base: bytes | None, base_dept
                 write_checksum=True,
             )
             dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-            patch = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(
-                data
-            )
+            patch = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(data)
             # A patch that saves little is not worth its link in the chain.
             if len(patch) * 8 < len(data):
                 packed, depth = patch, base_depth + 1
@@ -80,12 +78,8 @@ def read(state: Path, chain: list[int]) -> bytes:
         path = file_of(state, snapshot)
         try:
             packed = path.read_bytes()
-            dictionary = (
-                zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if i else None
-            )
-            decompressor = zstandard.ZstdDecompressor(
-                dict_data=dictionary, max_window_size=2**zstandard.WINDOWLOG_MAX
-            )
+            dictionary = zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if i else None
+            decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=2**zstandard.WINDOWLOG_MAX)
             data = decompressor.decompress(packed)
         except (OSError, zstandard.ZstdError) as error:
             raise RecordError(
