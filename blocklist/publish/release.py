@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,8 @@ class Selector:
         self._withheld: Withheld | None = None
         self._since: pl.DataFrame | None = None
         self._fitted: dict[tuple[object, ...], Expressed] = {}
+        # Exports are prepared side by side; what they share is decided once, by whoever comes first.
+        self._deciding = threading.Lock()
 
     def chosen(self, name: str, kinds: Sequence[str] | None) -> Chosen:
         policy = self._policies[name]
@@ -109,6 +112,10 @@ class Selector:
 
     def selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
         """What `export` holds, fitted to what its format can say, and what is lost by that."""
+        with self._deciding:
+            return self._selection(export, fmt)
+
+    def _selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
         kinds = export.kinds if export.kinds is not None else _default_kinds(fmt, export.options)
         chosen = self.chosen(export.policy, kinds)
         lost: dict[str, int] = {}
@@ -211,6 +218,7 @@ class _Job:
     rendered: Rendered | None = None
     entries: pl.DataFrame | None = None
     state: str = "pending"
+    same_body: bool = False
 
 
 def export_all(
@@ -245,16 +253,12 @@ def export_all(
                 ExportOutcome(export.name, export.format, "unchanged"),
             )
             jobs.append(job)
-            started = time.perf_counter()
-            try:
-                _prepare(job, config, selector, record, stack, dry_run=dry_run)
-            except BlocklistError as error:
-                job.state = "failed"
-                job.outcome.outcome = "failed"
-                job.outcome.error, job.outcome.hint = error.message, error.hint
-            job.outcome.seconds = time.perf_counter() - started
+        with ThreadPoolExecutor(2, "export") as pool:
+            for done in [pool.submit(_prepared, job, config, selector, record, stack) for job in jobs]:
+                done.result()
         if dry_run:
             return [job.outcome for job in jobs]
+        _renew_inputs(record, jobs)
         ready = [job for job in jobs if job.candidate is not None and job.state == "pending"]
         if any(job.state in ("held", "failed") for job in jobs) or ready:
             _record_releases(record, jobs, run, clock.text(now))
@@ -324,7 +328,29 @@ def _recover(record: Record) -> None:
                 )
 
 
-def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack, *, dry_run: bool) -> None:
+def _prepared(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack) -> None:
+    """`_prepare`; what it raises is the outcome of this export."""
+    started = time.perf_counter()
+    try:
+        _prepare(job, config, selector, record, stack)
+    except BlocklistError as error:
+        job.state = "failed"
+        job.outcome.outcome = "failed"
+        job.outcome.error, job.outcome.hint = error.message, error.hint
+    job.outcome.seconds = time.perf_counter() - started
+
+
+def _renew_inputs(record: Record, jobs: Sequence[_Job]) -> None:
+    """Other inputs that gave the same file: note them, so that the next run need not render it again."""
+    renewed = [job for job in jobs if job.same_body and job.live is not None and job.live.inputs != job.inputs]
+    if renewed:
+        with record.transaction() as connection:
+            connection.executemany(
+                "UPDATE release SET inputs = ? WHERE id = ?", [(j.inputs, j.live.id) for j in renewed if j.live]
+            )
+
+
+def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack) -> None:
     """Render, compare, gate and check; leaves a sealed candidate when there is something to publish."""
     live, outcome, export = job.live, job.outcome, job.export
     for left in leftovers(job.path):
@@ -346,9 +372,7 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
     outcome.entries = rendered.entries
     if live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
         outcome.entries = live.entries
-        if not dry_run and live.inputs != job.inputs:
-            with record.transaction() as connection:
-                connection.execute("UPDATE release SET inputs = ? WHERE id = ?", (job.inputs, live.id))
+        job.same_body = True
         return
     if live is not None and in_place != live.digest:
         outcome.note = (
@@ -409,7 +433,8 @@ def _gate(config: Config, job: _Job, record: Record) -> str | None:
 
 def _approved(record: Record, export: str, body_digest: str) -> bool:
     row = record.connection.execute(
-        "SELECT 1 FROM release WHERE export = ? AND body_digest = ? AND state = 'held' AND note LIKE 'approved%' LIMIT 1",
+        "SELECT 1 FROM release WHERE export = ? AND body_digest = ? AND state = 'held' "
+        "AND note LIKE 'approved%' LIMIT 1",
         (export, body_digest),
     ).fetchone()
     return row is not None
@@ -523,7 +548,7 @@ def _publish(job: _Job, record: Record) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(".new")
     job.entries.write_parquet(beside, compression="lz4", statistics=False)
-    os.replace(beside, file)
+    beside.replace(file)
 
 
 def _reload(job: _Job, record: Record) -> None:
