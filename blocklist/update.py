@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,14 +20,14 @@ import polars as pl
 from blocklist import __version__, clock
 from blocklist.catalog import Feed
 from blocklist.config import Config
-from blocklist.errors import BlocklistError, FeedError
+from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.ingest import guard
 from blocklist.ingest.fetch import Fetched, Limits, Request, fetch
 from blocklist.ingest.intake import Intake, account_text, parse_key, take_in
 from blocklist.names import RejectedError, normalize_name
 from blocklist.quantities import parse_duration, parse_size
 from blocklist.select.current import Current, current
-from blocklist.store import columns
+from blocklist.store import columns, snapshots
 from blocklist.store.record import Record, Snapshot
 from blocklist.suffixes import SuffixRules, builtin_rules
 
@@ -215,6 +216,7 @@ class _Work:
         self.intakes: dict[str, Intake] = {}
         self.fetched: dict[str, Fetched] = {}
         self.again: set[str] = set()
+        self.again_read: list[Fetched] = []
 
     def gather(self, feeds: list[Feed]) -> None:
         """Fetch and take in; parsing of one feed runs beside the fetching of others."""
@@ -222,6 +224,7 @@ class _Work:
         temporary.mkdir(parents=True, exist_ok=True)
         for left in temporary.iterdir():
             left.unlink()
+        snapshots.remove_unrecorded(self.record.state, self.next_snapshot - 1)
         requests = []
         with ThreadPoolExecutor(2, "intake") as pool:
             futures: dict[Future[None], Feed] = {}
@@ -238,6 +241,8 @@ class _Work:
                 futures[pool.submit(self._guarded, feed, self._take, fetched)] = feed
 
             try:
+                for kept in self.again_read:
+                    done(kept)
                 if requests:
                     fetch(requests, into=temporary, limits=self._limits(), on_done=done)
                 for future in list(futures):
@@ -293,6 +298,19 @@ class _Work:
                 return None
             wait = timedelta(seconds=parse_duration(feed.min_interval))
             if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
+                if now.parse_key != parse_key(feed, now.sha256):
+                    # Other options for the bytes we have: no reason to ask the publisher.
+                    self.again_read.append(
+                        Fetched(
+                            feed.id,
+                            "not-modified",
+                            sha256=now.sha256,
+                            url=now.url,
+                            etag=now.etag,
+                            last_modified=now.last_modified,
+                        )
+                    )
+                    return None
                 self._skip(
                     feed,
                     now,
@@ -348,6 +366,9 @@ class _Work:
                     return gated
                 return FeedOutcome(feed.id, "unchanged", entries=now.entries, note=note)
             # The same bytes, read by a better parser or by other options.
+            waiting = self.record.gated_snapshot(self.ids[feed.id])
+            if waiting and waiting.parse_key == parse_key(feed, now.sha256):
+                return _still_gated(feed, waiting)
             return self._intake(feed, self.record.raw(now.id), now.sha256, fetched, kept=True)
         assert fetched.path is not None and fetched.sha256 is not None
         waiting = self.record.gated_snapshot(self.ids[feed.id])
@@ -398,6 +419,10 @@ class _Work:
         now = self._current(feed)
         snapshot = self.next_snapshot
         self.next_snapshot += 1
+        base = None
+        if now:
+            with suppress(RecordError):  # kept bytes that are lost must not stop the feed: a whole copy begins anew
+                base = self.record.raw(now.id)
         intake = take_in(
             feed,
             data,
@@ -405,7 +430,7 @@ class _Work:
             state=self.record.state,
             snapshot=snapshot,
             before=self.record.indicators(number, now.id) if now else None,
-            base=self.record.raw(now.id) if now else None,
+            base=base,
             base_depth=now.depth if now else 0,
             accept=accept,
         )
@@ -480,9 +505,9 @@ def _record(work: _Work, out: Updated) -> None:
     for number in gone:
         picture.frames.pop(number, None)
     listings_changed = bool(gone) or any(w.added.height or w.removed.height for w in taken.values())
-    inputs = _guard_inputs(work, versions)
-    guarded = inputs != record.guard_input()
-    if guarded:
+    inputs = _guard_inputs(work)
+    before = record.guard_input()
+    if taken or gone:
         picture.forget()
     names = {number: name for name, number in work.ids.items()}
     with record.transaction() as connection, ThreadPoolExecutor(1, "listings") as beside:
@@ -506,12 +531,18 @@ def _record(work: _Work, out: Updated) -> None:
             record.close_listings(connection, run, period, _with_feed(work, taken, "removed"), "no longer listed")
             # SQLite takes the rows while the guards look at them; both leave the interpreter free.
             written = beside.submit(record.add_listings, connection, run, _with_feed(work, taken, "added"))
-        if guarded:
+        holds = None
+        anew = before is None or before[0] != inputs[0] or bool(gone)
+        if anew:
             holds = guard.guard(picture.current(), picture.references())
+        elif before != inputs:
+            holds = _holds_of_added(work, taken)
         if taken:
             written.result()
-        if guarded:
-            out.newly_held, closed = record.replace_holds(connection, run, holds)
+        if holds is not None:
+            out.newly_held, closed = record.replace_holds(
+                connection, run, holds, None if anew else _no_longer_listed(work, taken)
+            )
             record.set_guard_input(connection, inputs)
             if out.newly_held or closed:
                 listings_changed = True
@@ -539,22 +570,61 @@ def _with_feed(work: _Work, taken: Mapping[str, Intake], which: Literal["added",
     )
 
 
-def _guard_inputs(work: _Work, versions: Mapping[str, str]) -> str:
-    """A digest of all that holds depend on; while it stays, they are not computed again."""
-    snapshots = {
-        work.ids[i]: work.snapshots[work.ids[i]].id for i in work.config.feeds if work.ids[i] in work.snapshots
+def _holds_of_added(work: _Work, taken: Mapping[str, Intake]) -> pl.DataFrame:
+    """Holds of the names that this run adds.
+
+    A guard looks at one name and at the references; while those stay, what it said of the other names stays.
+    """
+    feeds = work.picture.feeds
+    added = {
+        work.ids[i]: w.added for i, w in taken.items() if w.added.height and not feeds[work.ids[i]].is_reference
     }
-    snapshots |= {work.ids[i]: w.snapshot for i, w in work.intakes.items() if w.gate is None}
-    roles = {i: (f.category, f.action) for i, f in work.config.feeds.items()}
-    parts = [
+    return guard.guard(current(added, feeds, work.picture.suffixes), work.picture.references())
+
+
+def _no_longer_listed(work: _Work, taken: Mapping[str, Intake]) -> pl.Series:
+    """Names that this run removed and that no feed but references lists any more; to be asked after the removal."""
+    held = work.record.open_holds().select("name").unique()
+    removed = pl.concat([w.removed.select("name") for w in taken.values()]).unique()
+    suspects = removed.join(held, on="name", how="semi")["name"].to_list()
+    references = {work.ids[f.id] for f in work.config.feeds.values() if f.is_reference}
+    gone = []
+    for name in suspects:
+        feeds = {row[0] for row in work.record.connection.execute("SELECT feed FROM listing WHERE name = ?", (name,))}
+        if not feeds - references:
+            gone.append(name)
+    return pl.Series("name", gone, dtype=pl.String)
+
+
+def _guard_inputs(work: _Work) -> tuple[str, str]:
+    """Digests of what holds depend on: of everything but the listings, and of the listings.
+
+    While both stay, nothing is guarded; while the first stays, only what is new.
+    """
+    references, listed = [], []
+    for feed_id, feed in work.config.feeds.items():
+        number = work.ids[feed_id]
+        intake = work.intakes.get(feed_id)
+        snapshot = work.snapshots[number].id if number in work.snapshots else None
+        if intake is not None and intake.gate is None:
+            snapshot = intake.snapshot
+        if feed.is_reference:
+            references.append((feed_id, feed.action, snapshot))
+        else:
+            listed.append((feed_id, snapshot))
+    fixed = [
         __version__,
         work.picture.suffixes.digest,
-        sorted(snapshots.items()),
-        sorted(roles.items()),
+        references,
+        # A feed that becomes a reference, or ceases to be one, changes what all others are compared with.
+        sorted(i for i, _ in listed),
         protected_domains(work.config),
-        work.config.protect.networks,
-        work.config.verify.resolvers,
+        work.config.protected_networks,
     ]
+    return _digest(fixed), _digest(listed)
+
+
+def _digest(parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

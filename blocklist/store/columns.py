@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +20,7 @@ def write(state: Path, snapshot: int, frame: pl.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".new")
     frame.write_parquet(beside, compression="lz4", statistics=False)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def read(state: Path, snapshot: int) -> pl.DataFrame | None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from blocklist.errors import RecordError
 
 NAME = "record.db"
+# Names of the migrations that this version knows (`blocklist.store.schema` has them), for readers that must be quick.
+MIGRATIONS = ("0001_record",)
 
 
 def path_in(state: Path) -> Path:
@@ -36,7 +38,32 @@ def open_for_reading(state: Path) -> sqlite3.Connection:
                 raise
             connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, timeout=10)
         connection.execute("PRAGMA cache_size = -8192")
+        _refuse_others(connection, path)
         return connection
+
+
+def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
+    if not {"run", "listing", "_sqlite_migrations"} <= _tables(connection):
+        raise not_a_record(path)
+    applied = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'blocklist'")
+    if unknown := sorted({row[0] for row in applied} - set(MIGRATIONS)):
+        raise of_newer_version(path, unknown)
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def not_a_record(path: Path) -> RecordError:
+    return RecordError(f"{path} is a database, but not a record of blocklist", hint="set 'state' to another folder")
+
+
+def of_newer_version(path: Path, unknown: list[str]) -> RecordError:
+    """Nothing is known about what the tables mean there, so they are not even read."""
+    return RecordError(
+        f"{path} was written by a newer version of blocklist ({', '.join(unknown)})",
+        hint="run that version, or restore the backup made when it was migrated",
+    )
 
 
 def open_for_writing(path: Path, *, fresh: bool = False) -> sqlite3.Connection:
@@ -53,6 +80,10 @@ def open_for_writing(path: Path, *, fresh: bool = False) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
         else:
+            # A stranger's database must not be given our tables, nor another journal.
+            if (tables := _tables(connection)) and not {"run", "listing"} <= tables:
+                connection.close()
+                raise not_a_record(path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")

@@ -77,8 +77,6 @@ class Record:
             connection = open_for_writing(building if fresh else path, fresh=fresh)
             if not fresh and not os.access(path, os.W_OK):
                 raise RecordError(f"{path}: not writable", hint=f"check owner and mode of {path}")
-            if not fresh:
-                _check_before_migration(connection, path)
             migrate(connection, path)
         return cls(state, connection, building if fresh else None)
 
@@ -89,6 +87,8 @@ class Record:
 
     def close(self) -> None:
         self.connection.close()
+        if self._building is not None:
+            self._building.unlink(missing_ok=True)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -279,7 +279,9 @@ class Record:
             (period, run, cause, feed),
         )
         connection.execute("DELETE FROM listing WHERE feed = ?", (feed,))
-        connection.execute("UPDATE snapshot SET state = 'superseded' WHERE feed = ? AND state = 'current'", (feed,))
+        connection.execute(
+            "UPDATE snapshot SET state = 'superseded' WHERE feed = ? AND state IN ('current', 'gated')", (feed,)
+        )
         return cursor.rowcount
 
     def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
@@ -324,12 +326,19 @@ class Record:
             orient="row",
         ).with_columns(pl.col("subtree_only").cast(pl.Boolean))
 
-    def replace_holds(self, connection: sqlite3.Connection, run: int, now: pl.DataFrame) -> tuple[int, int]:
+    def replace_holds(
+        self, connection: sqlite3.Connection, run: int, now: pl.DataFrame, gone: pl.Series | None
+    ) -> tuple[int, int]:
         """Make `now` the holds in force: open new ones, close those that no guard asks for; `(opened, closed)`.
 
+        With `gone` (names, String), `now` speaks only of some names: those of `gone` are closed, the others stay.
         A hold whose reason only changes its wording stays the same interval.
         """
         before = self.open_holds()
+        if gone is not None:
+            spoken = pl.concat([now["name"], gone]).unique()
+            before = before.filter(pl.col("name").is_in(spoken.implode()))
+            now = now.filter(~pl.col("name").is_in(gone.implode()))
         key = ["name", "guard", "subtree_only"]
         opened = now.join(before, on=key, how="anti")
         closed = before.join(now, on=key, how="anti")
@@ -354,12 +363,15 @@ class Record:
         rows = self.connection.execute("SELECT name FROM verdict WHERE dead = 1 ORDER BY name").fetchall()
         return pl.DataFrame(rows, schema={"name": pl.String}, orient="row")
 
-    def guard_input(self) -> str | None:
-        row = self.connection.execute("SELECT digest FROM guard_input WHERE name = 'all'").fetchone()
-        return row[0] if row else None
+    def guard_input(self) -> tuple[str, str] | None:
+        """Digests of what the holds in force were computed from: everything but listings, and listings."""
+        rows = dict(self.connection.execute("SELECT name, digest FROM guard_input"))
+        return (rows["fixed"], rows["listed"]) if len(rows) == 2 else None
 
-    def set_guard_input(self, connection: sqlite3.Connection, digest: str) -> None:
-        connection.execute("INSERT OR REPLACE INTO guard_input VALUES ('all', ?)", (digest,))
+    def set_guard_input(self, connection: sqlite3.Connection, digests: tuple[str, str]) -> None:
+        connection.executemany(
+            "INSERT OR REPLACE INTO guard_input VALUES (?, ?)", [("fixed", digests[0]), ("listed", digests[1])]
+        )
 
     # Feed attributes
 
@@ -405,13 +417,6 @@ def _flat(rows: pl.DataFrame, batch: int) -> Iterator[list[object]]:
         flat[1::2] = part["packed"].to_list()
         for i in range(0, len(flat), 2 * batch):
             yield flat[i : i + 2 * batch]
-
-
-def _check_before_migration(connection: sqlite3.Connection, path: Path) -> None:
-    """Is this a record at all? A stranger's database must not be given our tables."""
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    if tables and not {"run", "listing"} <= tables:
-        raise RecordError(f"{path} is a database, but not a record of blocklist", hint="set 'state' to another folder")
 
 
 def _fsync_folder(folder: Path) -> None:

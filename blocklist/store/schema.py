@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from blocklist.errors import RecordError
+from blocklist.store.database import of_newer_version
 
 MIGRATION_SET = "blocklist"
 migrations = Migrations(MIGRATION_SET)
@@ -251,10 +251,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> bool:
     applied = {m.name for m in migrations.applied(db)}
     known = {m.name for m in migrations._migrations}
     if applied - known:
-        raise RecordError(
-            f"{path} was written by a newer version of blocklist ({', '.join(sorted(applied - known))})",
-            hint="run that version, or restore the backup made when it was migrated",
-        )
+        raise of_newer_version(path, sorted(applied - known))
     if not migrations.pending(db):
         return False
     migrations.apply(db)
