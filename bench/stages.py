@@ -1,0 +1,152 @@
+"""`python -m bench.stages NAME WORK`: one stage alone, in a process of its own; prints a JSON object of figures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from bench.lists import SEED, _names
+from bench.nameserver import nsd
+from bench.peers import found
+
+
+def best(times: int, work: Callable[[], object]) -> float:
+    """The least of `times` measurements: what the work costs when nothing else runs."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def fold(_: Path) -> dict[str, Any]:
+    """A million names, two in five below another."""
+    from blocklist.select.fold import fold as folded
+
+    names = pl.Series("name", _names(random.Random(SEED), 1_000_000))
+    decisions = names.to_frame().with_columns(
+        pl.lit(True).alias("subtree"), pl.lit(True).alias("block"), pl.lit(True).alias("widenable")
+    )
+    return {"seconds": best(3, lambda: folded(decisions)), "left": folded(decisions).height}
+
+
+def cidr(work: Path) -> dict[str, Any]:
+    """Text to text: the union of 300,000 networks less 30,000 others, and the same by `iprange`."""
+    from blocklist.select import networks
+
+    rng = random.Random(SEED)
+
+    def made(count: int) -> list[str]:
+        return [
+            f"{a >> 24}.{a >> 16 & 255}.{a >> 8 & 255}.{a & 255 & -(1 << 32 - p)}/{p}"
+            for a, p in (
+                (rng.randrange(1 << 24, 224 << 24), rng.choice((24, 28, 30, 32, 32, 32))) for _ in range(count)
+            )
+        ]
+
+    listed, taken_out = made(300_000), made(30_000)
+    a, b = pl.Series(listed), pl.Series(taken_out)
+
+    def ours() -> pl.Series:
+        left = networks.subtract(networks.union(networks.parse(a)), networks.parse(b))
+        return networks.text(networks.to_cidrs(left))
+
+    out: dict[str, Any] = {"seconds": best(3, ours), "left": len(ours())}
+    program = found("iprange")
+    if program is not None:
+        (work / "a").write_text("\n".join(listed) + "\n")
+        (work / "b").write_text("\n".join(taken_out) + "\n")
+
+        def theirs() -> bytes:
+            command = [program, str(work / "a"), "--except", str(work / "b")]
+            return subprocess.run(command, capture_output=True, check=True).stdout
+
+        out["iprange"] = best(3, theirs)
+        out["iprange_left"] = theirs().count(b"\n")
+    return out
+
+
+def render(_: Path) -> dict[str, Any]:
+    """A million names in each format that takes them, into memory: megabytes a second."""
+    from blocklist.publish import descriptor
+    from blocklist.publish.render import render as rendered
+    from blocklist.publish.selection import Selection
+
+    names = pl.Series("name", sorted(_names(random.Random(SEED), 1_000_000)))
+    rates = {}
+    for name in ("rpz", "dnsmasq", "squid", "hosts"):
+        fmt = descriptor.builtin()[name]
+        whole = pl.lit(fmt.takes_subtree)
+        domains = names.to_frame().with_columns(whole.alias("subtree"), pl.lit(True).alias("block"))
+        selection = Selection(domains=domains)
+
+        def work(fmt: descriptor.Format = fmt, selection: Selection = selection) -> int:
+            return rendered(fmt, selection, {"serial": 1}, io.BytesIO()).size
+
+        size = work()
+        rates[name] = size / 1e6 / best(3, work)
+    return {"rates": rates}
+
+
+def verify(work: Path) -> dict[str, Any]:
+    """Names of one zone, half of them there, asked of NSD on loopback; dnsperf and dnspython ask it too."""
+    from blocklist.verify.endpoint import Resolver
+    from blocklist.verify.resolver import resolve_all, run
+
+    names = [f"h{i:06}.example" for i in range(50_000)]
+    random.Random(SEED).shuffle(names)
+    with nsd(work, names[::2]) as port:
+        resolvers = [Resolver("127.0.0.1", port), Resolver("127.0.0.2", port)]
+        found_out = run(resolve_all(names, resolvers, rate=0, window=400))
+        there = set(names[::2])
+        frame, summary = found_out.frame, found_out.summary
+        wrong = sum(
+            status != ("live" if name in there else "nxdomain")
+            for name, status in zip(frame["name"], frame["status"], strict=True)
+        )
+        out: dict[str, Any] = {"rate": summary.rate, "wrong": wrong, "checked": summary.checked}
+        out["dnspython"] = asyncio.run(_dnspython(names[:2_000], port))
+        dnsperf = found("dnsperf")
+        if dnsperf is not None:
+            (work / "queries").write_text("".join(f"{name} {kind}\n" for name in names for kind in ("A", "AAAA")))
+            command = [dnsperf, "-s", "127.0.0.1", "-p", str(port), "-d", str(work / "queries"), "-l", "3", "-q", "400"]
+            text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            out["dnsperf"] = next(float(line.split()[-1]) for line in text.splitlines() if "Queries per second" in line)
+    return out
+
+
+async def _dnspython(names: list[str], port: int) -> float:
+    """Queries a second by `dns.asyncresolver`, a hundred at a time."""
+    import dns.asyncresolver
+    import dns.resolver
+
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = ["127.0.0.1"], port
+    turns = asyncio.Semaphore(100)
+
+    async def ask(name: str, kind: str) -> None:
+        async with turns:
+            with contextlib.suppress(dns.resolver.NXDOMAIN):
+                await resolver.resolve(name, kind, raise_on_no_answer=False)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(ask(name, kind) for name in names for kind in ("A", "AAAA")))
+    return 2 * len(names) / (time.perf_counter() - started)
+
+
+STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {"fold": fold, "cidr": cidr, "render": render, "verify": verify}
+
+if __name__ == "__main__":
+    print(json.dumps(STAGES[sys.argv[1]](Path(sys.argv[2]))))

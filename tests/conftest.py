@@ -1,0 +1,39 @@
+"""What holds for every test: nobody's own configuration is read, and a required engine may not be missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+
+import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("blocklist", deadline=None)
+settings.load_profile("blocklist")
+
+REQUIRED = os.environ.get("BLOCKLIST_REQUIRE_ENGINES") == "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An empty home, for this process and for those it starts."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "BLOCKLIST_CONFIG"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skipped engine test is a failure where the engines are required (BLOCKLIST_REQUIRE_ENGINES=1)."""
+    report = yield
+    if REQUIRED and report.skipped and item.get_closest_marker("engine") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}, and BLOCKLIST_REQUIRE_ENGINES=1"
+    return report
