@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
-from blocklist.decode import Problems, decode
+from blocklist.decode import Problems, below, decode
 from blocklist.quantities import parse_duration, parse_size
 
 Category = Literal[
@@ -149,19 +149,26 @@ def problems_of(feed: Feed, where: str, problems: Problems) -> None:
     for key in ("update", "min_interval", "stale_after", "max_age", "linger"):
         text = getattr(feed, key)
         if text is not None:
-            problems.check(f"{where}.{key}", parse_duration, text)
-    problems.check(f"{where}.max_size", parse_size, feed.max_size)
+            problems.check(below(where, key), parse_duration, text)
+    problems.check(below(where, "max_size"), parse_size, feed.max_size)
     if not feed.urls:
-        problems.add(f"{where}.url", "is empty; name at least one URL")
+        problems.add(below(where, "url"), "is empty; name at least one URL")
     for url in (*feed.urls, *feed.mirrors):
         if not url.startswith(("http://", "https://", "file:")):
-            problems.add(f"{where}.url", f"{url!r} is none of https:, http: and file:")
-    if isinstance(feed.format, str):
-        problems.choose(f"{where}.format", feed.format, get_args(FormatName), "format")
-    elif feed.format.name in ("csv", "jsonl") and feed.format.value is None:
-        problems.add(f"{where}.format.value", "is missing; name the column that holds the domain or address")
-    if isinstance(feed.format, InputFormat) and len(feed.format.delimiter.encode()) != 1:
-        problems.add(f"{where}.format.delimiter", "is not one ASCII character")
+            problems.add(below(where, "url"), f"{url!r} is none of https:, http: and file:")
+    place = below(where, "format")
+    if isinstance(feed.format, str) and not problems.choose(place, feed.format, get_args(FormatName), "format"):
+        return
+    spec = feed.input
+    if spec.name in ("csv", "jsonl") and spec.value is None:
+        problems.add(
+            place,
+            f'{spec.name} needs the column that holds the domain or address: {{ name = "{spec.name}", value = "…" }}',
+        )
+    if spec.name == "csv" and not spec.header and isinstance(spec.value, str):
+        problems.add(f"{place}.value", "names a column, but header = false; give its number, from 1")
+    if len(spec.delimiter.encode()) != 1 or spec.delimiter in '"\r\n':
+        problems.add(f"{place}.delimiter", "is not one ASCII character that may separate columns")
 
 
 def builtin_descriptors() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -181,16 +188,18 @@ def folder_descriptors(folder: Path, problems: Problems) -> Iterator[tuple[str, 
         return
     for path in sorted(folder.glob("*.toml")):
         try:
-            yield path.stem, str(path), tomllib.loads(path.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            problems.add(str(path), f"can't be read: {error}")
+            yield path.stem, f"feeds.d/{path.name}", tomllib.loads(path.read_text("utf-8"))
+        except UnicodeDecodeError:
+            problems.add(f"feeds.d/{path.name}", "is not UTF-8 text")
+        except (tomllib.TOMLDecodeError, OSError) as error:
+            problems.add(f"feeds.d/{path.name}", f"can't be read: {error}")
 
 
 def decode_feed(feed_id: str, where: str, raw: Mapping[str, Any], problems: Problems) -> Feed | None:
     """A raw table as a Feed, or None with the problems appended."""
     table = dict(raw)
     if "id" in table:
-        problems.add(f"{where}.id", "is given by the file's or table's name; remove the key")
+        problems.add(below(where, "id"), "is given by the file's or table's name; remove the key")
         return None
     feed = decode(table, Feed, where, problems)
     if feed is None:

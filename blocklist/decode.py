@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from types import UnionType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -49,46 +51,94 @@ def nearest(value: str, choices: Iterable[str]) -> str:
 
 def decode(table: Mapping[str, Any], struct: type[T], place: str, problems: Problems) -> T | None:
     """`table` as `struct`; None, with a line a mistake in `problems`, when it is not one."""
-    before = len(problems.lines)
-    _unknown_keys(table, struct, place, problems)
-    if len(problems.lines) > before:
-        return None
     try:
         return msgspec.convert(table, struct)
     except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        path = path.rstrip("`").lstrip(".")
-        problems.add(f"{place}.{path}" if path else place, _plain(text))
+        before = len(problems.lines)
+        _check_table(table, struct, place, problems)
+        if len(problems.lines) == before:
+            problems.add(place, _plain(str(error)))
         return None
+
+
+def below(place: str, key: str) -> str:
+    """The place of `key` inside `place`: `export.dns.path`; in a file of its own, `feeds.d/x.toml: url`."""
+    if not place:
+        return key
+    return f"{place}: {key}" if place.endswith(".toml") else f"{place}.{key}"
+
+
+def _check_table(table: Mapping[str, Any], struct: Any, place: str, problems: Problems) -> None:
+    """Every key by itself, so that all mistakes of a table are told at once."""
+    fields = _fields(struct)
+    for key, value in table.items():
+        if key in fields:
+            _check(value, fields[key].type, below(place, key), problems)
+        else:
+            problems.add(below(place, key), f"unknown key{nearest(key, fields)}")
+    for key, field in fields.items():
+        if field.required and key not in table:
+            problems.add(place or "the file", f"is missing the key '{key}'")
+
+
+@functools.cache
+def _fields(struct: Any) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(struct)}
+
+
+def _check(value: Any, annotation: Any, place: str, problems: Problems) -> None:
+    if isinstance(value, Mapping):
+        if (inner := _struct_in(annotation)) is not None:
+            return _check_table(value, inner, place, problems)
+        if typing.get_origin(annotation) is dict:
+            for key, item in value.items():
+                _check(item, typing.get_args(annotation)[1], below(place, key), problems)
+            return
+    if isinstance(value, list) and typing.get_origin(annotation) is list:
+        for i, item in enumerate(value, start=1):
+            _check(item, typing.get_args(annotation)[0], f"{place}, item {i}", problems)
+        return
+    try:
+        msgspec.convert(value, annotation)
+    except msgspec.ValidationError as error:
+        choices = _choices(annotation)
+        if value in ("true", "false") and bool in typing.get_args(annotation):
+            return problems.add(place, f"write {value} without quotes")
+        if isinstance(value, str) and choices:
+            problems.add(place, f"unknown value {value!r}{nearest(value, choices)}")
+        else:
+            problems.add(place, _plain(str(error).partition(" - at `$")[0]))
+
+
+_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
 
 
 def _plain(text: str) -> str:
     """msgspec's sentence in the words of the configuration."""
-    for theirs, ours in (
-        ("Object missing required field", "is missing the key"),
-        ("`str`", "text"),
-        ("`int`", "a whole number"),
-        ("`float`", "a number"),
-        ("`bool`", "true or false"),
-        ("`array`", "a list"),
-        ("`object`", "a table"),
-        ("`null`", "nothing"),
-        ("Expected", "expected"),
-        ("Invalid enum value", "unknown value"),
-    ):
-        text = text.replace(theirs, ours)
-    return text
+
+    def words(match: re.Match[str]) -> str:
+        return " or ".join(_WORDS.get(w, w) for w in match[1].split(" | ") if w != "null")
+
+    return re.sub("`([^`]*)`", words, text).replace("Expected", "expected")
 
 
-def _unknown_keys(table: Mapping[str, Any], struct: Any, place: str, problems: Problems) -> None:
-    fields = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
-    for key, value in table.items():
-        if key not in fields:
-            problems.add(f"{place}.{key}" if place else key, f"unknown key{nearest(key, fields)}")
-            continue
-        inner = _struct_in(fields[key])
-        if inner is not None and isinstance(value, Mapping):
-            _unknown_keys(value, inner, f"{place}.{key}" if place else key, problems)
+def _choices(annotation: Any) -> list[str]:
+    """The texts that an annotation takes, when it takes no others."""
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return [a for a in typing.get_args(annotation) if isinstance(a, str)]
+    if origin in (typing.Union, UnionType):
+        kinds = typing.get_args(annotation)
+        return [] if str in kinds else [choice for kind in kinds for choice in _choices(kind)]
+    return []
 
 
 def _struct_in(annotation: Any) -> Any | None:

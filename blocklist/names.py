@@ -14,6 +14,9 @@ from blocklist.special_use import ENGINE_LABELS, LOCAL_NAMES
 MAX_NAME = 253  # RFC 1035 §2.3.4: 255 octets on the wire
 MAX_LABEL = 63
 
+# What undecodable bytes became (U+FFFD); no character of a name.
+DAMAGED = "\ufffd"
+
 _ALPHABET = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)+")
 _SINGLE = re.compile(r"[a-z0-9_-]+")
 # Four numbers in octal or hex and the like: inet_aton(3) and the URL standard read them as addresses.
@@ -65,6 +68,8 @@ def normalize_name(text: str, *, allow_single: bool = False) -> str:
     """
     name = text
     if not name.isascii():
+        if DAMAGED in name:
+            raise RejectedError(Reject.ENCODING)
         name = to_ascii(name.removesuffix("."))
     name = name.lower().removesuffix(".")
     if len(name) > MAX_NAME:

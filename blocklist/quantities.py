@@ -13,7 +13,7 @@ def parse_duration(text: str) -> int:
 
     Raises ValueError with a sentence for the user.
     """
-    match = re.fullmatch(r"\s*(\d{1,9})\s*([smhdwy]?)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*([smhdwy]?)\s*", text)
     if match is None or (not match[2] and match[1] != "0"):
         raise ValueError(f"{text!r} is not a duration; write a number and s, m, h, d, w or y, such as '90d'")
     return int(match[1]) * _SECONDS.get(match[2], 1)
@@ -24,7 +24,7 @@ def parse_size(text: str) -> int:
 
     Raises ValueError with a sentence for the user.
     """
-    match = re.fullmatch(r"\s*(\d{1,12})\s*([a-zA-Z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,12})\s*([a-zA-Z]*)\s*", text)
     if match is None or match[2].lower() not in _BYTES:
         raise ValueError(f"{text!r} is not a size; write a number and kB, MB or GB, such as '64MB'")
     return int(match[1]) * _BYTES[match[2].lower()]

@@ -85,9 +85,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
             # An executor of its own: the loop's default one has six threads here, and a silent resolver
             # holds each for many seconds.
             found = await asyncio.wait_for(
-                loop.run_in_executor(
-                    self._resolvers, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                ),
+                loop.run_in_executor(self._resolvers, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)),
                 max(deadline - monotonic(), 0.1),
             )
         except socket.gaierror as error:

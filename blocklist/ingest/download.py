@@ -111,13 +111,9 @@ class Downloader:
                 # Jitter, so that the feeds of one host do not come back in step.
                 await asyncio.sleep(self._limits.backoff * (0.5 + random.random()))  # noqa: S311
 
-    async def _try(
-        self, request: Request, url: str, body: Body, budget: Budget, *, validators: bool
-    ) -> Answer:
+    async def _try(self, request: Request, url: str, body: Body, budget: Budget, *, validators: bool) -> Answer:
         """Follow redirects from `url` to an answer."""
-        secrets = secrets_of((*request.urls, *request.mirrors), request.headers.values()) | frozenset(
-            request.secrets
-        )
+        secrets = secrets_of((*request.urls, *request.mirrors), request.headers.values()) | frozenset(request.secrets)
         current, auth = _parse(url, secrets)
         first = current
         seen: set[str] = set()
@@ -140,13 +136,9 @@ class Downloader:
                             outcome = await self._ask(request, current, headers, body, where, host)
                 except TimeoutError:
                     came = size_in_words(body.size - before)
-                    raise Failure(
-                        f"{where}: not finished after {budget.whole:g} s ({came} had come)"
-                    ) from None
+                    raise Failure(f"{where}: not finished after {budget.whole:g} s ({came} had come)") from None
                 except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-                    raise self._in_words(
-                        error, current.raw_host.decode("ascii"), where, body.size - before
-                    ) from None
+                    raise self._in_words(error, current.raw_host.decode("ascii"), where, body.size - before) from None
                 except NameNotFound as error:
                     raise _name_not_found(error, where) from None
                 except AddressRefused as error:
@@ -301,14 +293,10 @@ class Downloader:
                 hint="for a private certificate authority set SSL_CERT_FILE; is this machine's clock right?",
             )
         if isinstance(cause, ssl.SSLError):
-            reason = re.sub(
-                r"[^a-z0-9 ]", "?", (cause.reason or "handshake failed").lower().replace("_", " ")
-            )
+            reason = re.sub(r"[^a-z0-9 ]", "?", (cause.reason or "handshake failed").lower().replace("_", " "))
             return Failure(f"{where}: TLS with {host} failed: {reason}", again=True)
         if isinstance(cause, ConnectionRefusedError):
-            return Failure(
-                f"{where}: {host} refused the connection", hint="nothing listens on that port", again=True
-            )
+            return Failure(f"{where}: {host} refused the connection", hint="nothing listens on that port", again=True)
         if isinstance(cause, ConnectionResetError | BrokenPipeError):
             return Failure(f"{where}: the connection was reset{got}", again=True)
         if isinstance(cause, OSError) and cause.errno and cause.strerror:
@@ -388,12 +376,8 @@ def _validator(value: str | None) -> str | None:
 
 def _name_not_found(error: NameNotFound, where: str) -> Failure:
     if error.temporary:
-        return Failure(
-            f"{where}: the name {error} could not be looked up: no answer from the resolver", again=True
-        )
-    return Failure(
-        f"{where}: the name {error} does not exist", hint="check the URL, and the resolver of this machine"
-    )
+        return Failure(f"{where}: the name {error} could not be looked up: no answer from the resolver", again=True)
+    return Failure(f"{where}: the name {error} does not exist", hint="check the URL, and the resolver of this machine")
 
 
 def _root(error: BaseException) -> BaseException | None:

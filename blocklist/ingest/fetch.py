@@ -144,16 +144,12 @@ async def fetch_all(
     resolvers = concurrent.futures.ThreadPoolExecutor(limits.at_once, "fetch-dns")
     tls = connect.tls_context()
     transports = {
-        private: connect.transport(
-            allow_private=private, connections=limits.at_once, tls=tls, resolvers=resolvers
-        )
+        private: connect.transport(allow_private=private, connections=limits.at_once, tls=tls, resolvers=resolvers)
         for private in (False, True)
     }
     hosts: dict[str, Host] = {}
     slots = asyncio.Semaphore(limits.at_once)
-    downloaders = {
-        private: Downloader(transport, hosts, slots, limits) for private, transport in transports.items()
-    }
+    downloaders = {private: Downloader(transport, hosts, slots, limits) for private, transport in transports.items()}
 
     async def one(request: Request) -> Fetched:
         if _all_local(request):
@@ -182,9 +178,7 @@ async def fetch_all(
             await transport.aclose()
 
 
-def _fetch_local(
-    requests: Sequence[Request], *, into: Path, limits: Limits, on_done: OnDone | None
-) -> list[Fetched]:
+def _fetch_local(requests: Sequence[Request], *, into: Path, limits: Limits, on_done: OnDone | None) -> list[Fetched]:
     scratch = Scratch(into)
     threads = concurrent.futures.ThreadPoolExecutor(_LOCAL_THREADS, "fetch-local")
     try:
@@ -296,9 +290,7 @@ async def _feed(
             logging.getLogger(__name__).debug("feed %s", request.feed, exc_info=True)
             body.discard()
             shown = redact(urls[0], secrets_of(urls, request.headers.values()) | frozenset(request.secrets))
-            failures.append(
-                Failure(f"{shown}: internal error ({type(error).__name__})", hint="please report this")
-            )
+            failures.append(Failure(f"{shown}: internal error ({type(error).__name__})", hint="please report this"))
         except BaseException:
             body.discard()
             raise

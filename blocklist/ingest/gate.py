@@ -16,9 +16,7 @@ def check(feed: Feed, parsed: Parsed, before: int | None) -> None:
     `before`: entries of the current snapshot, None for a feed's first.
     """
     entries = parsed.frame.height
-    inspect = (
-        f"inspect with 'blocklist feeds show {feed.id}', accept with 'blocklist update --accept {feed.id}'"
-    )
+    inspect = f"inspect with 'blocklist feeds show {feed.id}', accept with 'blocklist update --accept {feed.id}'"
     if entries == 0:
         refused = sum(parsed.rejects.values())
         what = f"none of its {refused:,} lines could be read as {parsed.format}" if refused else "it is empty"
@@ -30,21 +28,19 @@ def check(feed: Feed, parsed: Parsed, before: int | None) -> None:
             hint=f"has the publisher changed the format? {inspect}",
         )
     if entries < feed.min_entries:
-        raise FeedGated(
-            f"{feed.id}: {entries:,} entries, fewer than min_entries = {feed.min_entries:,}", hint=inspect
-        )
+        raise FeedGated(f"{feed.id}: {entries:,} entries, fewer than min_entries = {feed.min_entries:,}", hint=inspect)
     if before is None or before < FROM_ENTRIES:
         return
     shrink = 1 - entries / before
     if shrink > feed.max_shrink:
         raise FeedGated(
-            f"{feed.id}: {entries:,} entries, {shrink:.0%} fewer than the {before:,} before "
-            f"(limit {feed.max_shrink:.0%})",
+            f"{feed.id}: {entries:,} entries, {100 * shrink:.3g} % fewer than the {before:,} before "
+            f"(limit {100 * feed.max_shrink:.3g} %)",
             hint=inspect,
         )
     if entries > before * feed.max_growth:
         raise FeedGated(
-            f"{feed.id}: {entries:,} entries, {entries / before:.1f} times the {before:,} before "
+            f"{feed.id}: {entries:,} entries, {entries / before:.3g} times the {before:,} before "
             f"(limit {feed.max_growth:g} times)",
             hint=inspect,
         )

@@ -66,9 +66,7 @@ def references(
             continue
         why = pl.format(f"{feed.id}, line {{}}", pl.col("line")).alias("why")
         domains.append(frame.filter(pl.col("kind") == DOMAIN).select("name", why))
-        nets.append(
-            frame.filter(pl.col("kind").is_in([IPV4, IPV6])).select(pl.col("name").alias("cidr"), why)
-        )
+        nets.append(frame.filter(pl.col("kind").is_in([IPV4, IPV6])).select(pl.col("name").alias("cidr"), why))
     own = list(protected_networks)
     nets.append(
         pl.DataFrame(
@@ -169,8 +167,10 @@ def _protected(domains: pl.DataFrame, protected: tuple[str, ...]) -> pl.DataFram
             pl.format("would cover {} of [protect]", "below").alias("detail"),
         )
     )
+    # One search for all of them first: the names of every feed's host are among them.
+    near = domains.filter(pl.col("name").str.contains_any(list(protected)))
     for name in protected:
-        below = domains.filter((pl.col("name") == name) | pl.col("name").str.ends_with("." + name))
+        below = near.filter((pl.col("name") == name) | pl.col("name").str.ends_with("." + name))
         parts.append(
             below.select(
                 "name",
@@ -181,7 +181,7 @@ def _protected(domains: pl.DataFrame, protected: tuple[str, ...]) -> pl.DataFram
             )
         )
     # A name at or below one protected name may be above another: withheld as exact wins.
-    return pl.concat(parts).sort("subtree_only").unique("name", keep="first", maintain_order=True)
+    return pl.concat(parts).sort("subtree_only", maintain_order=True).unique("name", keep="first", maintain_order=True)
 
 
 def _networks(listed: pl.DataFrame, known: References) -> pl.DataFrame:
@@ -202,44 +202,52 @@ def _networks(listed: pl.DataFrame, known: References) -> pl.DataFrame:
     # Either direction for ranges; a single reference address only holds the very same address.
     over = networks.overlaps(rows.select(area), known.ranges.select(area))
     same = networks.contains(rows.select(area), known.addresses.select(area))
-    touched = rows.filter(over | same)
-    parts.append(
-        touched.select(
-            "name",
-            "kind",
-            pl.lit("reference").alias("guard"),
-            pl.lit(False).alias("subtree_only"),
-            _which(touched, known).alias("detail"),
+    for touched, reference in ((rows.filter(over), known.ranges), (rows.filter(same & ~over), known.addresses)):
+        parts.append(
+            touched.select(
+                "name",
+                "kind",
+                pl.lit("reference").alias("guard"),
+                pl.lit(False).alias("subtree_only"),
+                _which(touched, reference).alias("detail"),
+            )
         )
-    )
     return pl.concat(parts)
 
 
 def _wider() -> pl.Expr:
     span = pl.col("last") - pl.col("first")
-    return (
-        pl.when(pl.col("family") == 4)
-        .then(span >= 2 ** (32 - WIDEST_V4))
-        .otherwise(span >= 2 ** (128 - WIDEST_V6))
+    return pl.when(pl.col("family") == 4).then(span >= 2 ** (32 - WIDEST_V4)).otherwise(span >= 2 ** (128 - WIDEST_V6))
+
+
+def _which(touched: pl.DataFrame, reference: pl.DataFrame) -> pl.Series:
+    """For each held network, one reference that it touches, in words.
+
+    Of those that begin at or before its end the last, which is the narrowest where references lie in one another;
+    where that one ends too early, the one that reaches furthest.
+    """
+    furthest = pl.when(pl.col("last") == pl.col("last").cum_max().over("family"))
+    ordered = reference.sort("family", "first").select(
+        "family",
+        pl.col("first").alias("begin"),
+        pl.col("last").alias("reach"),
+        "cidr",
+        "why",
+        furthest.then("cidr").forward_fill().alias("furthest_cidr"),
+        furthest.then("why").forward_fill().alias("furthest_why"),
     )
-
-
-def _which(touched: pl.DataFrame, known: References) -> pl.Series:
-    """For each held network, one reference that it touches: the last that begins at or before its end."""
-    area = ["family", "first", "last"]
-    reference = known.networks.sort("first")
-    left = touched.select(area).with_row_index("row").sort("last")
-    found = left.join_asof(
-        reference.select(pl.col("family"), pl.col("first").alias("begin"), "cidr", "why"),
-        left_on="last",
-        right_on="begin",
-        by="family",
-        check_sortedness=False,
-    ).sort("row")
+    found = (
+        touched.select("family", "first", "last")
+        .with_row_index("row")
+        .sort("last")
+        .join_asof(ordered, left_on="last", right_on="begin", by="family", check_sortedness=False)
+        .sort("row")
+    )
+    near = pl.when(pl.col("reach") >= pl.col("first"))
     return found.select(
         pl.format(
             "overlaps {}, named by {}",
-            pl.col("cidr").fill_null("a range"),
-            pl.col("why").fill_null("a reference"),
+            near.then("cidr").otherwise("furthest_cidr"),
+            near.then("why").otherwise("furthest_why"),
         )
     ).to_series()

@@ -68,17 +68,15 @@ def take_in(
     `accept`: a person has seen it; no gate. Raises FeedError when it can't be read at all.
     """
     reason = hint = None
+    parsed = Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)
     try:
         parsed = parse(data, feed)
         if not accept:
             gate.check(feed, parsed, before.height if before is not None else None)
     except FeedGated as gated:
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
-        parsed = locals().get("parsed") or Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)
-    except pl.exceptions.PolarsError as error:
-        raise FeedError(
-            f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}"
-        ) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
     stored = snapshots.write(state, snapshot, data, base, base_depth) if keep_bytes else None
     frame = parsed.frame
     if reason is None:

@@ -73,9 +73,7 @@ def copy_local(
                     if stop.is_set():
                         raise Failure(f"{where}: interrupted")
                     if monotonic() > deadline:
-                        raise Failure(
-                            f"{where}: reading the file took too long", hint=f"is {path} on a slow mount?"
-                        )
+                        raise Failure(f"{where}: reading the file took too long", hint=f"is {path} on a slow mount?")
                     if only_hash:
                         digest.update(view[:size])
                     else:

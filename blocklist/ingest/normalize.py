@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from blocklist.catalog import KINDS, Feed
+from blocklist.catalog import CATEGORIES, KINDS, Feed
 from blocklist.ingest.formats import OVERRIDES, SUBTREE
-from blocklist.names import MAX_NAME, Reject, RejectedError, to_ascii
+from blocklist.names import DAMAGED, MAX_NAME, Reject, RejectedError, to_ascii
 from blocklist.select import networks
 from blocklist.special_use import ENGINE_LABELS, LOCAL_NAMES, NOT_GLOBAL_V4, NOT_GLOBAL_V6
 
@@ -42,16 +42,18 @@ _TEXT = pl.col("text")
 _NAME = r"^[a-z0-9_-]+(?:\.[a-z0-9_-]+)+$"
 _LONG_LABEL = r"[^.]{64}"
 _NUMERIC_END = r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$"
-_SPECIAL = (
-    r"(?:^|\.)(?:" + "|".join(sorted(n.replace(".", r"\.") for n in LOCAL_NAMES | ENGINE_LABELS)) + r")$"
-)
+_SPECIAL = r"(?:^|\.)(?:" + "|".join(sorted(n.replace(".", r"\.") for n in LOCAL_NAMES | ENGINE_LABELS)) + r")$"
 _ENGINE = r"\.(?:" + "|".join(sorted(ENGINE_LABELS)) + r")$"
 _ADDRESS = r"^(?:[0-9.]+(?:/[0-9]*)?|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[^/]*)?(?:/[0-9]*)?)$"
-_WITH_PORT = r"^[0-9]{1,3}(?:\.[0-9]{1,3}){3}:[0-9]{1,5}$"
-# RFC 3986 characters; quotes, angle brackets, backslash, space and controls have no business in an export.
-_URL = r"^[!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z{|}~^-]+$"
-_URL_PARTS = r"^([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#@]*@)?(\[[0-9A-Fa-f:.]+\]|[^/:?#\[\]]*)(?::([0-9]{0,5}))?([/?#].*)?$"
-_DEFAULT_PORTS = {"http": "80", "https": "443", "ftp": "21"}
+_WITH_PORT = r"^[0-9A-Za-z._-]+:[0-9]{1,5}$"
+_URL_PARTS = (
+    r"^([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#@\\]*@)?(\[[0-9A-Fa-f:.]+\]|[^/:?#\[\]]*)(?::([0-9]{0,5}))?([/?#].*)?$"
+)
+# RFC 3986 §3.3, §3.4: path and query. Quotes, braces, brackets, backslash, space, controls and what is not ASCII
+# have no business in an export.
+_URL_REST = r"^(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$"
+_HOST_ALONE = r"^/?\??#?$"
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 
 @dataclass
@@ -72,11 +74,17 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
     if "subtree" not in rows.columns or feed.scope is not None:
         subtree = feed.scope == "subtree" if feed.scope else format_name in SUBTREE
         rows = rows.with_columns(pl.lit(subtree).alias("subtree"))
-    rows = rows.with_columns(
-        *(pl.lit(None, pl.UInt8).alias("confidence") for _ in "x" if "confidence" not in rows.columns),
-        _extra(rows).alias("extra"),
-    ).select("number", "text", "subtree", "confidence", "extra")
+    if "confidence" not in rows.columns:
+        rows = rows.with_columns(pl.lit(None, pl.UInt8).alias("confidence"))
+    if "category" in rows.columns:
+        category = pl.col("category").str.to_lowercase()
+        rows = rows.with_columns(pl.when(category.is_in(CATEGORIES)).then(category).alias("category"))
+    rows = rows.with_columns(_extra(rows).alias("extra")).select("number", "text", "subtree", "confidence", "extra")
     out = Normalized(pl.DataFrame(schema=SCHEMA))
+    if _beyond_ascii(rows["text"]).any():
+        damaged = rows["text"].str.contains(DAMAGED, literal=True)
+        _count(out.rejects, Reject.ENCODING, int(damaged.sum()))
+        rows = rows.filter(~damaged)
     # One cheap look decides how a row is read: most feeds are wholly names or wholly addresses.
     slash = rows["text"].str.contains("/", literal=True)
     address = rows["text"].str.contains(_ADDRESS)
@@ -85,17 +93,21 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
     if path.any():
         _count(out.rejects, Reject.UNSUPPORTED, int(path.sum()))
     parts: list[pl.DataFrame] = []
-    names = rows.filter(~(slash | address))
+    names, addresses = rows.filter(~(slash | address)), rows.filter(address)
     if url.any():
-        urls, hosts = _urls(rows.filter(url), feed, out)
-        parts.append(urls)
+        urls, hosts = _urls(rows.filter(url), feed)
+        _count(out.rejects, Reject.BAD_URL, int(url.sum()) - urls.height - hosts.height)
+        parts.append(_indicators(urls, URL))
         at = hosts["text"].str.contains(_ADDRESS)
-        names = pl.concat([names, hosts.filter(~at)])
-        parts.append(_addresses(hosts.filter(at), out))
+        names, addresses = names.vstack(hosts.filter(~at)), addresses.vstack(hosts.filter(at))
+        names, addresses = names.rechunk(), addresses.rechunk()
     if names.height:
-        parts.append(_names(names, out))
-    if address.any():
-        parts.append(_addresses(rows.filter(address), out))
+        parts.append(_indicators(_names(names, out.rejects), DOMAIN))
+    if addresses.height:
+        judged = _addresses(addresses, out.rejects)
+        out.masked += int(judged["masked"].sum())
+        kind = pl.when(pl.col("family") == 4).then(pl.lit(IPV4)).otherwise(pl.lit(IPV6))
+        parts.append(_indicators(judged, kind))
     frame = pl.concat([p for p in parts if p.height] or [pl.DataFrame(schema=SCHEMA)])
     if feed.kinds:
         wanted = frame["kind"].is_in([KIND[k] for k in feed.kinds])
@@ -107,17 +119,22 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
     return out
 
 
-def unique(frame: pl.DataFrame) -> pl.DataFrame:
-    """Indicators sorted by name, duplicates joined: first line, widest scope, highest confidence, first overrides."""
+def unique(frame: pl.DataFrame, confidence: int) -> pl.DataFrame:
+    """Indicators sorted by name, duplicates joined: first line, widest scope, highest confidence, first overrides.
+
+    `confidence` is the feed's, which a row without one of its own has.
+    """
     frame = frame.sort("name", "line")
     again = frame["name"] == frame["name"].shift(1)
     if not again.fill_null(False).any():
         return frame
+    own = pl.col("confidence")
+    highest = pl.when(own.has_nulls() & (own.max() <= confidence)).then(None).otherwise(own.max())
     joined = frame.group_by("name", maintain_order=True).agg(
         pl.col("kind").first(),
         pl.col("subtree").any(),
         pl.col("line").first(),
-        pl.col("confidence").max(),
+        highest.alias("confidence") if frame["confidence"].null_count() < frame.height else own.first(),
         pl.col("extra").drop_nulls().first(),
     )
     return joined.cast(dict(SCHEMA))  # type: ignore[arg-type]
@@ -139,11 +156,15 @@ def _count(rejects: dict[Reject, int], reason: Reject, count: int) -> None:
         rejects[reason] = rejects.get(reason, 0) + count
 
 
-def _names(rows: pl.DataFrame, out: Normalized) -> pl.DataFrame:
-    """Domain names; reasons of refusal in the order of `blocklist.names.normalize_name`."""
-    foreign = rows["text"].str.len_bytes() != rows["text"].str.len_chars()
+def _beyond_ascii(text: pl.Series) -> pl.Series:
+    return text.str.len_bytes() != text.str.len_chars()
+
+
+def _names(rows: pl.DataFrame, rejects: dict[Reject, int]) -> pl.DataFrame:
+    """Rows whose `text` is a domain name, in canonical form; reasons in the order of `names.normalize_name`."""
+    foreign = _beyond_ascii(rows["text"])
     if foreign.any():
-        rows = _idn(rows, foreign, out)
+        rows = _idn(rows, foreign, rejects)
     rows = rows.with_columns(_TEXT.str.to_lowercase().str.strip_suffix("."))
     text = rows["text"]
     good = (
@@ -154,12 +175,12 @@ def _names(rows: pl.DataFrame, out: Normalized) -> pl.DataFrame:
         & ~text.str.contains(_SPECIAL)
     )
     if not good.all():
-        _count_refused_names(rows.filter(~good), out)
+        _count_refused_names(rows.filter(~good), rejects)
         rows = rows.filter(good)
-    return _indicators(rows, DOMAIN)
+    return rows
 
 
-def _idn(rows: pl.DataFrame, foreign: pl.Series, out: Normalized) -> pl.DataFrame:
+def _idn(rows: pl.DataFrame, foreign: pl.Series, rejects: dict[Reject, int]) -> pl.DataFrame:
     """Rows with names beyond ASCII as A-labels; the few distinct ones go one by one through the definition."""
     texts = rows.filter(foreign)["text"].unique()
     encoded: list[str | None] = []
@@ -170,15 +191,16 @@ def _idn(rows: pl.DataFrame, foreign: pl.Series, out: Normalized) -> pl.DataFram
             encoded.append(None)
     table = pl.DataFrame({"text": texts, "ascii": pl.Series(encoded, dtype=pl.String)})
     done = rows.filter(foreign).join(table, on="text", how="left", maintain_order="left")
-    _count(out.rejects, Reject.IDN, done["ascii"].null_count())
+    _count(rejects, Reject.IDN, done["ascii"].null_count())
     done = done.drop_nulls("ascii").with_columns(pl.col("ascii").alias("text")).drop("ascii")
-    return pl.concat([rows.filter(~foreign), done])
+    return pl.concat([rows.filter(~foreign), done], rechunk=True)
 
 
-def _count_refused_names(rows: pl.DataFrame, out: Normalized) -> None:
+def _count_refused_names(rows: pl.DataFrame, rejects: dict[Reject, int]) -> None:
     reason = (
-        pl.when(_TEXT.str.contains("\ufffd", literal=True))
-        .then(pl.lit(Reject.ENCODING.value))
+        # A name with a port is a good indicator of a kind that no format can express yet.
+        pl.when(_TEXT.str.contains(_WITH_PORT))
+        .then(pl.lit(Reject.UNSUPPORTED.value))
         .when(_TEXT.str.len_bytes() > MAX_NAME)
         .then(pl.lit(Reject.TOO_LONG.value))
         .when(~_TEXT.str.contains(r"^[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$"))
@@ -195,91 +217,63 @@ def _count_refused_names(rows: pl.DataFrame, out: Normalized) -> None:
         .alias("reason")
     )
     for value, count in rows.select(reason)["reason"].value_counts().iter_rows():
-        _count(out.rejects, Reject(value), count)
+        _count(rejects, Reject(value), count)
 
 
 def _not_global() -> pl.DataFrame:
     return networks.parse(pl.Series([*NOT_GLOBAL_V4, *NOT_GLOBAL_V6]))
 
 
-def _addresses(rows: pl.DataFrame, out: Normalized) -> pl.DataFrame:
-    """Addresses and networks, masked to their prefix; what is not global unicast is refused."""
-    parsed = networks.parse(rows["text"])
-    rows = pl.concat([rows, parsed], how="horizontal")
+def _addresses(rows: pl.DataFrame, rejects: dict[Reject, int]) -> pl.DataFrame:
+    """Rows whose `text` is an address or network of global unicast, in canonical form, with `family` and `masked`."""
+    rows = pl.concat([rows, networks.parse(rows["text"])], how="horizontal")
     bad = rows["family"].is_null()
-    # An address with a port is a good indicator of a kind that this format can't express.
     port = bad & rows["text"].str.contains(_WITH_PORT)
-    _count(out.rejects, Reject.UNSUPPORTED, int(port.sum()))
-    _count(out.rejects, Reject.BAD_ADDRESS, int(bad.sum()) - int(port.sum()))
+    _count(rejects, Reject.UNSUPPORTED, int(port.sum()))
+    _count(rejects, Reject.BAD_ADDRESS, int(bad.sum()) - int(port.sum()))
     rows = rows.filter(~bad)
-    whole = rows["text"].str.ends_with("/0")
-    _count(out.rejects, Reject.WHOLE_INTERNET, int(whole.sum()))
+    # `::ffff:0.0.0.0/96` is all of IPv4 as well.
+    whole = rows["text"].str.ends_with("/0") | (rows["text"].str.ends_with("/96") & (rows["family"] == 4))
+    _count(rejects, Reject.WHOLE_INTERNET, int(whole.sum()))
     rows = rows.filter(~whole)
-    local = networks.overlaps(rows.select("family", "first", "last"), _not_global())
-    _count(out.rejects, Reject.NOT_GLOBAL, int(local.sum()))
-    rows = rows.filter(~local)
-    out.masked += int(rows["masked"].sum())
-    canonical = networks.text(rows.select("family", "first", "last"))
-    return _indicators(
-        rows.with_columns(canonical.alias("text")),
-        pl.when(pl.col("family") == 4).then(pl.lit(IPV4)).otherwise(pl.lit(IPV6)),
-    )
+    area = rows.select("family", "first", "last")
+    local = networks.overlaps(area, _not_global())
+    _count(rejects, Reject.NOT_GLOBAL, int(local.sum()))
+    return rows.with_columns(networks.text(area).alias("text")).filter(~local)
 
 
-def _urls(rows: pl.DataFrame, feed: Feed, out: Normalized) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _urls(rows: pl.DataFrame, feed: Feed) -> tuple[pl.DataFrame, pl.DataFrame]:
     """URL indicators, and the rows whose URL stands for its host (nothing after it, or the feed says so).
 
-    Comparison ignores scheme and default port (semantics), so the canonical form begins with `//`.
+    Comparison ignores scheme and default port (semantics), so the canonical form begins with `//`; a fragment
+    never reaches a server or proxy. `blocklist.audit.recognise` does the same for one value.
     """
     groups = _TEXT.str.extract_groups(_URL_PARTS)
+    scheme, port, rest = pl.col("scheme"), pl.col("port"), pl.col("rest")
+    columns = ["number", "text", "subtree", "confidence", "extra"]
     rows = rows.with_columns(
-        groups.struct.field("1").str.to_lowercase().alias("scheme"),
-        groups.struct.field("2").str.strip_chars("[]").alias("host"),
-        groups.struct.field("3").alias("port"),
-        groups.struct.field("4").fill_null("").str.replace(r"#.*$", "").alias("rest"),
-    )
-    good = (
-        rows["host"].is_not_null()
-        & (rows["host"] != "")
-        & rows["scheme"].is_in([*_DEFAULT_PORTS, "hxxp", "hxxps"])
-    )
-    default = pl.col("scheme").str.replace("hxxp", "http").replace_strict(_DEFAULT_PORTS, default=None)
-    rows = rows.with_columns(
-        pl.when((pl.col("port") == "") | (pl.col("port") == default))
-        .then(None)
-        .otherwise(pl.col("port"))
-        .alias("port")
-    )
-    bare = rows["rest"].is_in(["", "/"])
-    as_host = good & (bare | feed.url_hosts)
-    hosts = rows.filter(as_host).with_columns(pl.col("host").alias("text"))
-    hosts = hosts.select("number", "text", "subtree", "confidence", "extra")
-    urls = rows.filter(good & ~as_host)
+        groups.struct.field("1").str.to_lowercase().str.replace("^hxxp", "http").alias("scheme"),
+        groups.struct.field("2").str.strip_chars("[]").alias("text"),
+        groups.struct.field("3").cast(pl.UInt32, strict=False).alias("port"),
+        groups.struct.field("4").fill_null("").alias("rest"),
+    ).filter(_TEXT != "", scheme.is_in(list(_DEFAULT_PORTS)), (port <= 65_535).fill_null(True))
+    alone = rows["rest"].str.contains(_HOST_ALONE) | feed.url_hosts
+    hosts = rows.filter(alone).select(columns)
+    urls = rows.filter(~alone).with_columns(rest.str.replace(r"#.*$", ""))
+    urls = urls.filter(rest.str.contains(_URL_REST))
     # The host is judged as a name or address of its own, so that a URL can't smuggle in what those refuse.
-    urls = urls.with_columns(urls["host"].str.to_lowercase().str.strip_suffix(".").alias("host"))
-    host = urls["host"]
-    address = networks.parse(host)
-    host_good = (
-        (
-            host.str.contains(_NAME)
-            & (host.str.len_bytes() <= MAX_NAME)
-            & ~host.str.contains(_LONG_LABEL)
-            & ~host.str.contains(_NUMERIC_END)
-            & ~host.str.contains(_SPECIAL)
-        )
-        | address["family"].is_not_null()
-    ) & urls["rest"].str.contains(_URL)
-    _count(out.rejects, Reject.BAD_URL, rows.height - int(as_host.sum()) - int(host_good.sum()))
-    urls = urls.filter(host_good)
-    shown = (
-        pl.when(pl.col("host").str.contains(":", literal=True))
-        .then("[" + pl.col("host") + "]")
-        .otherwise(pl.col("host"))
-    )
-    rest = pl.when(pl.col("rest").str.starts_with("/")).then(pl.col("rest")).otherwise("/" + pl.col("rest"))
-    port = pl.when(pl.col("port").is_null()).then(pl.lit("")).otherwise(":" + pl.col("port"))
-    urls = urls.with_columns(("//" + shown + port + rest).alias("text"))
-    return _indicators(urls, URL), hosts
+    refused: dict[Reject, int] = {}
+    at = urls["text"].str.contains(_ADDRESS)
+    parts = [_names(urls.filter(~at), refused), _addresses(urls.filter(at), refused).select(urls.columns)]
+    # In one piece: over columns in unlike pieces, Polars 2.1 panics below (`i < self.len()`).
+    urls = pl.concat(parts, rechunk=True)
+    host = pl.when(_TEXT.str.contains(":", literal=True)).then("[" + _TEXT + "]").otherwise(_TEXT)
+    default = scheme.replace_strict(_DEFAULT_PORTS, return_dtype=pl.UInt32)
+    shown = pl.when(port != default).then(pl.format(":{}", port)).otherwise(pl.lit(""))
+    slash = pl.when(rest.str.starts_with("/")).then(pl.lit("")).otherwise(pl.lit("/"))
+    return urls.select(
+        "number", pl.concat_str(pl.lit("//"), host, shown, slash, rest).alias("text"), *columns[2:]
+    ), hosts
 
 
 def _indicators(rows: pl.DataFrame, kind: int | pl.Expr) -> pl.DataFrame:

@@ -8,7 +8,7 @@ the snapshot as evidence.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -18,12 +18,14 @@ from blocklist.errors import FeedGated
 from blocklist.ingest.formats import COMMENTS, WHOLE, line_parser, whole_parser
 from blocklist.ingest.formats.sniff import sniff
 from blocklist.ingest.normalize import SCHEMA, normalize, unique
-from blocklist.names import Reject
+from blocklist.names import DAMAGED, Reject
 
 # Raised whenever the same bytes would give other indicators, so that feeds that did not change are read again.
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 
 BLOCK = 16 * 2**20
+# A column costs 16 bytes a line and more, however short: a file of line ends alone must not cost a gigabyte.
+BLOCK_LINES = 500_000
 # RFC 9110 §4.1 asks for URLs of 8,000 octets; a longer line is no indicator of any kind.
 MAX_LINE = 8_000
 
@@ -83,17 +85,18 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     frames: list[pl.DataFrame] = []
     if spec.name in WHOLE:
         read = whole_parser(spec.name)(data, spec)
-        out.lines = out.extra = 0
         frames.append(_normalize(read.frame, feed, out))
         # A document has no lines of its own to account for: its items are its lines.
         out.lines = out.accepted + sum(out.rejects.values())
     else:
-        for first, block in _blocks(data):
-            frames.append(_lines(block, first, feed, out))
-    out.frame = unique(pl.concat(frames)) if frames else out.frame
+        lines = _Lines(feed, out)
+        frames += (lines.read(block, first) for first, block in _blocks(data))
+        if out.format == "auto":
+            out.format = "lines"
+    out.frame = unique(pl.concat(frames), feed.confidence) if frames else out.frame
     if feed.first is not None:
         # Ranked lists (top sites): the first N lines are the N best known.
-        out.frame = out.frame.sort("line").head(feed.first).sort("name")
+        out.frame = out.frame.sort("line", "name").head(feed.first).sort("name")
     out.seconds = time.perf_counter() - started
     return out
 
@@ -132,11 +135,14 @@ def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
     """`(number of its first line, bytes)` of blocks that end at line ends."""
     start, number = 0, 1
     while start < len(data):
+        size = BLOCK
+        while size > BLOCK_LINES and data.count(b"\n", start, start + size) > BLOCK_LINES:
+            size //= 2
         end = len(data)
-        if end - start > BLOCK:
-            cut = data.rfind(b"\n", start, start + BLOCK)
+        if end - start > size:
+            cut = data.rfind(b"\n", start, start + size)
             if cut < 0:
-                cut = data.find(b"\n", start + BLOCK)
+                cut = data.find(b"\n", start + size)
             end = cut + 1 if cut >= 0 else end
         block = data[start:end]
         yield number, block
@@ -145,51 +151,85 @@ def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
             number += block.count(b"\n")
 
 
-def _lines(block: bytes, first: int, feed: Feed, out: Parsed) -> pl.DataFrame:
-    if b"\x00" in block:
-        # NUL is no character of any format; the replacement keeps it out of names and in the counts.
-        block = block.replace(b"\x00", b"\xef\xbf\xbd")
-    text = block.decode("utf-8", errors="replace").removesuffix("\n")
-    lines = pl.Series("line", [text]).str.split("\n").explode(keep_nulls=False, empty_as_null=False)
-    frame = pl.DataFrame({"line": lines.str.strip_chars(" \t\r\f\v")}).with_row_index("number", offset=first)
-    out.lines += frame.height
-    keep = (frame["line"] != "").fill_null(False)
-    blank = frame.height - int(keep.sum())
-    out.blank += blank
-    if blank:
-        frame = frame.filter(keep)
-    too_long = frame["line"].str.len_bytes() > MAX_LINE
-    if too_long.any():
-        out.rejects[Reject.TOO_LONG] = out.rejects.get(Reject.TOO_LONG, 0) + int(too_long.sum())
-        frame = frame.filter(~too_long)
-    if out.format == "auto":
-        body = frame.filter(~frame["line"].str.contains(r"^[#!;\[]"))
-        if body.is_empty() and first == 1:
-            body = frame
-        out.format = sniff(body["line"])
-    marks = COMMENTS[out.format]
-    if marks:
-        comment = frame["line"].str.starts_with(marks[0])
-        for mark in marks[1:]:
-            comment = comment | frame["line"].str.starts_with(mark)
-        out.comments += int(comment.sum())
-        if comment.any():
-            frame = frame.filter(~comment)
-    if frame.is_empty():
-        return pl.DataFrame(schema=SCHEMA)
-    read = line_parser(out.format)(frame, feed.input)
-    out.comments += read.comments
-    for reason, count in read.rejects.items():
-        out.rejects[reason] = out.rejects.get(reason, 0) + count
-    # Tokens beyond a line's first: what came out, less the lines that went in and were neither refused nor comments.
-    out.extra += read.frame.height - (frame.height - read.comments - sum(read.rejects.values()))
-    return _normalize(read.frame, feed, out)
+class _Lines:
+    """Reads the blocks of one file in order: what the first ones decide (format, header) holds for the rest."""
+
+    def __init__(self, feed: Feed, out: Parsed) -> None:
+        self._feed, self._spec, self._out = feed, feed.input, out
+        self._header: pl.DataFrame | None = None
+        blank = " \t\r\f\v"
+        # An empty first cell of a table with tabs must stay a cell.
+        self._blank = blank.replace(self._spec.delimiter, "") if self._spec.name == "csv" else blank
+
+    def read(self, block: bytes, first: int) -> pl.DataFrame:
+        """Indicators of `block`, whose first line has the number `first`; its lines go into the account."""
+        out = self._out
+        frame = self._marks(self._split(block, first))
+        if frame.is_empty():
+            return pl.DataFrame(schema=SCHEMA)
+        repeated = 0
+        if out.format == "csv" and self._spec.header:
+            if self._header is None:
+                self._header = frame.head(1)
+            else:
+                frame, repeated = pl.concat([self._header, frame]), 1
+        read = line_parser(out.format)(frame, self._spec)
+        out.comments += read.comments - repeated
+        _add(out.rejects, read.rejects)
+        # Tokens beyond a line's first: what came out, less the lines that went in and are otherwise accounted for.
+        out.extra += read.frame.height - (frame.height - read.comments - sum(read.rejects.values()))
+        return _normalize(read.frame, self._feed, out)
+
+    def _split(self, block: bytes, first: int) -> pl.DataFrame:
+        """`number`, `line`: what is neither blank nor too long."""
+        if b"\x00" in block:
+            # NUL is no character of any format; the replacement keeps it out of names and in the counts.
+            block = block.replace(b"\x00", DAMAGED.encode())
+        text = block.decode("utf-8", errors="replace").removesuffix("\n")
+        lines = pl.Series("line", [text]).str.split("\n").explode(keep_nulls=False, empty_as_null=False)
+        frame = pl.DataFrame({"line": lines.str.strip_chars(self._blank)}).with_row_index("number", offset=first)
+        out = self._out
+        out.lines += frame.height
+        keep = frame["line"] != ""
+        if blank := frame.height - int(keep.sum()):
+            out.blank += blank
+            frame = frame.filter(keep)
+        too_long = frame["line"].str.len_bytes() > MAX_LINE
+        if too_long.any():
+            _add(out.rejects, {Reject.TOO_LONG: int(too_long.sum())})
+            frame = frame.filter(~too_long)
+        return frame
+
+    def _marks(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Lines that are no comments; the first of them choose the format where the feed names none."""
+        out = self._out
+        if out.format == "auto":
+            body = frame.filter(~_begins(frame["line"], COMMENTS["auto"]))
+            if body.height:
+                out.format = sniff(body["line"])
+        if marks := COMMENTS[out.format]:
+            comment = _begins(frame["line"], marks)
+            if comment.any():
+                out.comments += int(comment.sum())
+                frame = frame.filter(~comment)
+        return frame
+
+
+def _begins(lines: pl.Series, marks: tuple[str, ...]) -> pl.Series:
+    begins = lines.str.starts_with(marks[0])
+    for mark in marks[1:]:
+        begins = begins | lines.str.starts_with(mark)
+    return begins
+
+
+def _add(rejects: dict[Reject, int], more: Mapping[Reject, int]) -> None:
+    for reason, count in more.items():
+        rejects[reason] = rejects.get(reason, 0) + count
 
 
 def _normalize(rows: pl.DataFrame, feed: Feed, out: Parsed) -> pl.DataFrame:
     done = normalize(rows, feed, out.format)
-    for reason, count in done.rejects.items():
-        out.rejects[reason] = out.rejects.get(reason, 0) + count
+    _add(out.rejects, done.rejects)
     for kind, count in done.kinds.items():
         out.kinds[kind] = out.kinds.get(kind, 0) + count
     out.masked += done.masked

@@ -194,9 +194,7 @@ def _meets(a: pl.DataFrame, b: pl.DataFrame, begun_by: str, reaches: str) -> pl.
         if ranges.is_empty() or not mine.any():
             continue
         # Rows of the other family are looked up in vain; cheaper than taking them apart and back together.
-        begun = (
-            ranges["first"].search_sorted(a[begun_by].fill_null(strategy="zero"), side="right").cast(pl.Int64)
-        )
+        begun = ranges["first"].search_sorted(a[begun_by].fill_null(strategy="zero"), side="right").cast(pl.Int64)
         reach = ranges["last"].gather((begun - 1).clip(lower_bound=0))
         met = met | (mine & (begun > 0) & (reach >= a[reaches]).fill_null(False))
     return met

@@ -88,9 +88,7 @@ def classify(seen: Sequence[Observation], quorum: int) -> Verdict:
     return Verdict(Status.UNKNOWN, rcode=_rcode(seen), resolvers=(*exist, *fail))
 
 
-def next_question(
-    seen: Sequence[Observation], quorum: int, usable: Sequence[int], attempts: int
-) -> Question | None:
+def next_question(seen: Sequence[Observation], quorum: int, usable: Sequence[int], attempts: int) -> Question | None:
     """What to ask next about a name, or None when the verdict is as good as it will get.
 
     `usable` are resolvers in order of preference. A type without an answer is asked `attempts` times in all,

@@ -26,9 +26,7 @@ def parse_resolver(text: str) -> Resolver:
     Raises ConfigError: a host name (it would need a resolver to find the resolver), a bad address or port.
     """
     stripped = text.strip()
-    match = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", stripped) or re.fullmatch(
-        r"([^:]*)(?::([^:]*))?", stripped
-    )
+    match = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", stripped) or re.fullmatch(r"([^:]*)(?::([^:]*))?", stripped)
     host, port = (match[1], match[2]) if match else (stripped, None)
     try:
         address = ipaddress.ip_address(host)
@@ -40,7 +38,5 @@ def parse_resolver(text: str) -> Resolver:
     if port is None:
         return Resolver(str(address))
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise ConfigError(
-            f"resolver {text!r}: {port!r} is not a port", hint="a port is a number from 1 to 65535"
-        )
+        raise ConfigError(f"resolver {text!r}: {port!r} is not a port", hint="a port is a number from 1 to 65535")
     return Resolver(str(address), int(port))

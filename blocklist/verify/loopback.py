@@ -108,13 +108,9 @@ class LoopbackServer:
     def _soa(self, name: dns.name.Name) -> dns.rrset.RRset:
         holding = [zone for zone in self.zones if name.is_subdomain(zone)]
         # A denied name is never its own zone's apex, so a top-level name is denied by the root.
-        owner = (
-            max(holding, key=len) if holding else dns.name.Name(name.labels[-2:] if len(name) > 2 else (b"",))
-        )
+        owner = max(holding, key=len) if holding else dns.name.Name(name.labels[-2:] if len(name) > 2 else (b"",))
         mname = f"ns.{owner}" if owner != dns.name.root else "ns."
-        return dns.rrset.from_text(
-            owner, TTL, "IN", "SOA", f"{mname} hostmaster.invalid. 1 3600 600 86400 {TTL}"
-        )
+        return dns.rrset.from_text(owner, TTL, "IN", "SOA", f"{mname} hostmaster.invalid. 1 3600 600 86400 {TTL}")
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError):

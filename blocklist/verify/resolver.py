@@ -127,9 +127,7 @@ async def resolve_all(
     """
     if not resolvers:
         raise ValueError("no resolvers to ask")
-    engine = _Engine(
-        names, tuple(dict.fromkeys(resolvers)), rate, timeout, attempts, window, on_batch, batch, deadline
-    )
+    engine = _Engine(names, tuple(dict.fromkeys(resolvers)), rate, timeout, attempts, window, on_batch, batch, deadline)
     return await engine.run()
 
 
@@ -221,8 +219,7 @@ class _Engine:
         first = 1.0 if rate else float("inf")
         most = float(max(1, window))
         self.upstreams = [
-            _Upstream(index, resolver, most, first, min(FIRST_WINDOW, most))
-            for index, resolver in enumerate(resolvers)
+            _Upstream(index, resolver, most, first, min(FIRST_WINDOW, most)) for index, resolver in enumerate(resolvers)
         ]
         self.live = list(self.upstreams)
         self.most_active = int(2 * most * len(resolvers))
@@ -570,9 +567,7 @@ class _Engine:
         if not self.live:
             self._stop("no resolver answers any more")
             return
-        cut = [
-            (query.name, query.qtype) for channel in upstream.channels for query in channel.pending.values()
-        ]
+        cut = [(query.name, query.qtype) for channel in upstream.channels for query in channel.pending.values()]
         for channel in upstream.channels:
             channel.pending.clear()
         cut.extend(upstream.queue)
@@ -602,9 +597,7 @@ class _Engine:
         checked = self.verdicts.total()
         return Summary(
             checked=checked,
-            verdicts={
-                status.value: self.verdicts[status.value] for status in Status if self.verdicts[status.value]
-            },
+            verdicts={status.value: self.verdicts[status.value] for status in Status if self.verdicts[status.value]},
             queries=queries,
             seconds=seconds,
             rate=queries / seconds if seconds else 0.0,

@@ -24,9 +24,7 @@ MAX_UDP: Final = 1232
 
 _QUERY_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0001")  # RD; one question, one additional record
 _PLAIN_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0000")
-_EDNS: Final = (
-    b"\0" + bytes.fromhex("0029") + MAX_UDP.to_bytes(2) + bytes(6)
-)  # RFC 6891 §6.1.2, version 0, no DO
+_EDNS: Final = b"\0" + bytes.fromhex("0029") + MAX_UDP.to_bytes(2) + bytes(6)  # RFC 6891 §6.1.2, version 0, no DO
 _CLASS_IN: Final = b"\0\x01"
 _TAIL: Final = {A: b"\0\x01" + _CLASS_IN, AAAA: b"\0\x1c" + _CLASS_IN}
 _LENGTH: Final = {A: 4, AAAA: 16}

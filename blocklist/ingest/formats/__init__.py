@@ -45,6 +45,8 @@ COMMENTS: dict[str, tuple[str, ...]] = {
     "csv": ("#",),
     "jsonl": (),
     "scored": ("#",),
+    # Before the format is known: of a file that begins with these, the format is chosen by what follows.
+    "auto": ("#", "!", ";", "["),
 }
 
 # Formats whose document is one value and not lines.
@@ -52,6 +54,11 @@ WHOLE = frozenset({"misp"})
 
 # What the lines of a format mean when neither the row nor the feed says so.
 SUBTREE = frozenset({"wildcard", "adblock", "dnsmasq", "unbound"})
+
+
+def percent(text: pl.Expr) -> pl.Expr:
+    """A row's own confidence: a number cut to 0–100, null where the text is none."""
+    return text.cast(pl.Float64, strict=False).clip(0, 100).cast(pl.UInt8, strict=False)
 
 
 def line_parser(name: str) -> LineParser:

@@ -2,90 +2,107 @@
 
 from __future__ import annotations
 
-import io
+import csv
 
 import polars as pl
 
 from blocklist.catalog import InputFormat
 from blocklist.errors import FeedError
-from blocklist.ingest.formats import OVERRIDES, Rows
+from blocklist.ingest.formats import OVERRIDES, Rows, percent
 from blocklist.names import Reject
+
+_HINT = 'set format = { name = "csv", value = "the column" }'
 
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """Rows of the table with `value` as text and the override columns that `spec` names.
 
-    A record that spans lines is refused line by line (its quotes do not close), so that numbers stay true.
+    Each record is read alone, so that a quote that does not close costs its own line and numbers stay true.
     Raises FeedError when a named column is not there: the publisher changed the table.
     """
-    # Quotes that do not close would make the reader swallow the lines below.
-    closed = lines["line"].str.count_matches('"', literal=True) % 2 == 0
-    rejected = lines.height - int(closed.sum())
-    lines = lines.filter(closed)
-    if lines.is_empty():
-        return Rows(pl.DataFrame(schema={"number": pl.UInt32, "text": pl.String}), _count(rejected))
-    body = "\n".join(lines["line"].to_list())
-    table = pl.read_csv(
-        io.BytesIO(body.encode()),
-        has_header=False,
-        separator=spec.delimiter,
-        infer_schema=False,
-        truncate_ragged_lines=True,
-    )
-    if table.height != lines.height:
-        raise FeedError(f"the table reads as {table.height:,} records in {lines.height:,} lines")
-    names = [str(i + 1) for i in range(table.width)]
-    header = 0
+    if spec.value is None:
+        raise FeedError("the feed does not say which column holds the indicator", hint=_HINT)
+    names: list[str] | None = None
+    body = lines
     if spec.header:
-        names = _unique([str(v or "").strip().lower() for v in table.row(0)])
-        header = 1
-    table.columns = names
-    table = table.with_columns(lines["number"].alias("\0number")).slice(header)
-    for column, wanted in spec.where.items():
-        table = table.filter(pl.col(_find(column, names)).str.strip_chars() == wanted)
-    selected = [
-        pl.col("\0number").alias("number"),
-        pl.col(_find(spec.value, names)).str.strip_chars().alias("text"),
-    ]
-    for override in OVERRIDES:
-        if (column_ref := getattr(spec, override)) is not None:
-            value = pl.col(_find(column_ref, names)).str.strip_chars().replace("", None)
-            if override == "confidence":
-                value = value.cast(pl.Float64, strict=False).clip(0, 100).cast(pl.UInt8, strict=False)
-            selected.append(value.alias(override))
-    if spec.scope is not None:
-        scope = pl.col(_find(spec.scope, names)).str.strip_chars().str.to_lowercase()
-        selected.append((scope == "subtree").alias("subtree"))
+        names = _unique(_cells(lines["line"][0], spec.delimiter) or [])
+        body = lines.slice(1)
+    columns = {
+        role: _index(column, names)
+        for role in ("value", "scope", *OVERRIDES)
+        if (column := getattr(spec, role)) is not None
+    }
+    where = {_index(column, names): wanted for column, wanted in spec.where.items()}
+    table = _read(body, spec.delimiter, sorted({*columns.values(), *where}))
+    rejected = body.height - table.height
+    value = str(columns["value"])
+    if table.height and table[value].null_count() == table.height:
+        raise FeedError(f"the table has no column {columns['value'] + 1} in any of its rows")
+    readable = table.height
+    for index, wanted in where.items():
+        table = table.filter((pl.col(str(index)) == wanted).fill_null(False))
+    selected = [pl.col("number"), pl.col(value).fill_null("").alias("text")]
+    for role, index in columns.items():
+        cell = pl.col(str(index)).replace("", None)
+        if role == "confidence":
+            selected.append(percent(cell).alias(role))
+        elif role == "scope":
+            selected.append((cell.str.to_lowercase() == "subtree").fill_null(False).alias("subtree"))
+        elif role != "value":
+            selected.append(cell.alias(role))
     # Rows that `where` leaves out are the feed's own comments, so that every line is accounted for.
-    left_out = lines.height - header - table.height
-    return Rows(table.select(selected), _count(rejected), comments=header + left_out)
+    comments = lines.height - body.height + readable - table.height
+    return Rows(table.select(selected), {Reject.SYNTAX: rejected} if rejected else {}, comments=comments)
 
 
-def _count(rejected: int) -> dict[Reject, int]:
-    return {Reject.SYNTAX: rejected} if rejected else {}
+def _read(lines: pl.DataFrame, delimiter: str, wanted: list[int]) -> pl.DataFrame:
+    """`number` and the `wanted` cells, stripped, each column named by its index; null where a record ends before.
+
+    Records that can't be read are left out.
+    """
+    quoted = lines["line"].str.contains('"', literal=True)
+    cells = pl.col("line").str.splitn(delimiter, max(wanted) + 2)
+    table = lines.filter(~quoted).select("number", *(cells.struct.field(f"field_{i}").alias(str(i)) for i in wanted))
+    if quoted.any():
+        rows = []
+        for number, line in lines.filter(quoted).select("number", "line").iter_rows():
+            if (record := _cells(line, delimiter)) is not None:
+                rows.append((number, *(record[i] if i < len(record) else None for i in wanted)))
+        table = pl.concat([table, pl.DataFrame(rows, schema=table.schema, orient="row")])
+    return table.with_columns(pl.col(pl.String).str.strip_chars())
 
 
-def _unique(names: list[str]) -> list[str]:
+def _cells(line: str, delimiter: str) -> list[str] | None:
+    """The cells of one record; None where its quotes don't close or stand in the wrong place."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
+    except csv.Error:
+        return None
+
+
+def _unique(header: list[str]) -> list[str]:
     """Header cells as distinct column names; a repeated one is only reachable by number."""
     seen: set[str] = set()
     out = []
-    for i, name in enumerate(names):
+    for i, cell in enumerate(header):
+        name = cell.strip().lower()
         unique = name if name and name not in seen else f"\0{i + 1}"
         seen.add(unique)
         out.append(unique)
     return out
 
 
-def _find(column: str | int | None, names: list[str]) -> str:
+def _index(column: str | int, names: list[str] | None) -> int:
+    """Where `column` stands, from 0."""
     if isinstance(column, int):
-        if 1 <= column <= len(names):
-            return names[column - 1]
-        raise FeedError(f"the table has {len(names)} columns and no column {column}")
-    wanted = str(column).strip().lower()
-    if wanted not in names:
-        known = ", ".join(n for n in names[:12] if not n.startswith("\0"))
+        if column >= 1 and (names is None or column <= len(names)):
+            return column - 1
+        raise FeedError(f"the table has {len(names or ())} columns and no column {column}")
+    wanted = column.strip().lower()
+    if names is None or wanted not in names:
+        known = ", ".join(n for n in (names or ())[:12] if not n.startswith("\0"))
         raise FeedError(
             f"the table has no column {column!r} (its header: {known[:200]!r})",
             hint="the publisher may have changed the table; compare the feed's format options",
         )
-    return wanted
+    return names.index(wanted)

@@ -7,6 +7,7 @@ import polars as pl
 from blocklist.catalog import InputFormat
 from blocklist.ingest.formats import Rows
 from blocklist.ingest.formats.lines import without_comment
+from blocklist.ingest.formats.wildcard import below
 from blocklist.names import Reject
 
 # The target after the last slash must be one that blocks; any other address redirects the names.
@@ -25,7 +26,5 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     if names["text"].str.contains("/", literal=True).any():
         names = names.with_columns(pl.col("text").str.split("/")).explode("text")
     rejected = frame.height - int(blocks.sum())
-    rows = names.with_columns(
-        pl.col("text").str.strip_prefix("*").str.strip_prefix("."), subtree=pl.lit(True)
-    )
+    rows = names.with_columns(below(pl.col("text")), subtree=pl.lit(True))
     return Rows(rows, rejects={Reject.UNSUPPORTED: rejected} if rejected else {})

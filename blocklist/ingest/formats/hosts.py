@@ -21,7 +21,7 @@ _OWN = (
     "ip6-allnodes",
     "ip6-allrouters",
     "ip6-allhosts",
-    "0.0.0.0",
+    "0.0.0.0",  # noqa: S104 - a name here, not a socket
 )
 _ADDRESS = r"^(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*(?:%\w+)?)[ \t]"
 
@@ -36,9 +36,12 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     rest = frame["text"].str.contains(r"[ \t]")
     if rest.any():
         spaced = frame.filter(rest).with_columns(
-            text.str.replace(_ADDRESS, "").str.replace_all("\t", " ", literal=True).str.strip_chars()
+            text.str.replace(_ADDRESS, "").str.replace_all("\t", " ", literal=True).str.strip_chars(" ")
         )
-        spaced = spaced.with_columns(text.str.split(" ")).explode("text").filter(text != "")
+        # An address with nothing but odd white space after it keeps its one empty name, to be refused.
+        spaced = spaced.filter(text == "").vstack(
+            spaced.with_columns(text.str.split(" ")).explode("text").filter(text != "")
+        )
         frame = pl.concat([frame.filter(~rest), spaced])
     own = frame["text"].is_in(_OWN)
     return Rows(frame.filter(~own), comments=frame.filter(own)["number"].n_unique() if own.any() else 0)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import polars as pl
 
 from blocklist.catalog import InputFormat
-from blocklist.ingest.formats import OVERRIDES, Rows
+from blocklist.errors import FeedError
+from blocklist.ingest.formats import OVERRIDES, Rows, percent
 from blocklist.names import Reject
 
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """Rows with the key `value` as text. Objects with the key `skip_if` are comments (a metadata line).
 
+    Raises FeedError when the descriptor names no key.
     Each line is decoded alone into just the keys asked for, so that one damaged line costs itself only.
     """
+    if spec.value is None:
+        raise FeedError(
+            "the lines are JSON, and the feed does not say which key holds the indicator",
+            hint='set format = { name = "jsonl", value = "the key" }',
+        )
     wanted = {"text": str(spec.value)}
-    wanted |= {o: str(c) for o in OVERRIDES if (c := getattr(spec, o)) is not None}
+    wanted |= {o: str(c) for o in ("scope", *OVERRIDES) if (c := getattr(spec, o)) is not None}
     keys = sorted({*wanted.values(), *spec.where, *([spec.skip_if] if spec.skip_if else [])})
     looks = lines["line"].str.starts_with("{") & lines["line"].str.ends_with("}")
     line = pl.col("line")
@@ -37,9 +44,10 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     selected = [pl.col(f"\0{key}").str.strip_chars().alias(name) for name, key in wanted.items()]
     rows = frame.filter(~missing).select("number", *selected)
     if "confidence" in rows.columns:
-        rows = rows.with_columns(
-            pl.col("confidence").cast(pl.Float64, strict=False).clip(0, 100).cast(pl.UInt8, strict=False)
-        )
+        rows = rows.with_columns(percent(pl.col("confidence")))
+    if "scope" in rows.columns:
+        subtree = (pl.col("scope").str.to_lowercase() == "subtree").fill_null(False)
+        rows = rows.with_columns(subtree.alias("subtree")).drop("scope")
     return Rows(rows, {Reject.SYNTAX: rejected} if rejected else {}, comments=comments)
 
 

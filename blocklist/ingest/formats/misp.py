@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import polars as pl
 
@@ -22,12 +24,24 @@ def parse(data: bytes, spec: InputFormat) -> Rows:
     """
     try:
         items = msgspec.json.decode(data, type=_Warninglist).items
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FeedError(f"not a MISP warninglist: {error}") from None
-    text = pl.Series("text", items, dtype=pl.String).str.strip_chars().str.strip_prefix(".")
-    first = data.find(b'"list"')
-    offset = data.count(b"\n", 0, first) + 2 if first >= 0 else 1
-    one_a_line = data.count(b"\n") >= len(items)
-    start = offset if one_a_line else 1
+    raw = pl.Series("text", items, dtype=pl.String)
+    start = _first_line(data, raw)
     number = pl.int_range(start, start + len(items), dtype=pl.UInt32, eager=True).alias("number")
-    return Rows(pl.DataFrame([number, text]).filter(pl.col("text") != ""))
+    rows = pl.DataFrame([number, raw.str.strip_chars().str.strip_prefix(".")])
+    return Rows(rows.filter(pl.col("text") != ""))
+
+
+def _first_line(data: bytes, items: pl.Series) -> int:
+    """The line of the first item where every item has a line of its own, else 1."""
+    key = re.search(rb'"list"\s*:\s*\[\s*', data)
+    if key is None:
+        return 1
+    first = data.count(b"\n", 0, key.end()) + 1
+    lines = data[key.end() :].decode().split("\n", items.len())[: items.len()]
+    if len(lines) < items.len():
+        return 1
+    shown = pl.Series(lines, dtype=pl.String).str.strip_chars(" \t\r]},").str.strip_prefix('"').str.strip_suffix('"')
+    escaped = shown.str.contains("\\", literal=True)
+    return first if ((shown == items) | escaped).all() else 1

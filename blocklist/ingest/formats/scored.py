@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from blocklist.catalog import InputFormat
-from blocklist.ingest.formats import Rows
+from blocklist.ingest.formats import Rows, percent
 from blocklist.names import Reject
 
 
@@ -22,6 +22,8 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     kept = frame.filter(numeric)
     columns: list[pl.Expr | str] = ["number", "text"]
     if spec.confidence is not None:
-        score = pl.col("score").str.splitn(" ", 2).struct.field("field_0").cast(pl.Float64, strict=False)
-        columns.append(score.clip(0, 100).cast(pl.UInt8, strict=False).alias("confidence"))
+        # `score` begins with column 2.
+        column = spec.confidence - 2 if isinstance(spec.confidence, int) else 0
+        score = pl.col("score").str.extract_all(r"[^ ]+").list.get(column, null_on_oob=True)
+        columns.append(percent(score).alias("confidence"))
     return Rows(kept.select(columns), rejects={Reject.SYNTAX: rejected} if rejected else {})

@@ -1,0 +1,417 @@
+"""One contract for every parser: each line is accounted for, nothing crashes, numbers are true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blocklist.catalog import Feed, InputFormat
+from blocklist.errors import FeedError
+from blocklist.ingest import parse as module
+from blocklist.ingest.parse import Parsed, parse
+from blocklist.names import Reject
+
+
+def plain(name: str) -> str:
+    return name
+
+
+@dataclass(frozen=True)
+class Case:
+    """A format, how it writes a name, what it says of the scope, and lines of its own that name nothing."""
+
+    spec: InputFormat
+    write: Callable[[str], str]
+    subtree: bool
+    comments: tuple[str, ...] = ("# a comment",)
+    header: str | None = None
+    unsupported: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+CASES = {
+    "hosts": Case(InputFormat(name="hosts"), "0.0.0.0 {}".format, False, ("# c", "127.0.0.1 localhost")),
+    "lines": Case(InputFormat(name="lines"), plain, False, ("# c", "; c", "// c")),
+    "wildcard": Case(InputFormat(name="wildcard"), "*.{}".format, True),
+    "adblock": Case(
+        InputFormat(name="adblock"),
+        "||{}^".format,
+        True,
+        ("! c", "[Adblock Plus 2.0]", "# c"),
+        unsupported=(
+            "@@||good.example^",
+            "||evil.example/path^",
+            "||ad*.example^",
+            "example.com##.ad",
+            "/ads[0-9]/",
+            "||evil.example^$third-party",
+            "||evil.example",
+            "|http://evil.example|",
+        ),
+    ),
+    "dnsmasq": Case(
+        InputFormat(name="dnsmasq"),
+        "address=/{}/#".format,
+        True,
+        unsupported=("server=/evil.example/192.0.2.53", "server=/evil.example/#", "address=/evil.example", "no-resolv"),
+    ),
+    "unbound": Case(
+        InputFormat(name="unbound"),
+        'local-zone: "{}" always_null'.format,
+        True,
+        ("# c", "server:", 'local-data: "evil.example A 0.0.0.0"'),
+        unsupported=('local-zone: "evil.example." transparent', "include: /etc/hostname", "do-ip6: no"),
+    ),
+    "csv": Case(InputFormat(name="csv", value="domain"), '"{}",x'.format, False, header="domain,why"),
+    "csv-by-number": Case(InputFormat(name="csv", value=2, header=False), "x,{}".format, False),
+    "jsonl": Case(
+        InputFormat(name="jsonl", value="cidr", skip_if="type"),
+        lambda name: json.dumps({"cidr": name, "rir": "x"}),
+        False,
+        ('{"type":"metadata","records":2}',),
+    ),
+    "scored": Case(InputFormat(name="scored"), "{}\t5".format, False),
+}
+case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def feed(spec: InputFormat | str, **keys: object) -> Feed:
+    return Feed(id="test", title="t", url="file:t", category="malware", format=spec, **keys)  # type: ignore[arg-type]
+
+
+def read(data: bytes | str, spec: InputFormat | str = "auto", **keys: object) -> Parsed:
+    out = parse(data.encode() if isinstance(data, str) else data, feed(spec, **keys))
+    check_account(out)
+    return out
+
+
+def check_account(out: Parsed) -> None:
+    assert sum(out.kinds.values()) + sum(out.rejects.values()) - out.extra + out.comments + out.blank == out.lines, out
+    assert out.extra >= 0 and out.comments >= 0 and out.blank >= 0
+
+
+def found(out: Parsed) -> list[tuple[str, int]]:
+    return sorted(out.frame.select("name", "line").rows(), key=lambda row: (row[1], row[0]))
+
+
+# The contract, for every format.
+
+
+@case
+def test_names_come_out_with_their_line_and_the_scope_of_the_format(case: Case) -> None:
+    names = ["evil.example", "a.b.evil.test", "xn--bcher-kva.example", "192.0.2.66"]
+    lines = [case.header] if case.header else []
+    for name in names:
+        lines += ["", *case.comments, case.write(name)]
+    data = "\n".join(lines) + "\n"
+    out = read(data, case.spec)
+    assert out.rejects == {} and out.lines == len(lines)
+    assert {n for n, _ in found(out)} == set(names)
+    for name, number in found(out):
+        assert name in lines[number - 1]
+    scopes = dict(out.frame.select("name", "subtree").rows())
+    assert scopes["evil.example"] is case.subtree and scopes["192.0.2.66"] is False
+
+
+@case
+def test_lines_that_mean_something_else_are_counted_as_unsupported(case: Case) -> None:
+    lines = [case.write("evil.example"), *case.unsupported]
+    out = read("\n".join(([case.header] if case.header else []) + lines), case.spec)
+    assert out.frame["name"].to_list() == ["evil.example"]
+    assert out.rejects == ({Reject.UNSUPPORTED: len(case.unsupported)} if case.unsupported else {})
+    assert out.unparseable == 0
+
+
+@case
+def test_crlf_a_byte_order_mark_and_a_missing_last_line_end_change_nothing(case: Case) -> None:
+    lines = ([case.header] if case.header else []) + [case.write("evil.example"), "", case.write("bad.example")]
+    usual = read("\n".join(lines) + "\n", case.spec)
+    for other in (
+        "\n".join(lines).encode(),
+        b"\xef\xbb\xbf" + "\r\n".join(lines).encode(),
+        b"\xff\xfe" + "\n".join(lines).encode("utf-16-le"),
+        b"\xfe\xff" + "\r\n".join(lines).encode("utf-16-be"),
+    ):
+        out = read(other, case.spec)
+        assert out.frame.equals(usual.frame) and out.lines == usual.lines
+
+
+@case
+def test_the_scope_of_the_feed_wins(case: Case) -> None:
+    data = "\n".join(([case.header] if case.header else []) + [case.write("evil.example")])
+    assert read(data, case.spec, scope="exact").frame["subtree"].to_list() == [False]
+    assert read(data, case.spec, scope="subtree").frame["subtree"].to_list() == [True]
+
+
+@case
+def test_blocks_of_a_large_file_join_without_a_seam(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [case.header] if case.header else []
+    lines += [case.write(f"n{i}.evil.example") for i in range(400)]
+    data = "\n".join(lines) + "\n"
+    whole = read(data, case.spec)
+    monkeypatch.setattr(module, "BLOCK", 1_000)
+    monkeypatch.setattr(module, "BLOCK_LINES", 7)
+    cut = read(data, case.spec)
+    assert cut.frame.equals(whole.frame)
+    assert (cut.lines, cut.comments, cut.kinds) == (whole.lines, whole.comments, whole.kinds)
+
+
+def noise(case: Case) -> st.SearchStrategy[bytes]:
+    own = st.sampled_from(
+        [case.write(n).encode() for n in ("evil.example", "192.0.2.1", "", "bad name", "a" * 70, "2001:db8::/32")]
+    )
+    hostile = st.sampled_from(
+        [
+            b'"',
+            b'""',
+            b'","',
+            b"\x00",
+            b"\xff\xfe",
+            b"\r",
+            b"\x0b",
+            b" # x",
+            b"/",
+            b"//",
+            b"||^",
+            b"{}",
+            b'{"cidr":1}',
+            b'{"cidr":null}',
+            b'{"cidr":"\\ud800"}',
+            b"::1 \xc2\xa0",
+            b"1.2.3.4 \t",
+            b"a b\tc",
+            b"address=/a.example//",
+            b",",
+            b"a,",
+            b"\xe2\x80\xae",
+            b"0x7f.1",
+            b"local-zone: \t",
+            b"evil.example\t99999999999999999999999",
+        ]
+    )
+    piece = st.one_of(own, own, hostile, st.binary(max_size=12))
+    line = st.lists(piece, min_size=0, max_size=3).map(b"".join)
+    return st.lists(line, max_size=12).map(b"\n".join)
+
+
+@case
+@settings(max_examples=80)
+@given(data=st.data())
+def test_any_bytes_are_accounted_for(case: Case, data: st.DataObject) -> None:
+    body = data.draw(noise(case))
+    if case.header:
+        body = case.header.encode() + b"\n" + body
+    try:
+        out = parse(body, feed(case.spec))
+    except FeedError:
+        return
+    check_account(out)
+    lines = body.split(b"\n")
+    for number in out.frame["line"]:
+        assert 1 <= number <= len(lines) and lines[number - 1].strip()
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_accounted_for_when_the_format_is_guessed(body: bytes) -> None:
+    try:
+        check_account(parse(body, feed("auto")))
+    except FeedError:
+        return
+
+
+# Format by format, lines as publishers write them.
+
+
+def test_hosts_lines_may_name_several_and_carry_the_machines_own_names() -> None:
+    out = read(
+        "127.0.0.1\tlocalhost localhost.localdomain\n::1 ip6-localhost\n0.0.0.0 0.0.0.0\n"
+        "0.0.0.0  a.example b.example\tc.example # three\n::1 v6.example\nbare.example\nfe80::1%lo0 zone.example\n",
+        "hosts",
+    )
+    assert found(out) == [
+        ("a.example", 4),
+        ("b.example", 4),
+        ("c.example", 4),
+        ("v6.example", 5),
+        ("bare.example", 6),
+        ("zone.example", 7),
+    ]
+    assert (out.comments, out.extra) == (3, 2)
+
+
+def test_plain_lines_hold_any_kind_and_comments_after_white_space() -> None:
+    out = read(
+        "evil.example # c2\n192.0.2.0/24 ; SBL1\n2001:DB8::1\nhttp://evil.example/x#y\nevil.example two\n", "lines"
+    )
+    assert found(out) == [("evil.example", 1), ("192.0.2.0/24", 2), ("2001:db8::1", 3), ("//evil.example/x", 4)]
+    assert out.rejects == {Reject.SYNTAX: 1}
+
+
+def test_a_wildcard_is_a_star_and_a_dot_and_nothing_shorter() -> None:
+    out = read("*.evil.example\n.bad.example\nbare.example\n*evil.example\n*.com\n*\n*..evil.example\n", "wildcard")
+    assert {n for n, _ in found(out)} == {"evil.example", "bad.example", "bare.example"}
+    assert out.rejects == {Reject.SYNTAX: 3, Reject.SINGLE_LABEL: 1}
+
+
+def test_adblock_options_that_do_not_narrow_a_rule_are_read_over() -> None:
+    out = read("||evil.example^$important\n||bad.example^$document,popup\nbare.example\n", "adblock")
+    assert out.frame.select("name", "subtree").rows() == [
+        ("bad.example", True),
+        ("bare.example", False),
+        ("evil.example", True),
+    ]
+
+
+def test_dnsmasq_lines_may_name_several() -> None:
+    out = read(
+        "local=/a.example/b.example/\naddress=/c.example/0.0.0.0\nserver=/d.example/\naddress=/e.example/::\n",
+        "dnsmasq",
+    )
+    assert found(out) == [("a.example", 1), ("b.example", 1), ("c.example", 2), ("d.example", 3), ("e.example", 4)]
+    assert out.extra == 1
+
+
+def test_unbound_zones_with_tabs_without_quotes_and_with_comments_are_read() -> None:
+    out = read(
+        'local-zone:\t"a.example."\talways_nxdomain\nlocal-zone: b.example. static\n'
+        '  local-zone: "c.example" always_null # why\nlocal-zone: "d.example" "refuse"\n',
+        "unbound",
+    )
+    assert [n for n, _ in found(out)] == ["a.example", "b.example", "c.example", "d.example"]
+
+
+def test_scores_are_evidence_and_a_named_column_is_a_confidence() -> None:
+    data = "# IPsum\n192.0.2.1\t9\n192.0.2.2 3 80\n192.0.2.3\nbad\tx\n"
+    out = read(data, "scored")
+    assert out.frame["confidence"].to_list() == [None, None] and out.rejects == {Reject.SYNTAX: 2}
+    assert read(data, InputFormat(name="scored", confidence=3)).frame["confidence"].to_list() == [None, 80]
+
+
+CSV = InputFormat(
+    name="csv", value="Host", confidence="score", reason="why", scope="scope", category="cat", where={"use": "yes"}
+)
+
+
+def test_csv_columns_are_found_by_header_and_override_the_feed() -> None:
+    out = read(
+        "# made today\nuse,host,score,why,scope,cat\n"
+        'yes,evil.example,90,"sells ""gold"", and lies",subtree,phishing\n'
+        "no,good.example,90,,,\n"
+        '"yes", "spaced.example", "120", "", "exact", ""\n'
+        "yes,short.example\n",
+        CSV,
+    )
+    assert out.frame.drop("kind").rows() == [
+        ("evil.example", True, 3, 90, '{"category":"phishing","reason":"sells \\"gold\\", and lies"}'),
+        ("short.example", False, 6, None, None),
+        ("spaced.example", False, 5, 100, None),
+    ]
+    assert out.comments == 3
+
+
+def test_a_csv_quote_that_does_not_close_costs_its_own_line_only() -> None:
+    data = 'domain,why\na.example,"open\nb.example,"closed"\nc.example,a "quote", inside\nd"e,"x\nf.example,"a"b\n'
+    out = read(data, InputFormat(name="csv", value="domain"))
+    assert [n for n, _ in found(out)] == ["b.example", "c.example"] and out.rejects == {Reject.SYNTAX: 3}
+
+
+def test_an_empty_or_missing_csv_cell_is_refused_and_counted() -> None:
+    out = read("why,domain\nx,a.example\nx,\nx\n,\n", InputFormat(name="csv", value="domain"))
+    assert out.rejects == {Reject.SYNTAX: 3} and out.kinds == {"domain": 1}
+
+
+def test_an_empty_first_cell_of_a_table_with_tabs_stays_a_cell() -> None:
+    out = read("why\tdomain\n\ta.example\nx\tb.example\n", InputFormat(name="csv", value="domain", delimiter="\t"))
+    assert found(out) == [("a.example", 2), ("b.example", 3)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (InputFormat(name="csv", value="host"), "no column 'host' (its header: 'domain, why')"),
+        (InputFormat(name="csv", value=5), "has 2 columns and no column 5"),
+        (InputFormat(name="csv", value=5, header=False), "no column 5 in any of its rows"),
+        (InputFormat(name="csv", value="domain", reason="note"), "no column 'note'"),
+        (InputFormat(name="csv", value=0, header=False), "no column 0"),
+    ],
+)
+def test_a_table_that_lost_a_column_is_a_failed_feed(spec: InputFormat, message: str) -> None:
+    with pytest.raises(FeedError) as error:
+        read("domain,why\nevil.example,x\n", spec)
+    assert message in error.value.message
+
+
+def test_json_lines_lose_only_the_damaged_ones() -> None:
+    out = read(
+        '{"type":"metadata"}\n{"cidr":"192.0.2.0/24","sblid":"SBL1"}\n{"cidr":"198.51.100.0/24"\n{"cidr":null}\n'
+        '{"other":1}\nnot json\n{"cidr":"2001:db8::/32"}\n',
+        InputFormat(name="jsonl", value="cidr", skip_if="type", reason="sblid"),
+    )
+    assert found(out) == [("192.0.2.0/24", 2), ("2001:db8::/32", 7)]
+    assert out.comments == 1 and out.rejects == {Reject.SYNTAX: 4}
+
+
+def test_a_misp_warninglist_gives_the_line_of_each_item() -> None:
+    items = ["evil.example", ".dyn.example", "192.0.2.0/24"]
+    data = json.dumps({"name": 'a "list" of', "list": items, "type": "string"}, indent=2)
+    out = read(data, "misp")
+    lines = data.splitlines()
+    assert {n for n, _ in found(out)} == {"evil.example", "dyn.example", "192.0.2.0/24"}
+    for name, number in found(out):
+        assert name in lines[number - 1]
+
+
+def test_a_misp_list_on_one_line_counts_its_items() -> None:
+    many = "\n" * 9
+    assert found(read('{"list":["a.example","b.example"]}' + many, "misp")) == [("a.example", 1), ("b.example", 2)]
+
+
+@pytest.mark.parametrize("data", [b"[]", b"{}", b'{"list":[1]}', b'{"list":["\xff"]}', b'{"a":' + b"[" * 200_000, b""])
+def test_what_is_no_warninglist_is_a_failed_feed(data: bytes) -> None:
+    with pytest.raises(FeedError, match="not a MISP warninglist"):
+        parse(data, feed("misp"))
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("# Title\n0.0.0.0 a.example\n127.0.0.1 b.example\n", "hosts"),
+        ("[Adblock Plus]\n! Title\n||a.example^\n||b.example^\n@@||c.example^\n", "adblock"),
+        ('# x\nserver:\nlocal-zone: "a.example" always_null\nlocal-zone: "b.example" always_null\n', "unbound"),
+        ("local=/a.example/\naddress=/b.example/#\n", "dnsmasq"),
+        ("*.a.example\n.b.example\n", "wildcard"),
+        ("192.0.2.1\t3\n192.0.2.2\t1\n", "scored"),
+        ("a.example\n192.0.2.1\nhttp://c.example/x\n", "lines"),
+        ("\n\n! only\n# comments\n", "lines"),
+        ("", "lines"),
+    ],
+)
+def test_a_format_is_guessed_from_its_lines(data: str, name: str) -> None:
+    assert read(data).format == name
+
+
+def test_a_guess_waits_for_the_first_line_that_says_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 10)
+    monkeypatch.setattr(module, "BLOCK_LINES", 2)
+    out = read("\n\n\n\n\n\n# one\n# two\n! three\n\n0.0.0.0 evil.example\n")
+    assert out.format == "hosts" and found(out) == [("evil.example", 11)]
+
+
+def test_json_lines_without_a_key_say_what_to_write() -> None:
+    with pytest.raises(FeedError) as error:
+        read('{"cidr":"192.0.2.0/24"}\n{"cidr":"198.51.100.0/24"}\n')
+    assert error.value.hint and 'value = "the key"' in error.value.hint
+
+
+def test_first_takes_the_lines_at_the_top() -> None:
+    out = read("z.example\na.example\nm.example\n", "lines", first=2)
+    assert out.frame["name"].to_list() == ["a.example", "z.example"]
