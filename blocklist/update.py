@@ -433,6 +433,8 @@ class _Work:
             base=base,
             base_depth=now.depth if now else 0,
             accept=accept,
+            # Other options or another parser may read the shared lines otherwise.
+            account=json.loads(now.account) if now and now.parse_key == parse_key(feed, now.sha256) else None,
         )
         self.intakes[feed.id] = intake
         rejected = {reason.value: n for reason, n in intake.parsed.rejects.items()}
@@ -632,7 +634,6 @@ def _snapshot_row(work: _Work, intake: Intake) -> Snapshot:
     fetched = work.fetched[intake.feed.id]
     now = work._current(intake.feed)
     stored = intake.stored
-    assert stored is not None
     return Snapshot(
         id=intake.snapshot,
         feed=work.ids[intake.feed.id],

@@ -6,8 +6,10 @@ Runs in a thread a feed: Polars and zstd release the interpreter.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -15,6 +17,7 @@ import polars as pl
 from blocklist.catalog import Feed
 from blocklist.errors import FeedError, FeedGated
 from blocklist.ingest import gate
+from blocklist.ingest.change import parse_change
 from blocklist.ingest.normalize import SCHEMA
 from blocklist.ingest.parse import PARSER_VERSION, Parsed, parse
 from blocklist.store import columns, snapshots
@@ -25,8 +28,7 @@ from blocklist.store.snapshots import Stored
 class Intake:
     """What one feed brings. `added` and `removed` are indicators frames; a changed listing is in both.
 
-    `frame`: all of the new snapshot. `gate`: why it waits for a person, else None. `stored` is None when the
-    bytes are those of a snapshot that is kept already.
+    `frame`: all of the new snapshot. `gate`: why it waits for a person, else None.
     """
 
     feed: Feed
@@ -37,7 +39,7 @@ class Intake:
     frame: pl.DataFrame
     added: pl.DataFrame
     removed: pl.DataFrame
-    stored: Stored | None
+    stored: Stored
     gate: str | None = None
     hint: str | None = None
     changed: int = 0
@@ -61,27 +63,32 @@ def take_in(
     base: bytes | None,
     base_depth: int,
     accept: bool,
-    keep_bytes: bool = True,
+    account: Mapping[str, Any] | None = None,
 ) -> Intake:
     """Parse `data`, judge it, compare it with `before`, and put bytes and columns on disk.
 
-    `accept`: a person has seen it; no gate. Raises FeedError when it can't be read at all.
+    `before`, `base` and `account` are indicators, bytes and account of the current snapshot; with an account the
+    shared lines need not be read again. `accept`: a person has seen it; no gate. Raises FeedError when it can't be
+    read at all.
     """
     reason = hint = None
     parsed = Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)
     try:
-        parsed = parse(data, feed)
+        change = None
+        if before is not None and base is not None and account is not None:
+            change = parse_change(feed, base, data, before, account)
+        parsed = change or parse(data, feed)
         if not accept:
             gate.check(feed, parsed, before.height if before is not None else None)
     except FeedGated as gated:
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
-    stored = snapshots.write(state, snapshot, data, base, base_depth) if keep_bytes else None
+    stored = snapshots.write(state, snapshot, data, base, base_depth)
     frame = parsed.frame
     if reason is None:
         columns.write(state, snapshot, frame)
-        added, removed, changed = difference(before, frame)
+        added, removed, changed = difference(*(parsed.replaced or (before, frame)))
     else:
         added = removed = frame.clear()
         changed = 0
@@ -109,15 +116,17 @@ def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataF
     """
     if before is None or before.is_empty():
         return now, now.clear(), 0
-    key = ["name", "subtree", "confidence", "extra"]
-    if before["extra"].null_count() == before.height and now["extra"].null_count() == now.height:
-        key.remove("extra")
-    if before["confidence"].null_count() == before.height and now["confidence"].null_count() == now.height:
-        key.remove("confidence")
-    added = now.join(before, on=key, how="anti", nulls_equal=True)
-    removed = before.join(now, on=key, how="anti", nulls_equal=True)
-    changed = added.join(removed, on="name", how="semi").height
-    return added, removed, changed
+    still = now["name"].is_in(before["name"].implode())
+    stays = before["name"].is_in(now["name"].implode())
+    # Both are sorted by name and unique in it, so what they share stands in the same order.
+    new, old = now.filter(still), before.filter(stays)
+    differs = new["subtree"] != old["subtree"]
+    for column in ("confidence", "extra"):
+        if new[column].null_count() < new.height or old[column].null_count() < old.height:
+            differs = differs | new[column].ne_missing(old[column])
+    added = pl.concat([now.filter(~still), new.filter(differs)])
+    removed = pl.concat([before.filter(~stays), old.filter(differs)])
+    return added, removed, int(differs.sum())
 
 
 def account_of(parsed: Parsed) -> dict[str, object]:

@@ -57,6 +57,9 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # with the usual 5 a burst of feeds waits a second for the next SYN
     block_on_close = False  # a client's idle connection must not hold the end of a demo
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that resets its idle connection is no error."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"

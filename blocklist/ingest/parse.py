@@ -35,7 +35,8 @@ class Parsed:
     """Indicators of one snapshot (`frame`, see `blocklist.ingest.normalize`) and the account of its lines.
 
     `kinds` and `rejects` count occurrences, before duplicates; `extra` counts tokens beyond a line's first, so
-    that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`.
+    that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`. `replaced`: where only changed lines were read,
+    the rows of before that they touch and the rows in their place.
     """
 
     frame: pl.DataFrame
@@ -48,6 +49,7 @@ class Parsed:
     rejects: dict[Reject, int] = field(default_factory=dict)
     masked: int = 0
     seconds: float = 0.0
+    replaced: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
     @property
     def accepted(self) -> int:
@@ -89,7 +91,7 @@ def parse(data: bytes, feed: Feed) -> Parsed:
         # A document has no lines of its own to account for: its items are its lines.
         out.lines = out.accepted + sum(out.rejects.values())
     else:
-        lines = _Lines(feed, out)
+        lines = LineReader(feed, out)
         frames += (lines.read(block, first) for first, block in _blocks(data))
         if out.format == "auto":
             out.format = "lines"
@@ -151,7 +153,7 @@ def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
             number += block.count(b"\n")
 
 
-class _Lines:
+class LineReader:
     """Reads the blocks of one file in order: what the first ones decide (format, header) holds for the rest."""
 
     def __init__(self, feed: Feed, out: Parsed) -> None:
@@ -163,8 +165,15 @@ class _Lines:
 
     def read(self, block: bytes, first: int) -> pl.DataFrame:
         """Indicators of `block`, whose first line has the number `first`; its lines go into the account."""
+        return self.rows(self._marks(self._split(block, first)))
+
+    def rows(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Indicators of lines that are neither blank nor comments (`number`, `line`)."""
         out = self._out
-        frame = self._marks(self._split(block, first))
+        too_long = frame["line"].str.len_bytes() > MAX_LINE
+        if too_long.any():
+            _add(out.rejects, {Reject.TOO_LONG: int(too_long.sum())})
+            frame = frame.filter(~too_long)
         if frame.is_empty():
             return pl.DataFrame(schema=SCHEMA)
         repeated = 0
@@ -181,7 +190,7 @@ class _Lines:
         return _normalize(read.frame, self._feed, out)
 
     def _split(self, block: bytes, first: int) -> pl.DataFrame:
-        """`number`, `line`: what is neither blank nor too long."""
+        """`number`, `line`: what is not blank."""
         if b"\x00" in block:
             # NUL is no character of any format; the replacement keeps it out of names and in the counts.
             block = block.replace(b"\x00", DAMAGED.encode())
@@ -194,28 +203,25 @@ class _Lines:
         if blank := frame.height - int(keep.sum()):
             out.blank += blank
             frame = frame.filter(keep)
-        too_long = frame["line"].str.len_bytes() > MAX_LINE
-        if too_long.any():
-            _add(out.rejects, {Reject.TOO_LONG: int(too_long.sum())})
-            frame = frame.filter(~too_long)
         return frame
 
     def _marks(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Lines that are no comments; the first of them choose the format where the feed names none."""
         out = self._out
         if out.format == "auto":
-            body = frame.filter(~_begins(frame["line"], COMMENTS["auto"]))
+            body = frame.filter(~begins(frame["line"], COMMENTS["auto"]))
             if body.height:
-                out.format = sniff(body["line"])
+                # A line beyond any indicator's length would only tell what it begins with.
+                out.format = sniff(body["line"].filter(body["line"].str.len_bytes() <= MAX_LINE))
         if marks := COMMENTS[out.format]:
-            comment = _begins(frame["line"], marks)
+            comment = begins(frame["line"], marks)
             if comment.any():
                 out.comments += int(comment.sum())
                 frame = frame.filter(~comment)
         return frame
 
 
-def _begins(lines: pl.Series, marks: tuple[str, ...]) -> pl.Series:
+def begins(lines: pl.Series, marks: tuple[str, ...]) -> pl.Series:
     begins = lines.str.starts_with(marks[0])
     for mark in marks[1:]:
         begins = begins | lines.str.starts_with(mark)

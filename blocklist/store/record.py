@@ -59,6 +59,7 @@ class Record:
         self.state = state
         self.connection = connection
         self._building = building
+        self._holds: pl.DataFrame | None = None
 
     @classmethod
     def open(cls, state: Path) -> Record:
@@ -311,6 +312,11 @@ class Record:
 
     def open_holds(self) -> pl.DataFrame:
         """`name`, `kind`, `guard`, `subtree_only`, `detail` of the holds in force, released or not."""
+        if self._holds is None:
+            self._holds = self._read_holds()
+        return self._holds
+
+    def _read_holds(self) -> pl.DataFrame:
         rows = self.connection.execute(
             "SELECT name, kind, guard, subtree_only, detail FROM hold WHERE until IS NULL ORDER BY name, guard"
         ).fetchall()
@@ -334,7 +340,7 @@ class Record:
         With `gone` (names, String), `now` speaks only of some names: those of `gone` are closed, the others stay.
         A hold whose reason only changes its wording stays the same interval.
         """
-        before = self.open_holds()
+        before, self._holds = self.open_holds(), None
         if gone is not None:
             spoken = pl.concat([now["name"], gone]).unique()
             before = before.filter(pl.col("name").is_in(spoken.implode()))
