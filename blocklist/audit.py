@@ -1,72 +1,39 @@
 """Why a thing is blocked or not, from the record alone: no column library, an answer in milliseconds.
 
-What a policy takes is decided here for one name as `blocklist.select.policy` decides it for all; a property
-test holds the two together.
+This module reads what the record knows; `blocklist.select.single` decides.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from blocklist import clock
-from blocklist.catalog import KINDS
-from blocklist.confidence import combine
+from blocklist.catalog import CATEGORIES, KINDS
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import IndicatorError, RecordError
-from blocklist.names import RejectedError, normalize_name, parents
+from blocklist.evidence import Facts, Hold, Listing, Verdict
+from blocklist.names import MAX_NAME, Reject, RejectedError, normalize_name, parents
 from blocklist.publish.descriptor import Format
-from blocklist.rules import Rule, deciding_rule
+from blocklist.rules import Rule
 from blocklist.select.address import parse_one
+from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
 from blocklist.store import snapshots
 from blocklist.store.database import explained, open_for_reading, path_in
-from blocklist.suffixes import SuffixRules, builtin_rules
-
-
-@dataclass(frozen=True)
-class Listing:
-    """One feed's listing of an indicator that covers what was asked."""
-
-    indicator: str
-    kind: str
-    scope: str
-    feed: str
-    category: str
-    confidence: int
-    family: str
-    mode: str
-    since: str
-    until: str | None
-    line: int
-    text: str | None
-    snapshot: str | None
-    url: str | None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def reference(self) -> bool:
-        return self.category == "reference"
-
-
-@dataclass(frozen=True)
-class Hold:
-    """A guard's hold; `released` names the person who let it pass."""
-
-    indicator: str
-    guard: str
-    detail: str
-    subtree_only: bool
-    since: str
-    released: str | None
+from blocklist.suffixes import builtin_rules_about
 
 
 @dataclass(frozen=True)
 class InExport:
-    """What one export does with the thing asked: `by` names the entry or rule, `because` says it in words."""
+    """What the published file of one export does with the thing asked: `by` names the entry or rule that decides.
+
+    `pending` says what the next release will do (True blocks) where that differs from what is published.
+    """
 
     name: str
     format: str
@@ -75,17 +42,7 @@ class InExport:
     because: str
     release: int | None
     since: str | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What DNS said last about `name`."""
-
-    name: str
-    status: str
-    since: str
-    checked: str
-    dead: bool
+    pending: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -99,11 +56,11 @@ class Answer:
     listings: Sequence[Listing]
     references: Sequence[Listing]
     confidence: int
+    policy: str
     asks: int
     holds: Sequence[Hold]
     rules: Sequence[Rule]
     verdict: Verdict | None
-    inside: int = 0
     notes: Sequence[str] = ()
 
     @property
@@ -122,21 +79,23 @@ class Thing:
     host: str | None = None
 
 
+_URL = re.compile(
+    r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?//(?:[^/?#@\\]*@)?(\[[0-9A-Fa-f:.]+\]|[^/:?#\[\]]*)(?::([0-9]{0,5}))?([/?#].*)?"
+)
+# RFC 3986 §3.3, §3.4: path and query.
+_URL_REST = re.compile(r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
+_HOST_ALONE = re.compile(r"/?\??#?")
+_PORTS = {"http": 80, "https": 443, "ftp": 21}
+
+
 def recognise(text: str) -> Thing:
     """A domain, address, network or URL as the record names it. Raises IndicatorError with the reason."""
     text = text.strip()
-    match = re.fullmatch(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//(?:[^/?#@]*@)?([^/?#]+)([/?#].*)?", text)
-    if match:
-        thing = _url(text, match[1], match[2] or "")
-        if thing is not None:
-            return thing
-        text = match[1]
-    parsed = parse_one(text)
-    if parsed is not None:
-        family, first, last = parsed
-        return Thing(network_text(family, first, last), "ipv4" if family == 4 else "ipv6", first, last)
     try:
-        return Thing(normalize_name(text, allow_single=True), "domain")
+        match = _URL.fullmatch(text)
+        if match:
+            return _url(match[1], match[2], match[3], match[4] or "")
+        return _host(text)
     except RejectedError as error:
         raise IndicatorError(
             f"{text!r} is no domain, address, network or URL ({error.reason})",
@@ -144,21 +103,33 @@ def recognise(text: str) -> Thing:
         ) from None
 
 
-_PORTS = {"http": "80", "https": "443", "ftp": "21"}
+def _host(text: str) -> Thing:
+    parsed = parse_one(text)
+    if parsed is not None:
+        family, first, last = parsed
+        return Thing(network_text(family, first, last), "ipv4" if family == 4 else "ipv6", first, last)
+    return Thing(normalize_name(text, allow_single=True), "domain")
 
 
-def _url(text: str, authority: str, rest: str) -> Thing | None:
-    """A URL indicator; None when the URL stands for its host."""
+def _url(scheme: str | None, host: str, port: str | None, rest: str) -> Thing:
+    """A URL's parts as a URL indicator, or as its host where it stands for that (semantics.md, URLs).
+
+    This is the definition; `blocklist.ingest.normalize` does the same in columns. Raises RejectedError.
+    """
+    scheme = scheme and re.sub("^hxxp", "http", scheme.lower())
+    number = int(port) if port else None
+    if (scheme is not None and scheme not in _PORTS) or (number or 0) > 65_535:
+        raise RejectedError(Reject.BAD_URL)
+    thing = _host(host.strip("[]"))
+    if _HOST_ALONE.fullmatch(rest):
+        return thing
+    # A fragment never reaches a server or proxy.
     rest = rest.partition("#")[0]
-    if rest in ("", "/"):
-        return None
-    host, _, port = authority.rpartition(":") if re.search(r":[0-9]*$", authority) else (authority, "", "")
-    host = host.strip("[]").lower().removesuffix(".")
-    if port == _PORTS.get(text.partition(":")[0].lower()):
-        port = ""
-    shown = f"[{host}]" if ":" in host else host
-    path = rest if rest.startswith("/") else "/" + rest
-    return Thing(f"//{shown}{':' + port if port else ''}{path}", "url", host=host)
+    if not _URL_REST.fullmatch(rest) or (thing.kind == "domain" and "." not in thing.name):
+        raise RejectedError(Reject.BAD_URL)
+    shown = f"[{thing.name}]" if thing.kind == "ipv6" else thing.name
+    at = "" if number is None or number == _PORTS.get(scheme or "") else f":{number}"
+    return Thing(f"//{shown}{at}{'' if rest.startswith('/') else '/'}{rest}", "url", host=thing.name)
 
 
 def network_text(family: int, first: int, last: int) -> str:
@@ -168,6 +139,18 @@ def network_text(family: int, first: int, last: int) -> str:
     return str(address) if first == last else f"{address}/{length}"
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A state of the record: after `run` was written, at time `at`; no `run` means now."""
+
+    run: int | None
+    at: str
+
+
+_Look = Callable[[Moment], Facts]
+_Judge = Callable[[Facts, Policy, Target], Outcome]
+
+
 class Audit:
     """Questions to one state of the record; opens its own reading connection."""
 
@@ -175,8 +158,9 @@ class Audit:
         self._config, self._formats = config, formats
         self._path = path_in(config.state)
         self._db = open_for_reading(config.state)
-        self._now = clock.text(clock.now())
-        self._rules: list[Rule] | None = None
+        self._now = Moment(None, clock.text(clock.now()))
+        self._rules: dict[Moment, list[Rule]] = {}
+        self._lines = True
 
     def close(self) -> None:
         self._db.close()
@@ -184,423 +168,471 @@ class Audit:
     def why(self, text: str, *, lines: bool = True) -> Answer:
         """The answer for `text`. `lines`: read the raw lines out of the kept bytes too."""
         thing = recognise(text)
+        self._lines = lines
         with explained(self._path):
             if thing.kind == "domain":
-                return self._domain(thing, lines)
+                return self._domain(thing)
             if thing.kind == "url":
-                return self._url(thing, lines)
-            return self._network(thing, lines)
+                return self._url(thing)
+            return self._network(thing)
 
-    # Domains
+    # Names
 
-    def _domain(self, thing: Thing, lines: bool) -> Answer:
+    def _domain(self, thing: Thing) -> Answer:
         name = thing.name
         chain = [name, *parents(name)]
-        found = self._listings(chain, lines)
-        covering = [x for x in found if x.indicator == name or x.scope == "subtree" or self._may_widen(x)]
-        holds = self._holds([x for x in chain if x == name or any(y.indicator == x for y in found)])
-        rules = [r for r in self._rules_in_force() if r.kind == "domain" and r.name in chain]
-        rules = [r for r in rules if r.subtree or r.name == name]
-        verdicts = {n: v for n in chain if (v := self._verdict(n)) is not None}
-        exports = [
-            self._in_export(
-                export,
-                lambda policy, fmt: self._domain_decision(name, chain, found, holds, verdicts, policy, fmt),
-                "domain",
-            )
-            for export in self._config.exports.values()
+        look, judge = self._of_name(name)
+        exports = [self._in_export(export, "domain", look, judge) for export in self._config.exports.values()]
+        facts = look(self._now)
+        deciding = {e.by for e in exports if e.blocked}
+        shown = [
+            x
+            for x in self._listed(look, chain)
+            if x.indicator == name or x.scope == "subtree" or x.indicator in deciding or self._widens(x)
         ]
-        listed = [x for x in covering if not x.reference]
+        rules = [r for r in facts.rules if r.kind == "domain" and (r.name == name or (r.subtree and r.name in chain))]
+        listed = {x.indicator for x in facts.listings}
         by = next((e.by for e in exports if e.blocked and e.by), name)
-        return Answer(
-            query=name,
-            kind="domain",
-            at=self._now,
-            exports=exports,
-            listings=listed,
-            references=[x for x in found if x.reference and x.indicator == name],
-            confidence=combine((x.family, x.confidence) for x in listed),
-            asks=self._policy("default").min_confidence,
-            holds=holds,
+        return self._answer(
+            thing,
+            exports,
+            shown,
+            references=[x for x in facts.listings if x.reference and x.indicator == name],
+            holds=[h for h in facts.holds if h.indicator == name or h.indicator in listed],
             rules=rules,
-            verdict=verdicts.get(by) or verdicts.get(name),
+            verdict=facts.verdicts.get(by) or facts.verdicts.get(name),
         )
 
-    def _may_widen(self, listing: Listing) -> bool:
-        return listing.kind == "domain" and self._suffixes().is_registrable(listing.indicator)
+    def _of_name(self, name: str) -> tuple[_Look, _Judge]:
+        chain = [name, *parents(name)]
+        suffixes = builtin_rules_about(chain)
 
-    def _domain_decision(
-        self,
-        name: str,
-        chain: Sequence[str],
-        found: Sequence[Listing],
-        holds: Sequence[Hold],
-        verdicts: Mapping[str, Verdict],
-        policy: Policy,
-        fmt: Format,
-    ) -> tuple[bool, str | None, str]:
-        rule = deciding_rule(name, self._rules_in_force())
-        if rule is not None and not self._scope_fits(rule, name, fmt):
-            rule = None
-        if rule is not None and not rule.blocks:
-            return False, rule.name, f"allowed by rule {rule.id}"
-        if rule is not None:
-            return True, rule.name, f"denied by rule {rule.id}"
-        reason = "not listed"
-        for at in chain:
-            entry, why_not = self._entry(at, found, holds, verdicts, policy)
-            if entry is None:
-                reason = why_not if reason == "not listed" else reason
-                continue
-            covers, why_not = self._covers(name, at, entry, holds, fmt)
-            if covers:
-                return True, at, "it is listed" if at == name else f"{at} and all below it is listed"
-            reason = why_not
-        return False, None, reason
+        @cache
+        def look(moment: Moment) -> Facts:
+            return Facts(
+                listings=self._listings(chain, moment),
+                holds=self._holds(chain, moment),
+                rules=self._rules_at(moment),
+                verdicts={at: v for at in chain if (v := self._verdict(at, moment)) is not None},
+            )
 
-    def _scope_fits(self, rule: Rule, name: str, fmt: Format) -> bool:
-        return rule.name == name or fmt.takes_subtree or not rule.blocks
+        return look, lambda facts, policy, target: judge_name(name, facts, policy, target, suffixes)
 
-    def _entry(
-        self,
-        at: str,
-        found: Sequence[Listing],
-        holds: Sequence[Hold],
-        verdicts: Mapping[str, Verdict],
-        policy: Policy,
-    ) -> tuple[str | None, str]:
-        """The effective scope of `at` under `policy`, or None and why it is no entry."""
-        listed = [x for x in found if x.indicator == at and not x.reference]
-        if not listed:
-            return None, "not listed"
-        taken = [x for x in listed if self._takes(x, policy)]
-        if not taken:
-            return None, f"{at}: listed only in feeds or categories that the policy does not take"
-        live = [h for h in holds if h.indicator == at and h.released is None]
-        if any(not h.subtree_only for h in live):
-            return None, f"{at} is held ({live[0].guard}: {live[0].detail})"
-        refused = bool(live)
-        widen = policy.widen and not refused and self._suffixes().is_registrable(at)
-        wide = [x for x in taken if x.scope == "subtree" or widen]
-        narrow = [x for x in taken if not (x.scope == "subtree" or widen)]
-        by_all = combine((x.family, x.confidence) for x in taken)
-        by_wide = combine((x.family, x.confidence) for x in wide)
-        if refused and wide:
-            by_all = combine((x.family, x.confidence) for x in narrow)
-            if by_all < policy.min_confidence:
-                return None, f"{at} is held ({live[0].guard}: {live[0].detail})"
-        if by_all < policy.min_confidence:
-            return None, f"{at}: confidence {by_all}, the policy asks {policy.min_confidence}"
-        verdict = verdicts.get(at)
-        if policy.dead == "drop" and verdict is not None and verdict.dead:
-            return None, f"{at} is dead since {verdict.since}"
-        scope = "subtree" if wide and not refused and (not narrow or by_wide >= policy.min_confidence) else "exact"
-        return scope, ""
-
-    def _covers(self, name: str, at: str, scope: str, holds: Sequence[Hold], fmt: Format) -> tuple[bool, str]:
-        """Does an entry for `at` block `name` in a file of `fmt`?"""
-        refused = any(h.indicator == at and h.released is None for h in holds)
-        if fmt.code == "rpz" and len(at) + 2 + 1 + len(self._origin(fmt)) > 253:
-            return False, f"{at} is too long for the zone"
-        if not fmt.takes_exact and scope == "exact":
-            if refused:
-                return False, f"{at}: {fmt.name} knows only whole subtrees, and a guard refuses this one"
-            scope = "subtree"
-        if at == name:
-            return True, ""
-        if scope == "exact":
-            return False, f"{at} is listed, but not what is below it"
-        if not fmt.takes_subtree:
-            return False, f"{at} is listed with all below it, but {fmt.name} knows single names only"
-        if not fmt.takes_allow and any(
-            not r.blocks and r.kind == "domain" and (r.name == at or r.name.endswith("." + at))
-            for r in self._rules_in_force()
-        ):
-            return False, f"an allow below {at} leaves only the name itself in {fmt.name}"
-        return True, ""
-
-    def _origin(self, fmt: Format) -> str:
-        for export in self._config.exports.values():
-            if export.format == fmt.name and "origin" in export.options:
-                return str(export.options["origin"])
-        return str(fmt.options["origin"].default) if "origin" in fmt.options else ""
+    def _widens(self, listing: Listing) -> bool:
+        return builtin_rules_about([listing.indicator, *parents(listing.indicator)]).is_registrable(listing.indicator)
 
     # Networks
 
-    def _network(self, thing: Thing, lines: bool) -> Answer:
-        family = 4 if thing.kind == "ipv4" else 6
-        size = 32 if family == 4 else 128
-        chain = []
-        for length in range(size - (thing.last - thing.first).bit_length(), -1, -1):
-            span = size - length
-            first = thing.first >> span << span
-            chain.append(network_text(family, first, first + (1 << span) - 1))
-        found = self._listings(chain, lines)
-        holds = self._holds(chain)
-        exports = [
-            self._in_export(
-                export,
-                lambda policy, fmt: self._network_decision(thing, found, holds, policy, fmt, chain),
-                thing.kind,
-            )
-            for export in self._config.exports.values()
-        ]
-        listed = [x for x in found if not x.reference]
-        rules = [r for r in self._rules_in_force() if r.kind == thing.kind and r.name in chain]
-        inside = self._inside(thing) if thing.first != thing.last else 0
-        notes = [f"{inside:,} narrower entries inside it are listed; ask for them one by one"] if inside else []
-        return Answer(
-            query=thing.name,
-            kind=thing.kind,
-            at=self._now,
-            exports=exports,
-            listings=listed,
-            references=[x for x in found if x.reference],
-            confidence=combine((x.family, x.confidence) for x in listed),
-            asks=self._policy("default").min_confidence,
-            holds=holds,
-            rules=rules,
-            verdict=None,
-            inside=inside,
+    def _network(self, thing: Thing) -> Answer:
+        chain = _around(thing)
+        look, judge = self._of_network(thing)
+        exports = [self._in_export(export, thing.kind, look, judge) for export in self._config.exports.values()]
+        facts = look(self._now)
+        notes = []
+        if thing.first != thing.last:
+            inside = self._inside(thing)
+            if inside:
+                notes.append(f"{inside:,} narrower entries inside it are listed; ask for them one by one")
+            for rule in facts.rules:
+                parsed = parse_one(rule.name) if rule.kind == thing.kind and rule.name != thing.name else None
+                if parsed is not None and thing.first <= parsed[1] and parsed[2] <= thing.last:
+                    notes.append(f"rule {rule.id} {rule.action}s {rule.name} inside it")
+        return self._answer(
+            thing,
+            exports,
+            self._listed(look, chain),
+            references=[x for x in facts.listings if x.reference],
+            holds=facts.holds,
+            rules=[r for r in facts.rules if r.kind == thing.kind and r.name in chain],
             notes=notes,
         )
 
-    def _network_decision(
-        self,
-        thing: Thing,
-        found: Sequence[Listing],
-        holds: Sequence[Hold],
-        policy: Policy,
-        fmt: Format,
-        chain: Sequence[str],
-    ) -> tuple[bool, str | None, str]:
-        rules = [r for r in self._rules_in_force() if r.kind == thing.kind and r.name in chain]
-        if rules:
-            # The longest prefix wins; `allow` wins a tie.
-            best = min(rules, key=lambda r: (chain.index(r.name), r.blocks))
-            if best.blocks:
-                return True, best.name, f"denied by rule {best.id}"
-            return False, best.name, f"allowed by rule {best.id}"
-        reference = next((x for x in found if x.reference and self._guards(x)), None)
-        reason = "not listed"
-        for at in chain:
-            listed = [x for x in found if x.indicator == at and not x.reference]
-            if not listed:
-                continue
-            taken = [x for x in listed if self._takes(x, policy)]
-            if not taken:
-                reason = f"{at}: listed only in feeds or categories that the policy does not take"
-                continue
-            live = next((h for h in holds if h.indicator == at and h.released is None), None)
-            if live is not None:
-                reason = f"{at} is held ({live.guard}: {live.detail})"
-                continue
-            score = combine((x.family, x.confidence) for x in taken)
-            if score < policy.min_confidence:
-                reason = f"{at}: confidence {score}, the policy asks {policy.min_confidence}"
-                continue
-            if (
-                reference is not None
-                and reference.indicator == thing.name
-                and at != thing.name
-                and thing.first == thing.last
-            ):
-                return False, at, f"is cut out of {at}: {reference.feed} names it (line {reference.line})"
-            return True, at, "it is listed" if at == thing.name else f"{at} is listed"
-        return False, None, reason
+    def _of_network(self, thing: Thing) -> tuple[_Look, _Judge]:
+        chain = _around(thing)
 
-    def _guards(self, listing: Listing) -> bool:
-        feed = self._config.feeds.get(listing.feed)
-        return feed is not None and feed.action == "hold"
+        @cache
+        def look(moment: Moment) -> Facts:
+            listings = self._listings(chain, moment)
+            return Facts(
+                listings=listings,
+                holds=self._holds(chain, moment),
+                rules=self._rules_at(moment),
+                exempt=self._exempt(thing, listings, moment),
+            )
+
+        return look, lambda facts, policy, target: judge_network(chain, facts, policy, target)
+
+    def _exempt(self, thing: Thing, listings: Sequence[Listing], moment: Moment) -> dict[str, str]:
+        """Who names a single address that is therefore cut out of listed networks, unless a person let it pass."""
+        if thing.first != thing.last or self._released(thing.name, moment):
+            return {}
+        for x in listings:
+            if x.holds and x.indicator == thing.name:
+                return {thing.name: f"reference feed {x.feed} names it in line {x.line}"}
+        for network in self._config.protected_networks:
+            parsed = parse_one(network)
+            if parsed is not None and parsed[1:] == (thing.first, thing.last):
+                return {thing.name: "[protect], or a resolver of [verify], names it"}
+        return {}
 
     def _inside(self, thing: Thing) -> int:
-        """How many listed networks lie inside this one: a range of names, then exactly."""
-        network = ip_network(thing.name, strict=True)
-        separator = "." if thing.kind == "ipv4" else ":"
-        if thing.kind == "ipv4":
-            octets = str(network.network_address).split(".")[: network.prefixlen // 8]
-            prefix = "".join(o + "." for o in octets)
+        """How many listed names of networks lie inside this one: a range of texts, then exactly.
+
+        Nothing is counted in a network so wide that its addresses have no text in common.
+        """
+        network = ip_network(thing.name)
+        if network.version == 4:
+            whole = str(network.network_address).split(".")[: network.prefixlen // 8]
+            prefix = "".join(octet + "." for octet in whole)
         else:
-            prefix = str(network.network_address).split("::")[0]
+            groups = [f"{int(g, 16):x}" for g in network.exploded.split("/")[0].split(":")]
+            whole = groups[: network.prefixlen // 16]
+            # Zeros may be written as '::'; what comes before them is the same in every text.
+            whole = whole[: whole.index("0")] if "0" in whole else whole
+            prefix = "".join(group + ":" for group in whole)
+        if not prefix:
+            return 0
         rows = self._db.execute(
-            "SELECT DISTINCT name FROM listing WHERE name >= ? AND name < ? AND kind = ? AND name <> ? LIMIT 200000",
-            (prefix, prefix + "\x7f" if prefix else "\x7f", KINDS.index(thing.kind) + 1, thing.name),
+            "SELECT DISTINCT name FROM listing WHERE name >= ? AND name < ? AND kind = ? AND name <> ?",
+            (prefix, prefix + "\x7f", KINDS.index(thing.kind) + 1, thing.name),
         )
-        del separator
-        inside = 0
-        for (name,) in rows:
-            parsed = parse_one(name)
-            inside += parsed is not None and thing.first <= parsed[1] and parsed[2] <= thing.last
-        return inside
+        parsed = (parse_one(name) for (name,) in rows)
+        return sum(p is not None and thing.first <= p[1] and p[2] <= thing.last for p in parsed)
 
     # URLs
 
-    def _url(self, thing: Thing, lines: bool) -> Answer:
-        found = self._listings([thing.name], lines)
-        listed = [x for x in found if not x.reference]
-        host = self.why(thing.host or "", lines=lines) if thing.host else None
-        exports = []
-        for export in self._config.exports.values():
-            by_host = next((e for e in host.exports if e.name == export.name), None) if host else None
-            if by_host is not None and by_host.blocked:
-                exports.append(by_host)
-                continue
-            exports.append(
-                self._in_export(export, lambda policy, fmt: self._url_decision(thing, listed, policy), "url")
+    def _url(self, thing: Thing) -> Answer:
+        try:
+            host = recognise(thing.host or "")
+        except IndicatorError:
+            host = None  # `localhost` and the like, which no list may name
+        around = _around(host) if host is not None and host.kind != "domain" else []
+
+        @cache
+        def look(moment: Moment) -> Facts:
+            return Facts(
+                listings=self._listings([thing.name], moment),
+                holds=self._holds([thing.name], moment),
+                rules=self._rules_at(moment),
             )
-        return Answer(
-            query=thing.name,
-            kind="url",
-            at=self._now,
-            exports=exports,
-            listings=[*listed, *(host.listings if host else ())],
-            references=host.references if host else (),
-            confidence=combine((x.family, x.confidence) for x in listed),
-            asks=self._policy("default").min_confidence,
-            holds=[*self._holds([thing.name]), *(host.holds if host else ())],
-            rules=[r for r in self._rules_in_force() if r.name == thing.name] + list(host.rules if host else ()),
-            verdict=host.verdict if host else None,
+
+        def judge(facts: Facts, policy: Policy, target: Target) -> Outcome:
+            return judge_url(thing.name, host.name if host else None, around, facts, policy)
+
+        exports = [self._in_export(export, "url", look, judge) for export in self._config.exports.values()]
+        shown, facts = self._listed(look, [thing.name]), look(self._now)
+        own = [r for r in facts.rules if r.kind == "url" and r.name == thing.name]
+        if host is None:
+            return self._answer(thing, exports, shown, holds=facts.holds, rules=own)
+        of_host = self._domain(host) if host.kind == "domain" else self._network(host)
+        return self._answer(
+            thing,
+            [_with_host(a, b, host.name) for a, b in zip(exports, of_host.exports, strict=True)],
+            [*shown, *of_host.listings],
+            references=of_host.references,
+            holds=[*facts.holds, *of_host.holds],
+            rules=[*own, *of_host.rules],
+            verdict=of_host.verdict,
         )
 
-    def _url_decision(self, thing: Thing, listed: Sequence[Listing], policy: Policy) -> tuple[bool, str | None, str]:
-        own = [r for r in self._rules_in_force() if r.kind == "url" and r.name == thing.name]
-        for rule in sorted(own, key=lambda r: r.blocks):
-            return rule.blocks, rule.name, f"{'denied' if rule.blocks else 'allowed'} by rule {rule.id}"
-        if thing.host and (rule := deciding_rule(thing.host, self._rules_in_force())) is not None and not rule.blocks:
-            return False, rule.name, f"allowed with its host by rule {rule.id}"
-        taken = [x for x in listed if self._takes(x, policy)]
-        score = combine((x.family, x.confidence) for x in taken)
-        if not taken:
-            return False, None, "not listed"
-        if score < policy.min_confidence:
-            return False, None, f"confidence {score}, the policy asks {policy.min_confidence}"
-        return True, thing.name, "it is listed"
+    # Answers
 
-    # Shared
+    def _answer(
+        self,
+        thing: Thing,
+        exports: Sequence[InExport],
+        listings: Sequence[Listing],
+        *,
+        references: Sequence[Listing] = (),
+        holds: Sequence[Hold] = (),
+        rules: Sequence[Rule] = (),
+        verdict: Verdict | None = None,
+        notes: Sequence[str] = (),
+    ) -> Answer:
+        """All together; the confidence is that of the entry which decides, as the policy of its export counts it."""
+        deciding = next((e for e in exports if e.blocked and any(x.indicator == e.by for x in listings)), None)
+        exports_of = self._config.exports
+        export = exports_of.get(deciding.name) if deciding else next(iter(exports_of.values()), None)
+        name = export.policy if export else "default"
+        policy = self._policy(name)
+        # Without one that decides, the nearest that is listed.
+        indicator = deciding.by if deciding else next((x.indicator for x in listings), None)
+        same = [x for x in listings if x.indicator == indicator and x.until is None]
+        taken = [x for x in same if refusal(x, policy) is None]
+        return Answer(
+            query=thing.name,
+            kind=thing.kind,
+            at=self._now.at,
+            exports=exports,
+            listings=listings,
+            references=references,
+            confidence=score(taken or same),
+            policy=name,
+            asks=policy.min_confidence,
+            holds=holds,
+            rules=rules,
+            verdict=verdict,
+            notes=notes,
+        )
 
-    def _in_export(self, export: Export, decide: Any, kind: str) -> InExport:
-        fmt = self._formats[export.format]
-        live = self._db.execute(
-            "SELECT id, published, revision FROM release WHERE export = ? AND state = 'live'", (export.name,)
-        ).fetchone()
-        policy = self._policy(export.policy)
-        blocked, by, because = False, None, ""
-        kinds = export.kinds if export.kinds is not None else fmt.kinds
-        if fmt.code == "rpz" and kind != "domain" and not export.options.get("addresses"):
-            because = "an RPZ holds addresses only with addresses = true"
-        elif kind not in kinds or kind not in policy.kinds:
-            because = f"{fmt.name} holds no {'URLs' if kind == 'url' else kind + ' entries'} here"
+    def _in_export(self, export: Export, kind: str, look: _Look, judge: _Judge) -> InExport:
+        """What the published file of `export` does now, and what its next release will do if that differs."""
+        fmt, policy = self._formats.get(export.format), self._policy(export.policy)
+        if fmt is None:
+            because = f"there is no format {export.format!r}"
+            return InExport(export.name, export.format, False, None, because, None, None)
+        if (left_out := _left_out(export, fmt, kind)) is not None:
+            now = Outcome(False, None, left_out)
         else:
-            blocked, by, because = decide(policy, fmt)
+            now = judge(look(self._now), policy, _target(export, fmt))
+        live = self._db.execute(
+            "SELECT id, published, revision, run, created FROM release WHERE export = ? AND state = 'live'",
+            (export.name,),
+        ).fetchone()
+        command = f"run 'blocklist export {export.name}'"
         if live is None:
-            return InExport(
-                export.name, export.format, False, by, "never published: run 'blocklist export'", None, None
-            )
-        revision = self._db.execute("SELECT value FROM counter WHERE name = 'revision'").fetchone()[0]
-        if revision != live[2] and (blocked or because.startswith(("allowed", "denied"))):
-            held = self._db.execute(
-                "SELECT 1 FROM release WHERE export = ? AND state = 'held' AND id > ?", (export.name, live[0])
-            ).fetchone()
-            if held:
-                because += f"; the release with it is held, release {live[0]} stands"
-        return InExport(export.name, export.format, blocked, by, because, live[0], live[1])
+            because = f"it was never published: {command}"
+            if now.blocked:
+                because = f"{now.because}, but {because}"
+            return InExport(export.name, export.format, False, now.by, because, None, None, now.blocked or None)
+        number, published, revision, run, created = live
+        then = now
+        if revision != self._revision() and left_out is None:
+            then = judge(look(Moment(run, created)), policy, _target(export, fmt))
+        if then.blocked == now.blocked:
+            return InExport(export.name, export.format, now.blocked, now.by, now.because, number, published)
+        if self._gated(export.name, number):
+            command = f"its release is held: see 'blocklist release', then 'blocklist release approve {export.name}'"
+        because = f"{then.because}; not yet published: {now.because}; {command}"
+        return InExport(export.name, export.format, then.blocked, then.by, because, number, published, now.blocked)
+
+    def _revision(self) -> int:
+        return int(self._db.execute("SELECT value FROM counter WHERE name = 'revision'").fetchone()[0])
+
+    def _gated(self, export: str, live: int) -> bool:
+        """Is the newest release of `export`, after the live one, held?"""
+        row = self._db.execute(
+            "SELECT state FROM release WHERE export = ? AND id > ? ORDER BY id DESC LIMIT 1", (export, live)
+        ).fetchone()
+        return row is not None and row[0] == "held"
 
     def _policy(self, name: str) -> Policy:
         return self._config.policies.get(name) or Policy()
 
-    def _takes(self, listing: Listing, policy: Policy) -> bool:
-        return (
-            listing.mode == "live"
-            and listing.category in policy.categories
-            and (policy.feeds is None or listing.feed in policy.feeds)
-            and listing.kind in policy.kinds
-        )
+    # The record
 
-    def _suffixes(self) -> SuffixRules:
-        return builtin_rules()
-
-    def _rules_in_force(self) -> list[Rule]:
-        if self._rules is None:
+    def _rules_at(self, moment: Moment) -> list[Rule]:
+        if moment not in self._rules:
+            held, values = _open_at(moment)
             rows = self._db.execute(
-                "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
-                "WHERE until IS NULL AND (expires IS NULL OR expires > ?) ORDER BY id",
-                (self._now,),
+                "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule x "
+                f"WHERE {held} AND (expires IS NULL OR expires > ?) ORDER BY id",
+                (*values, moment.at),
             )
-            self._rules = [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
-        return self._rules
+            self._rules[moment] = [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
+        return self._rules[moment]
 
-    def _holds(self, names: Sequence[str]) -> list[Hold]:
+    def _holds(self, names: Sequence[str], moment: Moment) -> list[Hold]:
+        held, values = _open_at(moment)
         out = []
         for name in names:
-            for row in self._db.execute(
-                "SELECT h.name, h.guard, h.detail, h.subtree_only, r.started, "
-                "(SELECT author || ': ' || reason FROM hold_release x WHERE x.name = h.name AND x.until IS NULL) "
-                "FROM hold h JOIN run r ON r.id = h.since WHERE h.name = ? AND h.until IS NULL",
-                (name,),
-            ):
-                out.append(Hold(row[0], row[1], row[2], bool(row[3]), row[4], row[5]))
+            rows = self._db.execute(
+                "SELECT x.name, x.guard, x.detail, x.subtree_only, r.started "
+                f"FROM hold x JOIN run r ON r.id = x.since WHERE x.name = ? AND {held} ORDER BY x.guard",
+                (name, *values),
+            ).fetchall()
+            released = self._released(name, moment) if rows else None
+            out += [Hold(row[0], row[1], row[2], bool(row[3]), row[4], released) for row in rows]
         return out
 
-    def _verdict(self, name: str) -> Verdict | None:
+    def _released(self, name: str, moment: Moment) -> str | None:
+        """Who let `name` pass, and why."""
+        held, values = _open_at(moment)
+        row = self._db.execute(
+            f"SELECT author || ': ' || reason FROM hold_release x WHERE name = ? AND {held}", (name, *values)
+        ).fetchone()
+        return row[0] if row else None
+
+    def _verdict(self, name: str, moment: Moment) -> Verdict | None:
         row = self._db.execute(
             "SELECT name, status, since, checked, dead FROM verdict WHERE name = ?", (name,)
         ).fetchone()
+        if moment.run is not None and (row is None or row[2] > moment.at):
+            row = self._db.execute(
+                "SELECT name, status, since, until, dead FROM verdict_closed "
+                "WHERE name = ? AND since <= ? AND until > ?",
+                (name, moment.at, moment.at),
+            ).fetchone()
         return Verdict(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
 
-    def _listings(self, names: Sequence[str], lines: bool) -> list[Listing]:
+    def _listed(self, look: _Look, chain: Sequence[str]) -> list[Listing]:
+        """Listings to show: those of now, and those that ended since but stand in a published file."""
+        published = self._db.execute(
+            "SELECT run, created FROM release WHERE state = 'live' AND revision <> ?", (self._revision(),)
+        )
+        moments = [self._now, *(Moment(run, created) for run, created in published)]
+        found = {(x.indicator, x.feed, x.since): x for m in reversed(moments) for x in look(m).listings}
+        # The nearest name, the narrowest network first.
+        order = {name: i for i, name in enumerate(chain)}
+        shown = (x for x in found.values() if not x.reference)
+        return sorted(shown, key=lambda x: (order[x.indicator], x.since, x.feed))
+
+    def _listings(self, names: Sequence[str], moment: Moment) -> list[Listing]:
+        values: tuple[int, ...] = ()
+        columns = "name, kind, subtree, line, confidence, extra, since, feed"
+        if moment.run is None:
+            source = f"SELECT {columns}, NULL AS until FROM listing WHERE name = ?1"
+        else:
+            # What ended after that run was closed in that month or later.
+            periods = ", ".join(str(p) for p in self._periods() if p >= clock.period(clock.parse(moment.at)))
+            source = (
+                f"SELECT {columns}, NULL AS until FROM listing WHERE name = ?1 AND since <= ?2 UNION ALL "
+                f"SELECT {columns}, until FROM listing_closed WHERE period IN ({periods}) "
+                "AND name = ?1 AND since <= ?2 AND until > ?2"
+            )
+            values = (moment.run,)
         out = []
         for name in names:
-            for row in self._db.execute(
-                """
-                SELECT l.name, l.kind, l.subtree, f.name, l.line, l.confidence, l.extra, r.started, l.since, l.feed,
-                       v.category, v.confidence, v.family, v.mode
-                FROM listing l JOIN feed f ON f.id = l.feed JOIN run r ON r.id = l.since
+            rows = self._db.execute(
+                f"""
+                SELECT l.name, l.kind, l.subtree, l.line, l.confidence, l.extra, l.since, l.feed, r.started, u.started,
+                       f.name, v.category, v.confidence, v.family, v.direction
+                FROM ({source}) l JOIN feed f ON f.id = l.feed JOIN run r ON r.id = l.since
+                LEFT JOIN run u ON u.id = l.until
                 LEFT JOIN feed_version v ON v.feed = l.feed
                      AND v.since = (SELECT max(since) FROM feed_version WHERE feed = l.feed)
-                WHERE l.name = ? ORDER BY l.since, f.name
+                ORDER BY l.since, f.name
                 """,
-                (name,),
-            ):
-                out.append(self._listing(row, lines))
+                (name, *values),
+            )
+            out += [self._listing(*row) for row in rows]
         return out
 
-    def _listing(self, row: Sequence[Any], lines: bool) -> Listing:
-        extra = json.loads(row[6]) if row[6] else {}
+    def _periods(self) -> list[int]:
+        """Months in which listings ended, by one step through the key each."""
+        rows = self._db.execute(
+            "WITH RECURSIVE p(period) AS (SELECT min(period) FROM listing_closed UNION ALL "
+            "SELECT (SELECT min(period) FROM listing_closed WHERE period > p.period) FROM p WHERE period IS NOT NULL) "
+            "SELECT period FROM p WHERE period IS NOT NULL"
+        )
+        return [row[0] for row in rows]
+
+    def _listing(
+        self,
+        name: str,
+        kind: int,
+        subtree: int,
+        line: int,
+        confidence: int | None,
+        extra: str | None,
+        run: int,
+        number: int,
+        since: str,
+        until: str | None,
+        feed_id: str,
+        *version: Any,
+    ) -> Listing:
+        """A row with what its feed says: as configured now, else as it was last."""
+        row = json.loads(extra) if extra else {}
+        feed = self._config.feeds.get(feed_id)
+        category, own, family, direction = version
+        if feed is not None:
+            category, own, family, direction = feed.category, feed.confidence, feed.family, feed.matches
+        told = row.get("category")
         snapshot = self._db.execute(
-            "SELECT id, sha256, url FROM snapshot WHERE feed = ? AND run = ? AND state <> 'refused' ORDER BY id DESC LIMIT 1",
-            (row[9], row[8]),
+            "SELECT id, sha256, url FROM snapshot WHERE feed = ? AND run = ? AND state <> 'refused' "
+            "ORDER BY id DESC LIMIT 1",
+            (number, run),
         ).fetchone()
-        text = None
-        if lines and snapshot is not None:
-            try:
-                text = snapshots.line(self._config.state, self._chain(snapshot[0]), row[4]).decode("utf-8", "replace")
-            except RecordError:
-                text = None
         return Listing(
-            indicator=row[0],
-            kind=KINDS[row[1] - 1],
-            scope="subtree" if row[2] else "exact",
-            feed=row[3],
-            category=extra.get("category") or row[10],
-            confidence=row[5] if row[5] is not None else row[11],
-            family=row[12] or f"\0{row[3]}",
-            mode=row[13],
-            since=row[7],
-            until=None,
-            line=row[4],
-            text=text,
+            indicator=name,
+            kind=KINDS[kind - 1],
+            scope="subtree" if subtree else "exact",
+            feed=feed_id,
+            category=told if isinstance(told, str) and told in CATEGORIES else category,
+            confidence=own if confidence is None else confidence,
+            family=family or f"\0{feed_id}",
+            mode=feed.mode if feed is not None else "off",
+            direction=direction,
+            reference=category == "reference",
+            holds=feed is not None and feed.is_reference and feed.action == "hold",
+            since=since,
+            until=until,
+            line=line,
+            text=self._line(snapshot[0], line) if snapshot and self._lines else None,
             snapshot=f"sha256:{snapshot[1]}" if snapshot else None,
             url=snapshot[2] if snapshot else None,
-            extra=extra,
+            extra=row,
         )
 
-    def _chain(self, snapshot: int) -> list[int]:
+    def _line(self, snapshot: int, line: int) -> str | None:
         links: list[int] = []
         at: int | None = snapshot
         while at is not None:
             links.append(at)
             at = self._db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
-        return links[::-1]
+        try:
+            return snapshots.line(self._config.state, links[::-1], line).decode("utf-8", "replace")
+        except RecordError:
+            return None
+
+
+def _open_at(moment: Moment) -> tuple[str, tuple[int, ...]]:
+    """The condition that the interval `x` (`since`, `until`: runs) was open then, and its parameters."""
+    if moment.run is None:
+        return "x.until IS NULL", ()
+    return "x.since <= ? AND (x.until IS NULL OR x.until > ?)", (moment.run, moment.run)
+
+
+def _around(thing: Thing) -> list[str]:
+    """The canonical texts of an address or network and of all networks around it, the narrowest first."""
+    family, size = (4, 32) if thing.kind == "ipv4" else (6, 128)
+    chain = []
+    for hosts in range((thing.last - thing.first).bit_length(), size + 1):
+        first = thing.first >> hosts << hosts
+        chain.append(network_text(family, first, first + (1 << hosts) - 1))
+    return chain
+
+
+def _left_out(export: Export, fmt: Format, kind: str) -> str | None:
+    """Why an export holds nothing of this kind at all; None when it may."""
+    kinds = export.kinds if export.kinds is not None else fmt.kinds
+    what = {"domain": "domains", "url": "URLs"}.get(kind, "addresses")
+    if fmt.code == "rpz" and kind != "domain" and kind in fmt.kinds and not export.options.get("addresses"):
+        return "an RPZ holds addresses only with addresses = true"
+    if kind not in fmt.kinds:
+        return f"{fmt.name} holds no {what}"
+    if kind not in kinds:
+        return f"this export takes no {what}"
+    return None
+
+
+def _target(export: Export, fmt: Format) -> Target:
+    """What the format of an export can say."""
+    if fmt.code in ("csv", "jsonl"):
+        return Target(fmt.name, subtree=True, exact=True, allow=True)
+    asked = str(export.options.get("direction", "any"))
+    directions = [asked, "both"] if asked in ("inbound", "outbound") else ["inbound", "outbound", "both"]
+    writes: Callable[[str, bool], bool] = lambda name, subtree: True  # noqa: E731
+    if fmt.code == "rpz":
+        directions = ["outbound", "both"]  # an answer's address is where clients would go
+        origin = str(export.options.get("origin") or fmt.options["origin"].default)
+        room = MAX_NAME - len(origin) - 1
+        writes = lambda name, subtree: len(name) + 2 * subtree <= room  # noqa: E731
+    elif fmt.unwritable is not None:
+        odd = re.compile(fmt.unwritable)
+        exact, suffix = fmt.exact or fmt.suffix or "", fmt.suffix or fmt.exact or ""
+        writes = lambda name, subtree: not odd.search((suffix if subtree else exact).replace("{name}", name))  # noqa: E731
+    return Target(fmt.name, fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, writes, directions)
+
+
+def _with_host(url: InExport, host: InExport, name: str) -> InExport:
+    """What an export does with a URL: what blocks its host blocks it too."""
+    if host.blocked and not url.blocked:
+        return replace(host, because=f"its host {name} is blocked: {host.because}")
+    if url.blocked or url.pending or host.because == url.because or "holds no" in host.because:
+        return url
+    return replace(url, because=f"{url.because}; its host {name}: {host.because}", pending=host.pending)
 
 
 __all__ = ["Answer", "Audit", "Hold", "InExport", "Listing", "Thing", "Verdict", "recognise"]

@@ -28,6 +28,7 @@ from blocklist.errors import ConfigError
 from blocklist.names import RejectedError, normalize_name
 from blocklist.quantities import parse_duration
 from blocklist.select.address import parse_one
+from blocklist.verify.endpoint import parse_resolver
 
 FILE = "blocklist.toml"
 
@@ -341,6 +342,11 @@ def _check_values(file: _File, problems: Problems) -> None:
     for i, network in enumerate(file.protect.networks):
         if parse_one(network) is None:
             problems.add(f"protect.networks[{i}]", f"{network!r} is not an address or network")
+    for i, resolver in enumerate(file.verify.resolvers):
+        try:
+            parse_resolver(resolver)
+        except ConfigError as error:
+            problems.add(f"verify.resolvers[{i}]", error.message)
     for key in ("snapshots", "history"):
         problems.check(f"keep.{key}", parse_duration, getattr(file.keep, key))
     for key in ("connect", "idle", "total"):

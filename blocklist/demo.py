@@ -147,9 +147,7 @@ def tour(place: Path, say: Callable[[str], None]) -> list[str]:
         tour = _Tour(place, say)
         _first_day(tour)
         _a_false_positive(tour)
-        web.pages.update(
-            _pages([*_MALWARE[:1], *_MALWARE[2:], "0.0.0.0 new.malware.test"], _PHISHING[:3], _SCANNERS)
-        )
+        web.pages.update(_pages([*_MALWARE[:1], *_MALWARE[2:], "0.0.0.0 new.malware.test"], _PHISHING[:3], _SCANNERS))
         web.pages["/scanners.txt"] = Page(b"internal error\n", 500)
         _a_bad_day(tour)
     return tour.missed

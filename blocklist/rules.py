@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from blocklist.names import parents
@@ -33,12 +33,16 @@ def deciding_rule(name: str, rules: Iterable[Rule]) -> Rule | None:
 
     An exact rule covers its own name only, and is more specific there than one for the subtree.
     """
-    depth = {name: 0} | {parent: i for i, parent in enumerate(parents(name), start=1)}
-    best: tuple[tuple[int, bool, bool], Rule] | None = None
-    for rule in rules:
-        if rule.kind != "domain" or rule.name not in depth or (not rule.subtree and rule.name != name):
-            continue
-        rank = (depth[rule.name], rule.subtree, rule.blocks)
-        if best is None or rank < best[0]:
-            best = (rank, rule)
-    return best[1] if best else None
+    depth = {above: i for i, above in enumerate([name, *parents(name)])}
+    covering = (r for r in rules if r.kind == "domain" and r.name in depth and (r.subtree or r.name == name))
+    return min(covering, key=lambda r: (depth[r.name], r.subtree, r.blocks), default=None)
+
+
+def deciding_network_rule(networks: Sequence[str], rules: Iterable[Rule]) -> Rule | None:
+    """The rule that decides for an address or network: the longest prefix of `networks`; `allow` wins a tie.
+
+    `networks` are the canonical texts of what was asked and of everything around it, the narrowest first.
+    """
+    depth = {network: i for i, network in enumerate(networks)}
+    covering = (r for r in rules if r.kind in ("ipv4", "ipv6") and r.name in depth)
+    return min(covering, key=lambda r: (depth[r.name], r.blocks), default=None)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocklist.cli.screen import Screen, moment, safe, shared_options
-from blocklist.cli.setup import configuration
 
 if TYPE_CHECKING:
     from blocklist.audit import Answer, Listing
@@ -27,9 +26,13 @@ def command(screen: Screen, what: str) -> int:
       blocklist why 192.0.2.7
       blocklist why https://files.example/malware.exe --json
     """
-    config, formats = configuration(screen)
     from blocklist.audit import Audit
+    from blocklist.config import load
+    from blocklist.publish.descriptor import abilities
 
+    # Not the whole catalogue of formats: compiling their frames takes longer than the answer.
+    config = load(screen.config_path)
+    formats = abilities([export.format for export in config.exports.values()], config.formats_folder)
     audit = Audit(config, formats)
     try:
         answer = audit.why(what)
@@ -78,7 +81,7 @@ def _show(screen: Screen, answer: Answer) -> None:
         screen.line(f"reference {x.feed} names it in line {x.line}: {safe((x.text or '').strip())[:120]}")
     facts = []
     if answer.listings:
-        facts.append(f"confidence {answer.confidence} (policy default asks {answer.asks})")
+        facts.append(f"confidence {answer.confidence} (policy {answer.policy} asks {answer.asks})")
     if answer.verdict is not None:
         v = answer.verdict
         facts.append(f"verdict {v.status}{' (dead)' if v.dead else ''}, checked {moment(v.checked)}")
@@ -103,7 +106,8 @@ def _show(screen: Screen, answer: Answer) -> None:
         how = " as a subtree" if hold.subtree_only else ""
         freed = f"; let pass by {safe(hold.released)}" if hold.released else ""
         screen.line(
-            f"hold: {safe(hold.indicator)}{how} by guard {hold.guard}: {safe(hold.detail)}, since {moment(hold.since)}{freed}"
+            f"hold: {safe(hold.indicator)}{how} by guard {hold.guard}: {safe(hold.detail)}, "
+            f"since {moment(hold.since)}{freed}"
         )
     if any(h.released is None for h in answer.holds):
         held = next(h.indicator for h in answer.holds if h.released is None)
@@ -135,6 +139,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
                 "because": e.because,
                 "release": e.release,
                 "since": e.since,
+                "pending": e.pending,
             }
             for e in answer.exports
         ],

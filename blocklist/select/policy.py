@@ -1,6 +1,6 @@
 """What an export blocks: the one place where listings, rules, holds, verdicts and a policy become decisions.
 
-`blocklist.audit` answers the same question for one name without columns; a property test holds the two together.
+`blocklist.select.single` decides the same for one name without columns; a property test holds the two together.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from blocklist.catalog import KINDS, Feed
 from blocklist.config import Policy
 from blocklist.rules import Rule
 from blocklist.select import networks
-from blocklist.select.current import CATEGORY, Current
+from blocklist.select.current import CATEGORY, DOMAIN, Current
+from blocklist.select.fold import nearest, roots_of
 
-DOMAIN, IPV4, IPV6, URL = range(1, 5)
+IPV4, IPV6, URL = range(2, 5)  # codes of the other kinds
 _AREA = ["family", "first", "last"]
 
 
@@ -101,42 +102,24 @@ def _scored(
     rows: pl.DataFrame, current: Current, feeds: Mapping[int, Feed], policy: Policy, no_subtree: pl.Series
 ) -> pl.DataFrame:
     """`gid`, `subtree`, `confidence` of the names that reach the policy's confidence, in their effective scope."""
-    registrable = current.names["registrable"].gather(rows["gid"])
     refused = no_subtree.gather(rows["gid"])
-    widened = (
-        registrable & ~refused
-        if policy.widen
-        else pl.repeat(False, rows.height, dtype=pl.Boolean, eager=True)
+    wide = rows["subtree"]
+    if policy.widen:
+        wide = wide | (current.names["registrable"].gather(rows["gid"]) & ~refused)
+    rows = rows.with_columns(wide.alias("wide"), _family(feeds).alias("family"))
+    # A guard that refuses the subtree withholds the listings that claim it; those of the name alone stand.
+    rows = rows.filter(~(wide & refused))
+    scored = _combined(rows)
+    subtrees, exacts = rows.filter("wide"), rows.filter(~pl.col("wide"))
+    # Where listings differ in scope, those for the subtree must reach the policy's confidence by themselves.
+    mixed = exacts["gid"].unique().filter(exacts["gid"].unique().is_in(subtrees["gid"].unique().implode()))
+    enough = _combined(subtrees.filter(pl.col("gid").is_in(mixed.implode()))).filter(
+        pl.col("confidence") >= policy.min_confidence
     )
-    rows = rows.with_columns((pl.col("subtree") | widened).alias("wide"), refused.alias("refused"))
-    rows = rows.with_columns(_family(feeds).alias("family"))
-    every = _combined(rows)
-    # Only names whose listings differ in scope, or whose subtree a guard refuses, need a second account.
-    scopes = rows.group_by("gid").agg(
-        pl.col("wide").any().alias("any"), pl.col("wide").all().alias("all"), pl.col("refused").first()
+    narrow = exacts["gid"].filter(~exacts["gid"].is_in(enough["gid"].implode()))
+    return scored.filter(pl.col("confidence") >= policy.min_confidence).select(
+        "gid", (~pl.col("gid").is_in(narrow.implode())).alias("subtree"), "confidence"
     )
-    scored = every.join(scopes, on="gid", how="left")
-    mixed = scored.filter((pl.col("any") & ~pl.col("all")) | (pl.col("any") & pl.col("refused"))).select(
-        "gid"
-    )
-    scored = scored.with_columns(pl.col("all").alias("subtree"))
-    if mixed.height:
-        part = rows.join(mixed, on="gid", how="semi")
-        by_subtree = _combined(part.filter("wide")).rename({"confidence": "by_subtree"})
-        by_exact = _combined(part.filter(~pl.col("wide"))).rename({"confidence": "by_exact"})
-        scored = scored.join(by_subtree, on="gid", how="left").join(by_exact, on="gid", how="left")
-        enough = pl.col("by_subtree").fill_null(0) >= policy.min_confidence
-        is_mixed = pl.col("gid").is_in(mixed["gid"].implode())
-        scored = scored.with_columns(
-            pl.when(is_mixed).then(enough & ~pl.col("refused")).otherwise(pl.col("subtree")).alias("subtree"),
-            # A guard that refuses the subtree withholds the listings that claim it; those that name only the
-            # name stand by themselves.
-            pl.when(is_mixed & pl.col("refused") & pl.col("any"))
-            .then(pl.col("by_exact").fill_null(0))
-            .otherwise(pl.col("confidence"))
-            .alias("confidence"),
-        )
-    return scored.filter(pl.col("confidence") >= policy.min_confidence).select("gid", "subtree", "confidence")
 
 
 def _family(feeds: Mapping[int, Feed]) -> pl.Expr:
@@ -160,7 +143,7 @@ def _combined(rows: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.col("confidence").max())
         .group_by("gid")
         .agg(
-            # The same rounding as `blocklist.audit.combine`: binary fractions must not turn 99 into 98.
+            # The same rounding as `blocklist.confidence.combine`: binary fractions must not turn 99 into 98.
             (100 * (1 - left_over) + 1e-9).floor().cast(pl.UInt8).alias("confidence")
         )
     )
@@ -168,46 +151,51 @@ def _combined(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _decisions(domains: pl.DataFrame, no_subtree: pl.Series, rules: Sequence[Rule]) -> pl.DataFrame:
-    """Entries such that the most specific one that covers a name decides for it."""
+    """Entries such that the most specific one that covers a name decides for it.
+
+    A listing gives way to a rule for the very same name and scope, and to one that allows it. Below a deny it stays:
+    it says the same, and targets that know only single names, or no exceptions, can't say all of the deny.
+    """
     entries = domains.select(
         "name",
         "subtree",
         pl.lit(True).alias("block"),
         (~no_subtree.gather(domains["gid"])).alias("widenable"),
     )
-    own = [r for r in rules if r.kind == "domain"]
-    if not own:
+    ruled = _rule_entries(rules)
+    if ruled.is_empty():
         return entries
-    entries = _outranked(entries, own)
-    deciding = _rule_entries(own)
-    return pl.concat([entries, deciding])
+    entries = entries.filter(~(_named_by(ruled) | _freed(entries, ruled)))
+    return pl.concat([entries, ruled])
 
 
-def _outranked(entries: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """Entries that no rule covers: a rule outranks every listing at or below its name."""
-    subtree = pl.Series([r.name for r in rules if r.subtree], dtype=pl.String).implode()
-    exact = pl.Series([r.name for r in rules if not r.subtree], dtype=pl.String).implode()
-    name = pl.col("name")
-    covered = entries.select(
-        (name.is_in(subtree) | (name.is_in(exact) & ~pl.col("subtree"))).alias("covered")
-    )["covered"]
-    step = entries.select("name").with_row_index("row")
-    rows: list[pl.Series] = []
-    while step.height:
-        step = step.with_columns(name.str.splitn(".", 2).struct.field("field_1").alias("name")).drop_nulls(
-            "name"
-        )
-        rows.append(step.filter(name.is_in(subtree))["row"])
-    below = pl.concat(rows).unique() if rows else pl.Series(dtype=pl.UInt32)
-    return entries.filter(
-        ~covered & ~pl.int_range(entries.height, dtype=pl.UInt32, eager=True).is_in(below.implode())
-    )
+def _named_by(ruled: pl.DataFrame) -> pl.Expr:
+    """Is an entry's name and scope that of a rule?"""
+    by_scope = [
+        pl.col("name").is_in(ruled.filter(pl.col("subtree") == scope)["name"].implode()) for scope in (True, False)
+    ]
+    return pl.when("subtree").then(by_scope[0]).otherwise(by_scope[1])
+
+
+def _freed(entries: pl.DataFrame, ruled: pl.DataFrame) -> pl.Series:
+    """Is each entry (`name`, `subtree`) allowed by the most specific rule that covers it? Boolean, row by row."""
+    above = nearest(entries, roots_of(ruled)).filter(~pl.col("cover"))["row"]
+    own = ruled.filter(~pl.col("subtree"))
+    exact = ~pl.col("subtree")
+    return entries.select(
+        pl.when(exact & pl.col("name").is_in(own["name"].implode()))
+        .then(pl.col("name").is_in(own.filter(~pl.col("block"))["name"].implode()))
+        .otherwise(pl.int_range(pl.len(), dtype=pl.UInt32).is_in(above.implode()))
+        .alias("freed")
+    )["freed"]
 
 
 def _rule_entries(rules: Sequence[Rule]) -> pl.DataFrame:
     """One entry a name and scope; `allow` wins where two rules say both."""
     chosen: dict[tuple[str, bool], bool] = {}
     for rule in rules:
+        if rule.kind != "domain":
+            continue
         key = (rule.name, rule.subtree)
         chosen[key] = chosen.get(key, True) and rule.blocks
     return pl.DataFrame(
@@ -233,7 +221,7 @@ def _networks(
     directions = directions.with_columns(
         pl.col("feed").replace_strict(matches, default="both", return_dtype=pl.String).alias("direction")
     )
-    own = [r for r in rules if r.kind in ("ipv4", "ipv6")]
+    own = _of_networks(rules)
     out = []
     for direction in ("inbound", "outbound", "both"):
         part = mine
@@ -250,6 +238,10 @@ def _networks(
             )
         )
     return pl.concat(out)
+
+
+def _of_networks(rules: Sequence[Rule]) -> list[Rule]:
+    return [r for r in rules if r.kind in ("ipv4", "ipv6")]
 
 
 def _ruled(area: pl.DataFrame, exceptions: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
@@ -269,42 +261,37 @@ def _ruled(area: pl.DataFrame, exceptions: pl.DataFrame, rules: Sequence[Rule]) 
                 continue
             these = networks.parse(pl.Series(names)).select(_AREA)
             area = (
-                networks.union(pl.concat([area, these]))
-                if blocks
-                else networks.subtract(area, networks.union(these))
+                networks.union(pl.concat([area, these])) if blocks else networks.subtract(area, networks.union(these))
             )
     return area
 
 
 def _urls(listed: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """URLs; an allow for the URL, or for its host or a name above it, frees it."""
+    """URLs that no rule frees: one for the URL itself decides, else the one that decides for its host."""
     urls = listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url"))
-    denied = [r.name for r in rules if r.kind == "url" and r.blocks]
-    allowed = [r.name for r in rules if r.kind == "url" and not r.blocks]
-    hosts = [r for r in rules if r.kind == "domain"]
-    if hosts and urls.height:
-        host = pl.col("url").str.extract(r"^//([^/:]+)", 1).alias("name")
-        probes = urls.with_row_index("row").select("row", host, pl.lit(False).alias("subtree"))
-        allows = [r for r in hosts if not r.blocks]
-        free = _outranked(probes, allows)["row"] if allows else probes["row"]
-        urls = urls.filter(pl.int_range(urls.height, dtype=pl.UInt32, eager=True).is_in(free.implode()))
-    urls = urls.filter(~pl.col("url").is_in(allowed))
-    if denied:
-        urls = pl.concat(
-            [urls, pl.DataFrame({"url": [d for d in denied if d not in allowed]}, schema={"url": pl.String})]
-        )
-    return urls.unique().sort("url")
+    allowed = {r.name for r in rules if r.kind == "url" and not r.blocks}
+    denied = {r.name for r in rules if r.kind == "url" and r.blocks} - allowed
+    if urls.height and any(not r.blocks for r in rules):
+        host = urls["url"].str.extract(r"^//(\[[^\]/]*\]|[^/:]*)", 1).str.strip_chars("[]").fill_null("")
+        probes = pl.DataFrame({"name": host, "subtree": pl.repeat(False, host.len(), dtype=pl.Boolean, eager=True)})
+        urls = urls.filter(~(_freed(probes, _rule_entries(rules)) | _freed_addresses(host, rules)))
+    urls = urls.filter(~pl.col("url").is_in(list(allowed)))
+    return pl.concat([urls, pl.DataFrame({"url": sorted(denied)}, schema={"url": pl.String})]).unique().sort("url")
 
 
-def no_names() -> pl.DataFrame:
-    return pl.DataFrame(schema={"name": pl.String})
+def _freed_addresses(hosts: pl.Series, rules: Sequence[Rule]) -> pl.Series:
+    """Which hosts are addresses that a rule allows; false for names."""
+    area = networks.parse(hosts).select(_AREA)
+    left = _ruled(area.drop_nulls(), area.clear(), _of_networks(rules))
+    return area["family"].is_not_null() & ~networks.contains(area, left)
 
 
 def in_force(holds: pl.DataFrame, released: Collection[str], addresses: pl.DataFrame) -> Withheld:
-    """Holds less those a person released, split by what they withhold."""
-    live = holds.filter(~pl.col("name").is_in(list(released)))
+    """Holds, and reference `addresses`, less those a person released, split by what they withhold."""
+    passed = pl.Series(sorted(released), dtype=pl.String).implode()
+    live = holds.filter(~pl.col("name").is_in(passed))
     return Withheld(
         names=live.filter(~pl.col("subtree_only")).select("name").unique(),
         subtrees=live.filter("subtree_only").select("name").unique(),
-        addresses=addresses.select(_AREA),
+        addresses=addresses.select(_AREA).filter(~networks.text(addresses).is_in(passed)),
     )

@@ -1,0 +1,76 @@
+"""What the record says about one thing: listings, holds, verdicts. Plain values; no Polars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from blocklist.rules import Rule
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One feed's listing of an indicator that covers what was asked.
+
+    `category`, `confidence`, `family`, `mode` and `direction` are the row's, else its feed's, as the configuration
+    has them now; the `mode` of a feed that is not configured any more is `off`. `reference`: is it the listing of a
+    reference feed? `holds`: of one with `action = "hold"`?
+    """
+
+    indicator: str
+    kind: str
+    scope: str
+    feed: str
+    category: str
+    confidence: int
+    family: str
+    mode: str
+    direction: str
+    reference: bool
+    holds: bool
+    since: str
+    until: str | None
+    line: int
+    text: str | None
+    snapshot: str | None
+    url: str | None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A guard's hold; `released` names the person who let it pass."""
+
+    indicator: str
+    guard: str
+    detail: str
+    subtree_only: bool
+    since: str
+    released: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What DNS said last about `name`."""
+
+    name: str
+    status: str
+    since: str
+    checked: str
+    dead: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that decides about one thing at one moment of the record.
+
+    `exempt`: reference addresses that are cut out of wider listed networks, with who names each. `rules`: all that are
+    in force. `verdicts` by name.
+    """
+
+    listings: Sequence[Listing] = ()
+    holds: Sequence[Hold] = ()
+    rules: Sequence[Rule] = ()
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    exempt: Mapping[str, str] = field(default_factory=dict)

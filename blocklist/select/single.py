@@ -1,0 +1,300 @@
+"""One name, address or URL at a time: what a policy decides and what a target makes of it, without Polars.
+
+`blocklist.select.policy` and `blocklist.select.express` do the same in columns; property tests hold them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from blocklist.confidence import combine
+from blocklist.config import Policy
+from blocklist.evidence import Facts, Hold, Listing
+from blocklist.names import parents
+from blocklist.rules import Rule, deciding_network_rule, deciding_rule
+from blocklist.suffixes import SuffixRules
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an export's format can say, under the format's `name`.
+
+    `writes(name, subtree)`: can an entry be written at all (a zone has room for 253 characters)? `directions` of
+    networks: a listing is taken when its own is among them.
+    """
+
+    name: str
+    subtree: bool
+    exact: bool
+    allow: bool
+    writes: Callable[[str, bool], bool] = lambda name, subtree: True
+    directions: Sequence[str] = ("inbound", "outbound", "both")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Is it blocked, by which entry or rule (`by`), and why, as the rest of "because …"."""
+
+    blocked: bool
+    by: str | None
+    because: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A decision for `name` as in `blocklist.select.fold`; `rule` is the one that made it, if any did."""
+
+    name: str
+    subtree: bool
+    block: bool
+    widenable: bool
+    rule: Rule | None = None
+
+
+Entries = Mapping[tuple[str, bool], Entry]
+
+
+def deciding_entry(name: str, entries: Entries, allowed: Callable[[str], bool], target: Target) -> Entry | None:
+    """The entry that decides for `name` in a file of `target`; None when nothing there covers it.
+
+    `entries` by name and scope: all of `name` and of the names above it. `allowed(x)`: does an allow name `x` or
+    anything below it?
+    """
+    chain = [name, *parents(name)]
+    if not target.subtree:
+        return entries.get((name, False)) or entries.get((name, True))
+    if target.exact and target.allow:
+        return entries.get((name, False)) or next((e for at in chain if (e := entries.get((at, True)))), None)
+    for at in chain:
+        exact, below = entries.get((at, False)), entries.get((at, True))
+        if target.exact:
+            if at == name and exact:
+                return exact
+            # An allow at or below a name leaves only the name itself of a subtree.
+            if below and (not below.block or at == name or not allowed(at)):
+                return below
+            continue
+        for entry in (exact, below):
+            if entry and not entry.block:
+                return entry
+        block = below or (exact if exact and _stands_as_subtree(exact, entries) else None)
+        if block and (target.allow or not allowed(at)):
+            return block
+    return None
+
+
+def _stands_as_subtree(exact: Entry, entries: Entries) -> bool:
+    """May an exact block be written as a subtree? What lies below it is decided from above, else by the guards."""
+    above = (entries.get((at, True)) for at in [exact.name, *parents(exact.name)])
+    cover = next(filter(None, above), None)
+    return cover.block if cover else exact.widenable
+
+
+# Names
+
+
+def judge_name(name: str, facts: Facts, policy: Policy, target: Target, suffixes: SuffixRules) -> Outcome:
+    """What an export of `policy` to `target` does with queries for `name`."""
+    chain = [name, *parents(name)]
+    rules = [r for r in facts.rules if r.kind == "domain"]
+    ruled = _rule_entries(chain, rules)
+    entries: dict[tuple[str, bool], Entry] = dict(ruled)
+    reasons: dict[str, str] = {}
+    for at in chain:
+        entry = _listed_entry(at, facts, policy, suffixes)
+        if isinstance(entry, str):
+            reasons[at] = entry
+        elif entry is not None and (at, entry.subtree) not in ruled and not _freed(entry, rules):
+            entries[at, entry.subtree] = entry
+    for key, entry in list(entries.items()):
+        covered = any((at, True) in entries for at in parents(entry.name))
+        if not target.writes(entry.name, entry.subtree or covered):
+            reasons[entry.name] = f"{entry.name} is too long for the zone"
+            del entries[key]
+
+    def allowed(at: str) -> bool:
+        return any(not r.blocks and (r.name == at or r.name.endswith("." + at)) for r in rules)
+
+    entry = deciding_entry(name, entries, allowed, target)
+    if entry is not None:
+        return Outcome(entry.block, entry.name, _said(name, entry, target))
+    for at in chain:
+        missed = _missed(name, at, entries, facts, allowed, target) or reasons.get(at)
+        if missed:
+            return Outcome(False, None, missed)
+    return Outcome(False, None, "not listed")
+
+
+def _rule_entries(chain: Sequence[str], rules: Sequence[Rule]) -> dict[tuple[str, bool], Entry]:
+    """One entry a name and scope; `allow` wins where two rules say both."""
+    entries: dict[tuple[str, bool], Entry] = {}
+    for rule in sorted(rules, key=lambda r: r.blocks):
+        if rule.name in chain:
+            entries.setdefault(
+                (rule.name, rule.subtree), Entry(rule.name, rule.subtree, rule.blocks, rule.subtree, rule)
+            )
+    return entries
+
+
+def _freed(entry: Entry, rules: Sequence[Rule]) -> bool:
+    """Does the rule that decides for a listed entry, from its own name or above, allow it?"""
+    if entry.subtree:
+        above = parents(entry.name)
+        rule = deciding_rule(above[0], [r for r in rules if r.subtree]) if above else None
+    else:
+        rule = deciding_rule(entry.name, rules)
+    return rule is not None and not rule.blocks
+
+
+def _listed_entry(at: str, facts: Facts, policy: Policy, suffixes: SuffixRules) -> Entry | str | None:
+    """The entry that the listings of `at` make; else the reason why they make none; None when there are none."""
+    listed = [x for x in facts.listings if x.indicator == at and not x.reference]
+    if not listed:
+        return None
+    taken = [x for x in listed if refusal(x, policy) is None]
+    if not taken:
+        return f"{at} is listed, but {refusal(listed[0], policy)}"
+    live = _live_holds(at, facts)
+    if whole := [h for h in live if not h.subtree_only]:
+        return f"{at} is held ({whole[0].guard}: {whole[0].detail})"
+    widened = policy.widen and not live and suffixes.is_registrable(at)
+    wide = [x for x in taken if x.scope == "subtree" or widened]
+    # A guard that refuses the subtree withholds the listings that claim it; those of the name alone stand.
+    standing = [x for x in taken if x not in wide] if live else taken
+    if not standing:
+        return f"{at} is held as a subtree ({live[0].guard}: {live[0].detail})"
+    if (confidence := score(standing)) < policy.min_confidence:
+        return f"{at} has confidence {confidence}, the policy asks {policy.min_confidence}"
+    verdict = facts.verdicts.get(at)
+    if policy.dead == "drop" and verdict is not None and verdict.dead:
+        return f"{at} is dead: not registered since {verdict.since[:10]}, and the policy drops the dead"
+    subtree = not live and bool(wide) and (len(wide) == len(standing) or score(wide) >= policy.min_confidence)
+    return Entry(at, subtree, True, widenable=not live)
+
+
+def refusal(listing: Listing, policy: Policy) -> str | None:
+    """Why `policy` does not take `listing`, as the rest of "it is listed, but …"; None when it does."""
+    if listing.mode == "off":
+        return f"feed {listing.feed} is not enabled any more"
+    if listing.mode != "live":
+        return f"feed {listing.feed} is in shadow mode: recorded, never exported"
+    if policy.feeds is not None and listing.feed not in policy.feeds:
+        return f"the policy does not take feed {listing.feed}"
+    if listing.category not in policy.categories:
+        return f"the policy does not take the category {listing.category} (feed {listing.feed})"
+    if listing.kind not in policy.kinds:
+        return f"the policy takes no {listing.kind} entries"
+    return None
+
+
+def score(listings: Sequence[Listing]) -> int:
+    """Their combined confidence."""
+    return combine((x.family, x.confidence) for x in listings)
+
+
+def _live_holds(at: str, facts: Facts) -> list[Hold]:
+    return [h for h in facts.holds if h.indicator == at and h.released is None]
+
+
+def _said(name: str, entry: Entry, target: Target) -> str:
+    if entry.rule is not None:
+        return by_rule(entry.rule)
+    if entry.name == name:
+        return "it is listed"
+    if entry.subtree:
+        return f"{entry.name} and all below it is listed"
+    return f"{entry.name} is listed, and {target.name} blocks whole subtrees only"
+
+
+def by_rule(rule: Rule) -> str:
+    """`denied by rule 4 for evil.example and all below it (ana, ticket OPS-12: reason)`."""
+    below = " and all below it" if rule.kind == "domain" and rule.subtree else ""
+    who = f"{rule.author}, ticket {rule.ticket}" if rule.ticket else rule.author
+    done = "denied" if rule.blocks else "allowed"
+    return f"{done} by rule {rule.id} for {rule.name}{below} ({who}: {rule.reason})"
+
+
+def _missed(
+    name: str, at: str, entries: Entries, facts: Facts, allowed: Callable[[str], bool], target: Target
+) -> str | None:
+    """Why the entries of `at` do not block `name` here, when there are any."""
+    exact, below = entries.get((at, False)), entries.get((at, True))
+    entry = below or exact
+    if entry is None or not entry.block:
+        return None
+    what = f"rule {entry.rule.id} denies {at}" if entry.rule else f"{at} is listed"
+    if below:
+        if not target.subtree:
+            return f"{what} and all below it, but {target.name} knows single names only"
+        left = "only the name itself" if target.exact else "nothing of it"
+        return f"{what} and all below it, but an allow inside leaves {left} in {target.name}, which knows no exceptions"
+    if target.exact:
+        if live := _live_holds(at, facts):
+            return f"{what}, but not what is below it: held as a subtree ({live[0].guard}: {live[0].detail})"
+        return f"{what}, but not what is below it"
+    if allowed(at) and not target.allow:
+        return f"{what}, but {target.name} knows only whole subtrees and no exceptions, and an allow is inside"
+    if live := _live_holds(at, facts):
+        return f"{what}, but {target.name} knows only whole subtrees, and this one is held ({live[0].guard})"
+    return f"{what} alone, but {target.name} knows only whole subtrees"
+
+
+# Networks
+
+
+def judge_network(chain: Sequence[str], facts: Facts, policy: Policy, target: Target) -> Outcome:
+    """What an export does with the address or network `chain[0]`; `chain` goes on with all networks around it."""
+    if rule := deciding_network_rule(chain, facts.rules):
+        return Outcome(rule.blocks, rule.name, by_rule(rule))
+    reason = None
+    for at in chain:
+        entry = _listed_network(at, facts, policy, target)
+        if entry is None and (named := facts.exempt.get(chain[0])):
+            whole = "it" if at == chain[0] else at
+            return Outcome(False, None, f"{whole} is listed, but the address is cut out: {named}")
+        if entry is None:
+            return Outcome(True, at, "it is listed" if at == chain[0] else f"{at} is listed")
+        reason = reason or entry
+    return Outcome(False, None, reason or "not listed")
+
+
+def _listed_network(at: str, facts: Facts, policy: Policy, target: Target) -> str | None:
+    """None when the listings of `at` put it into the export; else why not, empty when there are none."""
+    listed = [x for x in facts.listings if x.indicator == at and not x.reference]
+    if not listed:
+        return ""
+    taken = [x for x in listed if refusal(x, policy) is None]
+    if not taken:
+        return f"{at} is listed, but {refusal(listed[0], policy)}"
+    if whole := [h for h in _live_holds(at, facts) if not h.subtree_only]:
+        return f"{at} is held ({whole[0].guard}: {whole[0].detail})"
+    if (confidence := score(taken)) < policy.min_confidence:
+        return f"{at} has confidence {confidence}, the policy asks {policy.min_confidence}"
+    if not any(x.direction in target.directions for x in taken):
+        return f"{at} is listed as {taken[0].direction}, which this export does not take"
+    return None
+
+
+# URLs
+
+
+def judge_url(url: str, host: str | None, around: Sequence[str], facts: Facts, policy: Policy) -> Outcome:
+    """What an export of URLs does with `url`; its host is a name, or an address with the networks `around` it."""
+    own = sorted((r for r in facts.rules if r.kind == "url" and r.name == url), key=lambda r: r.blocks)
+    if own:
+        return Outcome(own[0].blocks, own[0].name, by_rule(own[0]))
+    rule = deciding_network_rule(around, facts.rules) if around else deciding_rule(host or "", facts.rules)
+    if rule is not None and not rule.blocks:
+        return Outcome(False, rule.name, f"its host is {by_rule(rule)}")
+    listed = [x for x in facts.listings if x.indicator == url and not x.reference]
+    taken = [x for x in listed if refusal(x, policy) is None]
+    if not listed:
+        return Outcome(False, None, "not listed")
+    if not taken:
+        return Outcome(False, None, f"it is listed, but {refusal(listed[0], policy)}")
+    if whole := [h for h in _live_holds(url, facts) if not h.subtree_only]:
+        return Outcome(False, None, f"it is held ({whole[0].guard}: {whole[0].detail})")
+    if (confidence := score(taken)) < policy.min_confidence:
+        return Outcome(False, None, f"confidence {confidence}, the policy asks {policy.min_confidence}")
+    return Outcome(True, url, "it is listed")
