@@ -173,7 +173,7 @@ def _first_day(tour: _Tour) -> None:
     )
     tour.run("why", "a.b.evil.example", shows=("is blocked in dns (rpz), proxy (squid)", "phishing"))
     tour.notice("Two feeds name it; the raw line and its number come out of the kept bytes.")
-    tour.run("why", "203.0.113.53", shows=("is not blocked", "cut out of 203.0.113.0/25"))
+    tour.run("why", "203.0.113.53", shows=("is not blocked", "203.0.113.0/25 is listed, but the address is cut out"))
     tour.notice("A public resolver inside a listed network is cut out of it, not blocked with it.")
     tour.run("why", "gone.example", shows=("nxdomain",))
     tour.notice(
@@ -184,10 +184,8 @@ def _first_day(tour: _Tour) -> None:
 
 def _a_false_positive(tour: _Tour) -> None:
     tour.notice("Three in the morning: good.evil.example is a customer's shop. One command frees it everywhere.")
-    tour.run(
-        "allow", "add", "good.evil.example", "--reason", "customer's shop", "--ticket", "INC-7", "--until", "30d", "--now",
-        shows=("published",),
-    )  # fmt: skip
+    why = ("--reason", "customer's shop", "--ticket", "INC-7", "--until", "30d")
+    tour.run("allow", "add", "good.evil.example", *why, "--now", shows=("published",))
     tour.run("why", "good.evil.example", shows=("is not blocked", "INC-7"))
     tour.file(
         "blocklist.rpz",

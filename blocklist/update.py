@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -29,6 +30,7 @@ from blocklist.quantities import parse_duration, parse_size
 from blocklist.select.current import Current, current
 from blocklist.store import columns, snapshots
 from blocklist.store.record import Record, Snapshot
+from blocklist.store.snapshots import MAX_DEPTH
 from blocklist.suffixes import SuffixRules, builtin_rules
 
 FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
@@ -211,7 +213,9 @@ class _Work:
         self.force, self.accept, self.on_feed = force, accept, on_feed
         self.ids = record.feed_ids()
         self.snapshots = record.current_snapshots()
-        self.next_snapshot = record.next_snapshot()
+        # Drawn by threads side by side: `next` of a counter is one step, reading and adding would be two.
+        self.last_snapshot = record.next_snapshot() - 1
+        self.numbers = itertools.count(self.last_snapshot + 1)
         self.outcomes: dict[str, FeedOutcome] = {}
         self.intakes: dict[str, Intake] = {}
         self.fetched: dict[str, Fetched] = {}
@@ -224,7 +228,7 @@ class _Work:
         temporary.mkdir(parents=True, exist_ok=True)
         for left in temporary.iterdir():
             left.unlink()
-        snapshots.remove_unrecorded(self.record.state, self.next_snapshot - 1)
+        snapshots.remove_unrecorded(self.record.state, self.last_snapshot)
         requests = []
         with ThreadPoolExecutor(2, "intake") as pool:
             futures: dict[Future[None], Feed] = {}
@@ -245,6 +249,8 @@ class _Work:
                     done(kept)
                 if requests:
                     fetch(requests, into=temporary, limits=self._limits(), on_done=done)
+                while wait(futures, timeout=0.2).not_done:
+                    pass  # in pieces, so that Ctrl-C is heard (Polars' handler has an endless wait resumed)
                 for future in list(futures):
                     future.result()
             except BaseException:
@@ -369,7 +375,7 @@ class _Work:
             waiting = self.record.gated_snapshot(self.ids[feed.id])
             if waiting and waiting.parse_key == parse_key(feed, now.sha256):
                 return _still_gated(feed, waiting)
-            return self._intake(feed, self.record.raw(now.id), now.sha256, fetched, kept=True)
+            return self._intake(feed, self.record.current_bytes(now), now.sha256, fetched)
         assert fetched.path is not None and fetched.sha256 is not None
         waiting = self.record.gated_snapshot(self.ids[feed.id])
         if waiting and waiting.sha256 == fetched.sha256 and waiting.parse_key == parse_key(feed, fetched.sha256):
@@ -412,17 +418,15 @@ class _Work:
         sha256: str,
         fetched: Fetched,
         *,
-        kept: bool = False,
         accept: bool = False,
     ) -> FeedOutcome:
         number = self.ids[feed.id]
         now = self._current(feed)
-        snapshot = self.next_snapshot
-        self.next_snapshot += 1
+        snapshot = next(self.numbers)
         base = None
         if now:
-            with suppress(RecordError):  # kept bytes that are lost must not stop the feed: a whole copy begins anew
-                base = self.record.raw(now.id)
+            with suppress(RecordError):  # kept bytes that are lost must not stop the feed
+                base = self.record.current_bytes(now)
         intake = take_in(
             feed,
             data,
@@ -431,7 +435,8 @@ class _Work:
             snapshot=snapshot,
             before=self.record.indicators(number, now.id) if now else None,
             base=base,
-            base_depth=now.depth if now else 0,
+            # Where a link of the chain is lost, a whole copy begins anew.
+            base_depth=now.depth if now and self.record.has_chain(now.id) else MAX_DEPTH,
             accept=accept,
             # Other options or another parser may read the shared lines otherwise.
             account=json.loads(now.account) if now and now.parse_key == parse_key(feed, now.sha256) else None,
@@ -512,7 +517,7 @@ def _record(work: _Work, out: Updated) -> None:
     if taken or gone:
         picture.forget()
     names = {number: name for name, number in work.ids.items()}
-    with record.transaction() as connection, ThreadPoolExecutor(1, "listings") as beside:
+    with record.transaction() as connection, ThreadPoolExecutor(2, "beside") as beside:
         actual = record.begin_run(connection, clock.text(at), "update", whoami(), __version__)
         assert actual == run
         for feed_id, text in versions.items():
@@ -538,6 +543,8 @@ def _record(work: _Work, out: Updated) -> None:
         if anew:
             holds = guard.guard(picture.current(), picture.references())
         elif before != inputs:
+            # The exports will want the whole picture; it needs the processor while SQLite needs the interpreter.
+            beside.submit(picture.current)
             holds = _holds_of_added(work, taken)
         if taken:
             written.result()
@@ -578,9 +585,7 @@ def _holds_of_added(work: _Work, taken: Mapping[str, Intake]) -> pl.DataFrame:
     A guard looks at one name and at the references; while those stay, what it said of the other names stays.
     """
     feeds = work.picture.feeds
-    added = {
-        work.ids[i]: w.added for i, w in taken.items() if w.added.height and not feeds[work.ids[i]].is_reference
-    }
+    added = {work.ids[i]: w.added for i, w in taken.items() if w.added.height and not feeds[work.ids[i]].is_reference}
     return guard.guard(current(added, feeds, work.picture.suffixes), work.picture.references())
 
 

@@ -59,9 +59,8 @@ def show(screen: Screen, name: str) -> int:
     screen.json({"name": name, **msgspec.to_builtins(f)})
     screen.line(f"{name}: {f.title}")
     screen.line(f"kinds    {', '.join(f.kinds)}")
-    screen.line(
-        f"subtrees {'yes' if f.takes_subtree else 'no'} · single names {'yes' if f.takes_exact else 'no'} · allow below a block {'yes' if f.takes_allow else 'no'}"
-    )
+    can = {"subtrees": f.takes_subtree, "single names": f.takes_exact, "allow below a block": f.takes_allow}
+    screen.line("can say  " + (", ".join(what for what, yes in can.items() if yes) or "networks only"))
     if f.check:
         screen.line(f"checker  {' '.join(f.check)}")
     if f.reload:

@@ -6,14 +6,20 @@ from typing import Any
 
 import click
 
-from blocklist.cli.screen import Screen, moment, number, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 
 
 def group_for(action: str, summary: str) -> click.Group:
     """The command group of one action."""
 
-    @click.group(action, help=summary)
+    examples = (
+        f"\n\n\b\nExamples:\n  blocklist {action}\n"
+        f'  blocklist {action} add portal.example --reason "customer" --until 30d\n'
+        f'  blocklist {action} remove 7 --reason "case closed" --now\n'
+    )
+
+    @click.group(action, cls=ListingGroup, help=summary + examples)
     def group() -> None:
         pass
 
@@ -96,7 +102,8 @@ def _list(action: str) -> click.Command:
         db = open_for_reading(config.state)
         condition = "" if everything else "AND until IS NULL AND (expires IS NULL OR expires > ?2)"
         rows = db.execute(
-            "SELECT id, name, subtree, reason, author, ticket, created, expires, removed, removed_by, removed_reason, kind "
+            "SELECT id, name, subtree, reason, author, ticket, created, expires, removed, removed_by, removed_reason, "
+            "kind "
             f"FROM rule WHERE action = ?1 {condition} ORDER BY id",
             (action, clock.text(clock.now())) if condition else (action,),
         ).fetchall()
@@ -147,7 +154,7 @@ def _list(action: str) -> click.Command:
 
 def _remove(action: str) -> click.Command:
     @click.command("remove", help="End the rule ID; it stays in the record with who ended it and why.")
-    @click.argument("number", type=int, metavar="ID")
+    @click.argument("number", type=click.IntRange(1, 2**63 - 1), metavar="ID")
     @click.option("--reason", required=True)
     @click.option("--now", is_flag=True, help="Publish at once.")
     @shared_options

@@ -1,9 +1,9 @@
 """Only the lines that changed: a new snapshot read from the difference to the one before.
 
 Feeds change a little at a time. Where no name stands twice, the lines that both snapshots share, in the same
-order, need not be read again: what the others say is taken out of and put into the indicators and the account of before. The
-result is what `blocklist.ingest.parse` gives (a property test says so), but for `line`, which stays that of the
-snapshot that first named an indicator, as it does in the record.
+order, need not be read again: what the others say is taken out of and put into the indicators and the account of
+before. The result is what `blocklist.ingest.parse` gives (a property test says so), but for `line`, which stays
+that of the snapshot that first named an indicator, as it does in the record.
 """
 
 from __future__ import annotations

@@ -88,6 +88,7 @@ def take_in(
     frame = parsed.frame
     if reason is None:
         columns.write(state, snapshot, frame)
+        columns.keep_bytes(state, snapshot, data)
         added, removed, changed = difference(*(parsed.replaced or (before, frame)))
     else:
         added = removed = frame.clear()

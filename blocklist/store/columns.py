@@ -1,7 +1,11 @@
-"""Column files: the indicators of each current snapshot as Parquet. A cache that may be deleted at any time."""
+"""Column files: the indicators of each current snapshot as Parquet, and its bytes beside them, unpacked.
+
+A cache that may be deleted at any time: both are made again from the kept bytes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +13,26 @@ import polars as pl
 
 def file_of(state: Path, snapshot: int) -> Path:
     return state / "columns" / f"{snapshot}.parquet"
+
+
+def bytes_of(state: Path, snapshot: int) -> Path:
+    return state / "columns" / f"{snapshot}.bytes"
+
+
+def keep_bytes(state: Path, snapshot: int, data: bytes) -> None:
+    """Keep the bytes at hand for the next difference: unpacking a chain of patches costs 60 ms a link (71 MB)."""
+    path = bytes_of(state, snapshot)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def kept_bytes(state: Path, snapshot: int, sha256: str) -> bytes | None:
+    """The bytes, or None when the file is gone, torn or not what it should be."""
+    try:
+        data = bytes_of(state, snapshot).read_bytes()
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
 
 def write(state: Path, snapshot: int, frame: pl.DataFrame) -> None:
@@ -38,5 +62,5 @@ def remove_others(state: Path, current: set[int]) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.suffix != ".parquet" or not path.stem.isdigit() or int(path.stem) not in current:
+        if path.suffix not in (".parquet", ".bytes") or not path.stem.isdigit() or int(path.stem) not in current:
             path.unlink(missing_ok=True)

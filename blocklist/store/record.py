@@ -189,6 +189,15 @@ class Record:
         """The bytes of `snapshot` as the publisher sent them."""
         return snapshots.read(self.state, self.chain(snapshot))
 
+    def has_chain(self, snapshot: int) -> bool:
+        """Are all files there that make up `snapshot`? A patch on a lost base could not be read."""
+        return all(snapshots.file_of(self.state, link).exists() for link in self.chain(snapshot))
+
+    def current_bytes(self, snapshot: Snapshot) -> bytes:
+        """The same for a current one, from the cache where it is whole."""
+        data = columns.kept_bytes(self.state, snapshot.id, snapshot.sha256)
+        return self.raw(snapshot.id) if data is None else data
+
     def add_snapshot(self, connection: sqlite3.Connection, snapshot: Snapshot) -> None:
         """Insert the row; a `current` one supersedes the one before."""
         if snapshot.state == "current":
@@ -340,7 +349,7 @@ class Record:
         With `gone` (names, String), `now` speaks only of some names: those of `gone` are closed, the others stay.
         A hold whose reason only changes its wording stays the same interval.
         """
-        before, self._holds = self.open_holds(), None
+        every = before = self.open_holds()
         if gone is not None:
             spoken = pl.concat([now["name"], gone]).unique()
             before = before.filter(pl.col("name").is_in(spoken.implode()))
@@ -358,6 +367,7 @@ class Record:
                 "name", "kind", "guard", pl.col("subtree_only").cast(pl.UInt8), "detail", pl.lit(run)
             ).iter_rows(),
         )
+        self._holds = pl.concat([every.join(closed, on=key, how="anti"), opened.select(every.columns)])
         return opened.height, closed.height
 
     def released_names(self) -> set[str]:
