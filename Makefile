@@ -1,7 +1,7 @@
 # 'make' lists what there is. Every target makes what it needs from the pinned versions in requirements/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format engines bench docs lock clean
+.PHONY: help demo test test-slow lint format engines bench docs lock clean
 
 # Any Python from 3.11 on that can make virtual environments; 'make PYTHON=/path/to/python' chooses another.
 PYTHON ?= $(shell scripts/find-python)
@@ -14,13 +14,16 @@ RUN := .venv-run/made-$(call key,run)
 DEV := .venv-dev/made-$(call key,dev)
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "make %-9s %s\n", $$1, $$2 }'
 
 demo: $(RUN)  ## the whole tour on this machine, without network, in some seconds
 	.venv-run/bin/blocklist demo
 
-test: $(DEV)  ## every test; TESTS=tests/test_rpz.py for some
-	.venv-dev/bin/python -m pytest $(TESTS)
+test: $(DEV)  ## every test but the long runs; TESTS=tests/test_rpz.py for some
+	.venv-dev/bin/python -m pytest -m "not slow" $(TESTS)
+
+test-slow: $(DEV)  ## the long runs: two hundred kills
+	.venv-dev/bin/python -m pytest -m slow
 
 lint: $(DEV)  ## style, formatting, types
 	.venv-dev/bin/ruff check .

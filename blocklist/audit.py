@@ -112,7 +112,7 @@ def _host(text: str) -> Thing:
 
 
 def _url(scheme: str | None, host: str, port: str | None, rest: str) -> Thing:
-    """A URL's parts as a URL indicator, or as its host where it stands for that (semantics.md, URLs).
+    """A URL's parts as a URL indicator, or as its host where it stands for that.
 
     This is the definition; `blocklist.ingest.normalize` does the same in columns. Raises RejectedError.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from blocklist import __version__, clock
 from blocklist.audit import Thing, recognise
@@ -12,6 +12,7 @@ from blocklist.catalog import KINDS
 from blocklist.errors import IndicatorError
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule
+from blocklist.select.address import parse_one
 from blocklist.store.record import Record
 
 
@@ -35,16 +36,16 @@ def until_text(text: str | None, now: datetime) -> str | None:
         return None
     try:
         end = now + timedelta(seconds=parse_duration(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError:
+            if not {"T", " ", ":"} & set(text):
+                moment = moment.replace(hour=23, minute=59, second=59)
+            end = moment.astimezone(UTC)
+        except (ValueError, OverflowError):
             raise IndicatorError(
                 f"--until {text!r} is no date and no span", hint="write 2026-12-31, 2026-12-31T18:00 or 30d"
             ) from None
-        if len(text) == 10:
-            moment = moment.replace(hour=23, minute=59, second=59)
-        end = moment.astimezone()
     if end <= now:
         raise IndicatorError(f"--until {text!r} lies in the past", hint="a rule must end after it begins")
     return clock.text(end)
@@ -66,8 +67,7 @@ def add_rule(
     thing = recognise(what)
     if thing.kind in ("ipv4", "ipv6") and thing.name.endswith("/0"):
         raise IndicatorError(f"{what}: a rule for the whole Internet is not taken", hint="name the networks meant")
-    if not reason.strip():
-        raise IndicatorError("--reason is empty", hint="say why: whoever asks in a year reads only this")
+    _require(reason)
     expires = until_text(until, now)
     subtree = thing.kind == "domain" and not exact
     row = record.connection.execute(
@@ -119,6 +119,11 @@ def add_rule(
     return Added(number, thing.name, thing.kind, subtree, frees)
 
 
+def _require(reason: str) -> None:
+    if not reason.strip():
+        raise IndicatorError("--reason is empty", hint="say why: whoever asks in a year reads only this")
+
+
 def listed_under(record: Record, thing: Thing, subtree: bool) -> int:
     """How many listed names or networks a rule for `thing` covers."""
     if thing.kind == "domain":
@@ -133,12 +138,18 @@ def listed_under(record: Record, thing: Thing, subtree: bool) -> int:
             f"SELECT count(DISTINCT l.name) FROM listing l WHERE l.kind = 1 AND ({condition})", values
         ).fetchone()
         return int(row[0])
-    row = record.connection.execute("SELECT count(*) > 0 FROM listing WHERE name = ?", (thing.name,)).fetchone()
-    return int(row[0])
+    if thing.kind == "url":
+        row = record.connection.execute("SELECT count(*) > 0 FROM listing WHERE name = ?", (thing.name,)).fetchone()
+        return int(row[0])
+    kind = KINDS.index(thing.kind) + 1
+    listed = record.connection.execute("SELECT DISTINCT name FROM listing WHERE kind = ?", (kind,))
+    ranges = (found for (name,) in listed if (found := parse_one(name)) is not None)
+    return sum(first <= thing.last and last >= thing.first for _, first, last in ranges)
 
 
 def remove_rule(record: Record, action: str, number: int, *, reason: str, author: str) -> Rule:
     """End a rule; it stays in the record with who ended it and why. Raises IndicatorError when there is none."""
+    _require(reason)
     row = record.connection.execute(
         "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
         "WHERE id = ? AND action = ? AND until IS NULL",
@@ -162,8 +173,7 @@ def remove_rule(record: Record, action: str, number: int, *, reason: str, author
 def release_hold(record: Record, what: str, *, reason: str, author: str) -> str:
     """Let a held name pass until it is revoked. Raises IndicatorError when nothing holds it."""
     name = recognise(what).name
-    if not reason.strip():
-        raise IndicatorError("--reason is empty", hint="say why: whoever asks in a year reads only this")
+    _require(reason)
     if record.connection.execute("SELECT 1 FROM hold WHERE name = ? AND until IS NULL", (name,)).fetchone() is None:
         raise IndicatorError(f"{name} is not held", hint="'blocklist held' lists what is; 'blocklist why' says more")
     if name in record.released_names():
@@ -184,6 +194,7 @@ def release_hold(record: Record, what: str, *, reason: str, author: str) -> str:
 def revoke_hold(record: Record, what: str, *, reason: str, author: str) -> str:
     """Take a release of a hold back. Raises IndicatorError when there is none."""
     name = recognise(what).name
+    _require(reason)
     if name not in record.released_names():
         raise IndicatorError(f"nobody let {name} pass", hint="'blocklist held --released' lists those that were")
     now = clock.text(clock.now())

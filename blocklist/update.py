@@ -279,8 +279,14 @@ class _Work:
             outcome = step(feed, fetched)
         except BlocklistError as error:
             outcome = FeedOutcome(feed.id, "failed", error=error.message, hint=error.hint)
-        except (OSError, MemoryError) as error:
-            outcome = FeedOutcome(feed.id, "failed", error=f"{type(error).__name__}: {error}")
+        except Exception as error:
+            # A mistake of ours that this feed's text brought to light must not cost the other feeds their update.
+            outcome = FeedOutcome(
+                feed.id,
+                "failed",
+                error=f"unexpected {type(error).__name__}: {str(error)[:200]}",
+                hint="if this is no full disk or memory, it is a bug; please report it with the feed's name",
+            )
         outcome.seconds = (fetched.seconds if fetched else 0.0) + time.perf_counter() - started
         if outcome.error and feed.id in self.ids and (kept := self.snapshots.get(self.ids[feed.id])):
             outcome.entries = outcome.entries if outcome.entries is not None else kept.entries

@@ -163,7 +163,7 @@ class _Writer:
                 since = known.since if same and known else at
                 strikes = (known.strikes if same and known else 0) + (row["status"] == Status.NXDOMAIN)
                 dead = is_dead(
-                    row["status"],
+                    Status(row["status"]),
                     strikes,
                     clock.parse(since),
                     row["checked"],

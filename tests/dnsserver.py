@@ -1,4 +1,4 @@
-"""A DNS server on loopback that can be told to misbehave, name by name (faults.md V1–V5)."""
+"""A DNS server on loopback that can be told to misbehave, name by name."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ class HostileServer(LoopbackServer):
                 response.set_rcode(dns.rcode.NXDOMAIN)
             case "nxdomain by a stranger":
                 response.set_rcode(dns.rcode.NXDOMAIN)
-                response.authority.append(
-                    dns.rrset.from_text("other.example.", 60, "IN", "SOA", "a. b. 1 1 1 1 1")
-                )
+                response.authority.append(dns.rrset.from_text("other.example.", 60, "IN", "SOA", "a. b. 1 1 1 1 1"))
             case "formerr to edns" if query.edns >= 0:
                 response.set_rcode(dns.rcode.FORMERR)
             case "formerr to edns":
@@ -121,12 +119,7 @@ class HostileServer(LoopbackServer):
             case "garbage":
                 return self.random.randbytes(self.random.randrange(0, 600))
             case "garbage after the question":
-                return (
-                    honest[: len(data) - 11][:6]
-                    + b"\0\x05\0\x05\0\x05"
-                    + data[12:]
-                    + self.random.randbytes(99)
-                )
+                return honest[: len(data) - 11][:6] + b"\0\x05\0\x05\0\x05" + data[12:] + self.random.randbytes(99)
             case "compression loop":
                 head = data[:2] + bytes.fromhex("8180 0001 0001 0000 0000")
                 body = data[12 : len(data) - 11]
@@ -155,9 +148,7 @@ class HostileServer(LoopbackServer):
                 response.authority.append(dns.rrset.from_text("com.", 60, "IN", "SOA", "a. b. 1 1 1 1 1"))
             case "address":
                 address = "192.0.2.66" if question.rdtype.name == "A" else "2001:db8::66"
-                response.answer.append(
-                    dns.rrset.from_text(question.name, 60, "IN", question.rdtype.name, address)
-                )
+                response.answer.append(dns.rrset.from_text(question.name, 60, "IN", question.rdtype.name, address))
             case _:
                 raise AssertionError(manner.kind)
         return response.to_wire(max_size=65535)

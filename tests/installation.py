@@ -1,4 +1,4 @@
-"""A small installation for the tests: a folder with blocklist.toml, feeds that are files or pages, exports; and the CLI.
+"""A small installation for the tests: a folder with blocklist.toml, feeds, exports; and the command line in it.
 
 Nothing of our own is replaced: `run` calls the entry point in this process, `start` and `call` a process of
 their own.
@@ -60,7 +60,7 @@ def call_main(*words: object) -> Ran:
             main([str(w) for w in words])
         except SystemExit as stop:
             code = stop.code
-    texts = [stream.buffer.getvalue().decode("utf-8") for stream in (out, err)]  # type: ignore[attr-defined]
+    texts = [stream.buffer.getvalue().decode("utf-8") for stream in (out, err)]
     assert isinstance(code, int)
     return Ran(code, *texts)
 
@@ -233,7 +233,7 @@ class World:
         found = [p for p in self.state.rglob("*") if p.is_file()]
         odd = [p for p in found if p.name.endswith((".new", ".new-journal")) or p.parent.name == "incoming"]
         odd += [p for p in found if p.suffix == ".zst" and p.name not in known]
-        odd += [p for p in (self.base / "exports").glob(".*")] if (self.base / "exports").is_dir() else []
+        odd += list((self.base / "exports").glob(".*")) if (self.base / "exports").is_dir() else []
         return sorted(str(p.relative_to(self.base)) for p in odd)
 
 

@@ -55,9 +55,7 @@ VERDICTS = [
 
 
 @pytest.mark.parametrize(("case", "quorum", "seen", "status"), VERDICTS, ids=[row[0] for row in VERDICTS])
-def test_outcomes_make_a_verdict(
-    case: str, quorum: int, seen: list[tuple[int, int, Answer]], status: Status
-) -> None:
+def test_outcomes_make_a_verdict(case: str, quorum: int, seen: list[tuple[int, int, Answer]], status: Status) -> None:
     assert classify([Observation(*row) for row in seen], quorum).status is status
 
 
@@ -90,9 +88,7 @@ QUESTIONS = [
 
 
 @pytest.mark.parametrize(("case", "seen", "question"), QUESTIONS, ids=[row[0] for row in QUESTIONS])
-def test_what_is_asked_next(
-    case: str, seen: list[tuple[int, int, Answer]], question: Question | None
-) -> None:
+def test_what_is_asked_next(case: str, seen: list[tuple[int, int, Answer]], question: Question | None) -> None:
     assert next_question(observe(*seen), 2, [0, 1], 3) == question
 
 

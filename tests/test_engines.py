@@ -112,9 +112,7 @@ def test_answers_with_a_listed_address_are_blocked(name: str) -> None:
 SUBTREES = {entry: block for entry, block in LISTED.items() if entry[1] and entry[0] != "dual.example"}
 
 
-@pytest.mark.parametrize(
-    ("engine_name", "format_name"), [("unbound-local", "unbound"), ("dnsmasq", "dnsmasq")]
-)
+@pytest.mark.parametrize(("engine_name", "format_name"), [("unbound-local", "unbound"), ("dnsmasq", "dnsmasq")])
 def test_engines_that_know_subtrees_only_take_the_narrower_allow(engine_name: str, format_name: str) -> None:
     text, _ = rendered(format_name, select(SUBTREES))
     with driver.resolver(engine_name, text, canary="evil.example") as engine:
@@ -251,9 +249,7 @@ def test_ipset_holds_what_is_listed_after_every_restore(tmp_path: Path) -> None:
     ]
     restore = f"{ipset} -exist restore -file"
     script = [f"{restore} {old}", f"{restore} {new}", f"{restore} {new}", f"{ipset} list -name >&2"]
-    script += [
-        f"{ipset} -quiet test blocklist-{name} {address} && echo 0 || echo 1" for name, address, _ in asked
-    ]
+    script += [f"{ipset} -quiet test blocklist-{name} {address} && echo 0 || echo 1" for name, address, _ in asked]
     argv = [driver.program("unshare"), "-n", "sh", "-c", "set -e\n" + "\n".join(script)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

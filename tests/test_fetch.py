@@ -1,4 +1,4 @@
-"""Fetching from real servers that behave as feeds do on a bad day (faults.md F1–F7, C2)."""
+"""Fetching from real servers that behave as feeds do on a bad day."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture
-def tls_server(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Path], FeedServer]]:
+def tls_server(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], FeedServer]]:
     """Starts a server with a given chain; the test authority is trusted."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
     servers: list[FeedServer] = []
@@ -351,9 +349,7 @@ def test_f5_slow_drip(server: FeedServer, get: Get) -> None:
 
     server.routes["/drip"] = drip
     start = time.monotonic()
-    failed(
-        get(server.url("/drip"), limits=dataclasses.replace(LIMITS, total=0.8)), "not finished after 0.8 s"
-    )
+    failed(get(server.url("/drip"), limits=dataclasses.replace(LIMITS, total=0.8)), "not finished after 0.8 s")
     assert time.monotonic() - start < 1.5
 
 
@@ -392,9 +388,7 @@ def zstd_bomb() -> bytes:
     return b"".join(packer.compress(block) for _ in range(100)) + packer.flush()
 
 
-@pytest.mark.parametrize(
-    ("coding", "bomb"), [("gzip", gzip_bomb), ("deflate", deflate_bomb), ("zstd", zstd_bomb)]
-)
+@pytest.mark.parametrize(("coding", "bomb"), [("gzip", gzip_bomb), ("deflate", deflate_bomb), ("zstd", zstd_bomb)])
 def test_f6_a_bomb_stops_at_the_limit_with_flat_memory(
     server: FeedServer, get: Get, coding: str, bomb: Callable[[], bytes]
 ) -> None:
@@ -515,9 +509,7 @@ def test_f7_loopback_needs_leave(server: FeedServer, get: Get) -> None:
 
 
 def test_f7_a_name_that_resolves_to_loopback(server: FeedServer, get: Get) -> None:
-    failed(
-        get(server.url("/hosts", host="localhost"), allow_private=False), "localhost is", "a loopback address"
-    )
+    failed(get(server.url("/hosts", host="localhost"), allow_private=False), "localhost is", "a loopback address")
     assert not server.talks
     assert get(server.url("/hosts", host="localhost")).outcome == "fetched"
 
@@ -611,9 +603,7 @@ def test_f7_nothing_that_may_not_be_listed_may_be_reached() -> None:
 SECRETS = {"Auth-Key": "hdr-53CRET", "Authorization": "Bearer tok-53CRET"}
 
 
-@pytest.mark.parametrize(
-    "path", ["/none", "/denied", "/short", "/silent", "/loop", "/out", "/giant", "/hosts"]
-)
+@pytest.mark.parametrize("path", ["/none", "/denied", "/short", "/silent", "/loop", "/out", "/giant", "/hosts"])
 def test_c2_no_secret_in_any_answer_or_log(
     server: FeedServer, get: Get, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -660,13 +650,9 @@ def test_c2_a_key_that_is_no_header_is_not_shown(server: FeedServer, get: Get, v
 
 
 def test_c2_hostile_text_of_a_server_is_not_repeated(server: FeedServer, get: Get) -> None:
-    server.routes["/a"] = lambda talk: talk.reply(
-        302, headers={"Location": "gopher://\x1b[31m/\u202e" + "x" * 999}
-    )
+    server.routes["/a"] = lambda talk: talk.reply(302, headers={"Location": "gopher://\x1b[31m/\u202e" + "x" * 999})
     server.routes["/b"] = lambda talk: talk.send(b"HTTP/1.1 404 \x1b[2J\r\nContent-Length: 0\r\n\r\n")
-    server.routes["/c"] = lambda talk: talk.reply(
-        200, HOSTS, {"ETag": '"\x1b[31m"', "Content-Encoding": "\x1b[5m"}
-    )
+    server.routes["/c"] = lambda talk: talk.reply(200, HOSTS, {"ETag": '"\x1b[31m"', "Content-Encoding": "\x1b[5m"})
     for path in "abc":
         done = get(server.url(f"/{path}"))
         assert f"{done.error}".isprintable() and f"{done.error}".isascii() and len(f"{done.error}") < 500

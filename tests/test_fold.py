@@ -24,9 +24,7 @@ def frame(entries: Entries) -> pl.DataFrame:
 
 
 def entries_of(decisions: pl.DataFrame) -> Entries:
-    return {
-        (name, subtree): block for name, subtree, block in decisions.select("name", "subtree", "block").rows()
-    }
+    return {(name, subtree): block for name, subtree, block in decisions.select("name", "subtree", "block").rows()}
 
 
 def decide(entries: Entries, query: str) -> bool | None:

@@ -1,4 +1,4 @@
-"""What a hostile or broken feed sends is counted or gated; nothing of it comes out raw (faults.md F8, F9, F11–F13)."""
+"""What a hostile or broken feed sends is counted or gated; nothing of it comes out raw."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_a_list_that_is_mostly_unreadable_is_gated_but_not_for_what_no_format_ca
     assert judge(many(10) + b"192.0.2.1:80\n" * 50, None) is None
 
 
-# F13: lines made to be read as syntax by what loads the exports (formats.md §9)
+# F13: lines made to be read as syntax by what loads the exports
 
 SYNTAX = [
     *("$INCLUDE /etc/passwd", "$GENERATE 1-5 x$ CNAME .", "$ORIGIN com.", "$TTL 0", "@", "*", "*.com", ".", "com"),

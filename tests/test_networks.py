@@ -64,9 +64,7 @@ def cidr(draw: st.DrawFn) -> str:
         value, bits = draw(st.integers(0, TOP[4])), 32
         address = str(ipaddress.IPv4Address(value))
     else:
-        value = draw(
-            st.one_of(st.integers(0, TOP[6]), st.integers(0, TOP[4]).map(lambda v: v | 0xFFFF << 32))
-        )
+        value = draw(st.one_of(st.integers(0, TOP[6]), st.integers(0, TOP[4]).map(lambda v: v | 0xFFFF << 32)))
         bits, parsed = 128, ipaddress.IPv6Address(value)
         address = draw(st.sampled_from([str(parsed), parsed.exploded, str(parsed).upper()]))
         if value >> 32 in (0, 0xFFFF) and draw(st.booleans()):
@@ -76,8 +74,7 @@ def cidr(draw: st.DrawFn) -> str:
 
 # Almost addresses: what people and feeds write, cut and joined at random.
 SCRAPS = (
-    "0 1 01 10 255 256 0x1 . . . / 8 33 129 : :: ffff FFFF g zz - + _ %eth0 \u0661 "
-    "192.0.2.1 2001:db8:: 1:2:3:4:5:6:7:8"
+    "0 1 01 10 255 256 0x1 . . . / 8 33 129 : :: ffff FFFF g zz - + _ %eth0 \u0661 192.0.2.1 2001:db8:: 1:2:3:4:5:6:7:8"
 )
 scraps = st.lists(st.sampled_from([*SCRAPS.split(), " ", "\n"]), max_size=9).map("".join)
 
@@ -218,9 +215,7 @@ def test_cidrs_of_a_union_are_those_of_collapse_addresses(a: list[Range]) -> Non
         networks: list[Any] = []
         for _, low, high in (row for row in a if row[0] == family):
             networks += ipaddress.summarize_address_range(kind(low), kind(high))
-        expected += [
-            str(n).removesuffix(f"/{n.max_prefixlen}") for n in ipaddress.collapse_addresses(networks)
-        ]
+        expected += [str(n).removesuffix(f"/{n.max_prefixlen}") for n in ipaddress.collapse_addresses(networks)]
     assert text(to_cidrs(union(frame(a)))).to_list() == expected
 
 

@@ -91,9 +91,7 @@ def test_set_names_stay_within_31_characters() -> None:
 
 def test_more_networks_than_maxelem_are_refused_not_cut() -> None:
     many = [(f"192.{index >> 8}.{index & 255}.0/24", "inbound") for index in range(1025)]
-    with pytest.raises(
-        ReleaseError, match=r"blocklist-inbound4: 1,025 networks are more than maxelem = 1,024"
-    ):
+    with pytest.raises(ReleaseError, match=r"blocklist-inbound4: 1,025 networks are more than maxelem = 1,024"):
         rendered("ipset", select({}, many), maxelem=1024)
     text, _ = rendered("ipset", select({}, many))
     assert b"create blocklist-inbound4 hash:net family inet hashsize 2048 " in text

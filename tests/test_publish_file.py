@@ -134,9 +134,7 @@ def test_a_missing_folder_is_named_with_the_way_out(tmp_path: Path) -> None:
 
 def _as_nobody(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run Python without root's rights, in a process of its own."""
-    drop = (
-        "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n" if os.geteuid() == 0 else ""
-    )
+    drop = "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n" if os.geteuid() == 0 else ""
     imports = "from blocklist.publish.file import replace\nimport pathlib\n"
     argv = [sys.executable, "-c", "import sys\n" + imports + drop + code, *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, cwd="/")
@@ -148,9 +146,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents):
         if parent.stat().st_uid == os.geteuid() and parent.name.startswith(("pytest-", tmp_path.name)):
             parent.chmod(parent.stat().st_mode | 0o111)
-    done = _as_nobody(
-        "replace(pathlib.Path(sys.argv[1]), lambda s: s.write(b'x'), lambda p, w: None)", folder / "list"
-    )
+    done = _as_nobody("replace(pathlib.Path(sys.argv[1]), lambda s: s.write(b'x'), lambda p, w: None)", folder / "list")
     assert "ReleaseError" in done.stderr and f"the folder {folder} can't be written to" in done.stderr
 
 
@@ -238,17 +234,13 @@ def test_what_is_read_again_must_be_what_was_written(tmp_path: Path) -> None:
 def test_a_checker_that_rejects_is_quoted_without_its_escape_sequences(tmp_path: Path) -> None:
     script = "printf 'line 7: bad \\033[31mname\\033[0m \\303\\251\\n' >&2; exit 3"
     fmt, path, account = exported(tmp_path, "squid", ["sh", "-c", script], wrapper="")
-    with pytest.raises(
-        ReleaseError, match=r"sh rejects it \(status 3\)\n  line 7: bad \?\[31mname\?\[0m \?"
-    ) as caught:
+    with pytest.raises(ReleaseError, match=r"sh rejects it \(status 3\)\n  line 7: bad \?\[31mname\?\[0m \?") as caught:
         check(fmt, path, account, {})
     assert "\x1b" not in str(caught.value)
 
 
 def test_the_output_of_a_checker_is_bounded(tmp_path: Path) -> None:
-    fmt, path, account = exported(
-        tmp_path, "squid", ["sh", "-c", "yes no | head -c 3000000; exit 1"], wrapper=""
-    )
+    fmt, path, account = exported(tmp_path, "squid", ["sh", "-c", "yes no | head -c 3000000; exit 1"], wrapper="")
     with pytest.raises(ReleaseError) as caught:
         check(fmt, path, account, {})
     assert len(str(caught.value)) < 4000
@@ -280,9 +272,7 @@ def test_a_missing_checker_matters_only_when_it_is_wanted(tmp_path: Path) -> Non
     found = check(fmt, path, account, {})
     assert found == Checked("structure", "3 lines, 100 bytes; no-such-checker is not installed")
     assert check(fmt, path, account, {}, False).by == "structure"
-    with pytest.raises(
-        ReleaseError, match="no-such-checker is not installed, and check = true wants its word"
-    ):
+    with pytest.raises(ReleaseError, match="no-such-checker is not installed, and check = true wants its word"):
         check(fmt, path, account, {}, True)
     fmt, path, account = exported(tmp_path, "domains")
     with pytest.raises(ReleaseError, match="there is no checker for domains"):

@@ -152,9 +152,7 @@ NAME_LETTERS = "abcxyz019-_"
 
 def test_thousands_of_altered_names_are_refused_and_named() -> None:
     rng = random.Random(13)
-    alphabet = [
-        chr(code) for code in range(256) if chr(code) not in NAME_LETTERS + "bdefghijklmnopqrstuvw2345678."
-    ]
+    alphabet = [chr(code) for code in range(256) if chr(code) not in NAME_LETTERS + "bdefghijklmnopqrstuvw2345678."]
     for _ in range(5000):
         place = rng.randrange(4)
         name = list("".join(rng.choices(NAME_LETTERS, k=8)) + ".example")
@@ -208,9 +206,7 @@ def test_the_quick_gate_for_names_agrees_with_the_plain_rule(names: list[str]) -
 def test_no_hostile_network_gets_through(name: str, bad: str) -> None:
     selection = select({}, [("192.0.2.1", "outbound"), (bad, "outbound")])
     options = {"addresses": True} if name == "rpz" else {}
-    with pytest.raises(
-        ReleaseError, match="networks, row 2: " if name in ("cidr", "rpz") else "networks, row "
-    ):
+    with pytest.raises(ReleaseError, match="networks, row 2: " if name in ("cidr", "rpz") else "networks, row "):
         rendered(name, selection, **options)
 
 
@@ -236,8 +232,7 @@ def test_csv_has_no_formula_and_reads_back() -> None:
     objects = rendered("jsonl", Selection(rows=rows))[0].decode().splitlines()
     assert [json.loads(line)["indicator"] for line in objects] == cells
     assert all(
-        line.isascii() and line.isprintable() and list(json.loads(line)) == sorted(json.loads(line))
-        for line in objects
+        line.isascii() and line.isprintable() and list(json.loads(line)) == sorted(json.loads(line)) for line in objects
     )
     assert json.loads(objects[0])["feeds"] == ["a", "b"] and json.loads(objects[0])["since"] is None
 
@@ -306,9 +301,7 @@ def test_a_format_of_ones_own_needs_no_code(tmp_path: Path) -> None:
         (PLAIN.replace("domain", "domains") + 'exact = "{name}"', "domains"),
     ],
 )
-def test_a_mistake_in_a_descriptor_is_named_with_file_and_key(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_a_mistake_in_a_descriptor_is_named_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         describe(tmp_path, text)
     assert message in str(caught.value) and "mine.toml" in str(caught.value)

@@ -207,8 +207,6 @@ def test_addresses_are_triggers_in_the_one_spelling_that_named_takes() -> None:
         ({"orgin": "rpz.example"}, "did you mean 'origin'"),
     ],
 )
-def test_an_option_that_could_spoil_the_zone_is_refused_by_name(
-    options: dict[str, object], place: str
-) -> None:
+def test_an_option_that_could_spoil_the_zone_is_refused_by_name(options: dict[str, object], place: str) -> None:
     with pytest.raises(ConfigError, match=place.replace(".", r"\.")):
         rendered("rpz", select(entries(block=["evil.example"])), **options)

@@ -1,4 +1,4 @@
-"""The engine and the pre-flight against real sockets on loopback, honest and hostile (faults.md V1–V7)."""
+"""The engine and the pre-flight against real sockets on loopback, honest and hostile."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ def test_two_honest_resolvers_settle_every_kind_of_name() -> None:
     summary = result.summary
     assert (summary.checked, summary.unfinished, summary.stopped) == (6, 0, None)
     assert summary.verdicts == {"live": 2, "nodata": 2, "nxdomain": 2}
-    assert (
-        summary.queries == sum(report.sent for report in summary.resolvers) == sum(s.queries for s in servers)
-    )
+    assert summary.queries == sum(report.sent for report in summary.resolvers) == sum(s.queries for s in servers)
 
 
 def test_resolvers_of_both_families_are_asked() -> None:
@@ -96,9 +94,7 @@ def test_one_resolver_is_a_quorum_of_one() -> None:
 
 
 def test_names_that_dns_cannot_carry_are_unknown_and_no_names_are_no_rows() -> None:
-    assert statuses(verify(["a" * 64 + ".example"], LoopbackServer(TABLE))) == {
-        "a" * 64 + ".example": "unknown"
-    }
+    assert statuses(verify(["a" * 64 + ".example"], LoopbackServer(TABLE))) == {"a" * 64 + ".example": "unknown"}
     assert verify([], LoopbackServer(TABLE)).frame.height == 0
     with pytest.raises(ValueError, match="no resolvers"):
         run(resolve_all(["evil.example"], []))
@@ -148,9 +144,7 @@ def test_what_every_resolver_does_becomes_the_verdict(
 
 
 @pytest.mark.parametrize("kind", ["nxdomain without soa", "nxdomain by a stranger"])
-def test_a_denial_without_its_zone_is_no_registrys_word(
-    treated: dict[str, dict[str, Any]], kind: str
-) -> None:
+def test_a_denial_without_its_zone_is_no_registrys_word(treated: dict[str, dict[str, Any]], kind: str) -> None:
     assert treated[kind]["authority"] is None
     assert treated["nxdomain"]["authority"] == "example"
 
@@ -160,9 +154,7 @@ def test_another_resolver_is_asked_when_one_fails() -> None:
         *("servfail", "refused", "silent", "lame", "wrong id", "wrong question"),
         *("garbage", "compression loop", "truncated, tcp closes"),
     ]
-    names = {
-        f"k{number}.{what}.example": kind for number, kind in enumerate(kinds) for what in ("on", "no", "off")
-    }
+    names = {f"k{number}.{what}.example": kind for number, kind in enumerate(kinds) for what in ("on", "no", "off")}
     table = {name: [] if ".no." in name else ["192.0.2.1"] for name in names if ".off." not in name}
     result = verify(list(names), HostileServer(table, names), LoopbackServer(table))
     # A denial needs two voices, and the failing one has none.
@@ -171,9 +163,7 @@ def test_another_resolver_is_asked_when_one_fails() -> None:
 
 
 def test_answers_from_another_address_are_not_heard() -> None:
-    assert statuses(verify(["evil.example"], SpoofedSource(TABLE), SpoofedSource(TABLE))) == {
-        "evil.example": "unknown"
-    }
+    assert statuses(verify(["evil.example"], SpoofedSource(TABLE), SpoofedSource(TABLE))) == {"evil.example": "unknown"}
 
 
 def test_resolvers_that_disagree_leave_a_name_unknown() -> None:

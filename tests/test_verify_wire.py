@@ -163,9 +163,7 @@ def replies() -> list[tuple[bytes, bytes, str]]:
     question, response = ask("a.example")
     for step in range(5):
         owner = "a" if step == 0 else f"c{step}"
-        response.answer.append(
-            dns.rrset.from_text(f"{owner}.example.", 60, "IN", "CNAME", f"c{step + 1}.example.")
-        )
+        response.answer.append(dns.rrset.from_text(f"{owner}.example.", 60, "IN", "CNAME", f"c{step + 1}.example."))
     response.answer.append(dns.rrset.from_text("c5.example.", 60, "IN", "A", "192.0.2.1"))
     found.append((response.to_wire(), question, "a.example"))
     return found

@@ -1,6 +1,6 @@
 """Small worlds of feeds, listings, holds, rules and policies: written into a real record, and judged by hand.
 
-`World.blocks*` is the reference model: the rules of semantics.md, one name or address at a time, with sets.
+`World.blocks*` is the reference model: the rules of docs/semantics.md, one name or address at a time, with sets.
 """
 
 from __future__ import annotations

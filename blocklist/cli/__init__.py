@@ -116,8 +116,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
             _say(error_text(error))
             raise SystemExit(error.exit_code) from None
+        from blocklist.cli.screen import safe
+
         _say(
-            f"error: unexpected {type(error).__name__}: {str(error)[:500]}\n"
+            f"error: unexpected {type(error).__name__}: {safe(str(error)[:500])}\n"
             "This is a bug; run the command again with --debug and report what it prints."
         )
         raise SystemExit(1) from None

@@ -13,6 +13,7 @@ from blocklist.cli.screen import Screen, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.config import Config, Export
 from blocklist.decode import nearest
+from blocklist.errors import ConfigError
 
 
 @click.command("export")
@@ -60,7 +61,7 @@ def command(
     with writing(config, screen, "export") as record:
         picture = Picture(config, record, builtin_rules())
         exports = export_all(config, record, picture, formats, only=names, dry_run=dry_run)
-    show_exports(screen, exports)
+    show_exports(screen, exports, planned=dry_run)
     if dry_run:
         screen.line("dry run: nothing was published")
     screen.json({"exports": [asdict(e) for e in exports], "dry_run": dry_run})
@@ -83,6 +84,10 @@ def _once(
     if policy not in config.policies:
         raise click.UsageError(f"no policy {policy!r}{nearest(policy, config.policies)}")
     given = _options(formats[fmt], options)
+    try:
+        formats[fmt].settle(given, "--option")
+    except ConfigError as error:
+        raise click.UsageError(error.message) from None
     export = Export(name="once", format=fmt, path="-", policy=policy, options=given)
     from blocklist import clock
     from blocklist.publish.release import Selector, render_once, rules_in_force

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from blocklist.catalog import Feed
+from blocklist.catalog import Feed, FormatName
 from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
@@ -123,6 +123,8 @@ def test(screen: Screen, what: str, fmt: str | None) -> int:
         url = what if what.startswith(("http://", "https://", "file:")) else f"file:{Path(what).absolute()}"
         feed = Feed(id=Path(what).name or "test", title=what, url=url, category="other", allow_private=True)
     if fmt is not None:
+        if fmt not in get_args(FormatName):
+            raise click.UsageError(f"no format {fmt!r}{nearest(fmt, get_args(FormatName))}")
         feed = msgspec.structs.replace(feed, format=fmt)
     parsed = parse(_bytes(config, feed), feed)
     examples = parsed.frame.head(5)["name"].to_list()

@@ -9,6 +9,7 @@ import click
 from blocklist.cli.rules import publish
 from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
+from blocklist.decode import nearest
 
 
 @click.group("release", cls=ListingGroup)
@@ -60,7 +61,7 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
 
 
 @command.command("show")
-@click.argument("number_", metavar="ID", type=int)
+@click.argument("number_", metavar="ID", type=click.IntRange(1, 2**63 - 1))
 @shared_options
 def show(screen: Screen, number_: int) -> int:
     """Everything that is recorded of one release."""
@@ -75,11 +76,13 @@ def show(screen: Screen, number_: int) -> int:
 
 @command.command("approve")
 @click.argument("export")
-@click.argument("number_", metavar="[ID]", type=int, required=False)
+@click.argument("number_", metavar="[ID]", type=click.IntRange(1, 2**63 - 1), required=False)
 @shared_options
 def approve(screen: Screen, export: str, number_: int | None) -> int:
     """Publish the held release of EXPORT: a person has looked at it."""
     config, formats = configuration(screen)
+    if export not in config.exports:
+        raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
     from blocklist.decisions import approve_release
     from blocklist.update import whoami
 

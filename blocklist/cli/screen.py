@@ -79,8 +79,16 @@ class ListingGroup(click.Group):
     """A group whose bare call, also with options, means its `list`: `blocklist held --all`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and not {"-h", "--help"} & set(args)):
-            args = ["list", *args]
+        at = 0
+        args = args or ["list"]
+        while at < len(args) and args[at].startswith("-"):
+            at += 2 if args[at] == "--config" else 1
+        if not {"-h", "--help"} & set(args[:at]):
+            if at < len(args) and args[at] in self.commands:
+                # Options given before the name of the command are its own, as everywhere.
+                args = [args[at], *args[:at], *args[at + 1 :]]
+            elif at:
+                args = ["list", *args]
         return super().parse_args(ctx, args)
 
 

@@ -37,7 +37,7 @@ def command(screen: Screen) -> int:
         exports = {
             row[0]: row
             for row in db.execute(
-                "SELECT export, state, published, serial, entries, id FROM release WHERE state = 'live'"
+                "SELECT export, state, published, serial, entries, id, reloaded FROM release WHERE state = 'live'"
             )
         }
         held = {
@@ -81,12 +81,13 @@ def command(screen: Screen) -> int:
     table = []
     for export in config.exports.values():
         live, waits = exports.get(export.name), held.get(export.name)
-        status = 4 if waits else status
+        unloaded = bool(live and export.reload and live[6] is None)
+        status = 4 if waits or unloaded else status
         table.append(
             (
                 export.name,
                 export.format,
-                "held" if waits else "live" if live else "never published",
+                "held" if waits else "not loaded" if unloaded else "live" if live else "never published",
                 number(live[4]) if live else "",
                 moment(live[2]) if live else "",
                 live[3] if live else "",

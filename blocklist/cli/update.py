@@ -133,13 +133,13 @@ def _show_feeds(screen: Screen, updated: Updated) -> None:
             screen.note(f"{f.id}: {safe(f.hint)}")
 
 
-def show_exports(screen: Screen, exports: list[ExportOutcome]) -> None:
-    """The table of exports below the one of feeds."""
+def show_exports(screen: Screen, exports: list[ExportOutcome], *, planned: bool = False) -> None:
+    """The table of exports below the one of feeds; `planned`: nothing of it was done."""
     rows = []
     for e in exports:
         text = ""
         if e.outcome == "published":
-            text = f"{e.release}, serial {e.serial}, checked by {e.checked}"
+            text = f"checked by {e.checked}" if planned else f"{e.release}, serial {e.serial}, checked by {e.checked}"
         elif e.release is not None:
             text = f"{e.release}"
         note = "; ".join(x for x in (e.error, e.note, _lost(e.lost)) if x)
@@ -148,7 +148,7 @@ def show_exports(screen: Screen, exports: list[ExportOutcome]) -> None:
             (
                 e.name,
                 e.format,
-                e.outcome,
+                "to publish" if planned and e.outcome == "published" else e.outcome,
                 number(e.entries),
                 change(e.added, "+") if moved else "",
                 change(e.removed, "−") if moved else "",

@@ -50,7 +50,7 @@ def _show(screen: Screen, answer: Answer) -> None:
         screen.line(
             screen.style(f"{name} is blocked", bold=True)
             + " in "
-            + ", ".join(f"{e.name} ({e.format})" for e in blocked)
+            + ", ".join(f"{e.name} ({safe(e.format)})" for e in blocked)
         )
         for reason in dict.fromkeys(e.because for e in blocked):
             screen.line(f"  because {safe(reason)}")
@@ -61,7 +61,7 @@ def _show(screen: Screen, answer: Answer) -> None:
         )
     for export in answer.exports:
         if not export.blocked:
-            screen.line(f"  not in {export.name} ({export.format}): {safe(export.because)}")
+            screen.line(f"  not in {export.name} ({safe(export.format)}): {safe(export.because)}")
     if answer.listings:
         screen.table(
             ("feed", "category", "confidence", "since", "until", "line", ""),
@@ -124,7 +124,7 @@ def _text(listing: Listing) -> str:
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """The object that docs/contract promises for `why --json`."""
+    """The object that docs/audit.md promises for `why --json`."""
     return {
         "query": answer.query,
         "kind": answer.kind,

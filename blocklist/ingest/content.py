@@ -14,7 +14,7 @@ _HTML = re.compile(
 def looks_like_html(head: bytes) -> bool:
     """Whether the first bytes of a body (a few kB are enough) are a web page rather than a list.
 
-    Publishers and captive portals answer with error pages and login forms under status 200 (faults.md F8).
+    Publishers and captive portals answer with error pages and login forms under status 200.
     """
     head = head[:4096]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16: every second byte of ASCII is NUL

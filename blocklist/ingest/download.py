@@ -333,7 +333,7 @@ def _origin(url: httpx.URL) -> Origin:
 
 
 def _next_hop(current: httpx.URL, location: str, where: str, secrets: frozenset[str]) -> httpx.URL:
-    """Where a redirect leads, if it may (faults.md F7). Addresses are checked when connecting."""
+    """Where a redirect leads, if it may. Addresses are checked when connecting."""
     if not location:
         raise Failure(f"{where}: redirects to nowhere (no Location)")
     try:

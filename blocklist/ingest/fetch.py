@@ -1,6 +1,6 @@
 """Fetch the feeds: all at once but few per host, streamed to disk while hashed, under limits.
 
-A failure (faults.md F1–F7) is an answer, not an exception: the other feeds go on and the caller keeps its
+A failure is an answer, not an exception: the other feeds go on and the caller keeps its
 last good snapshot.
 """
 
@@ -135,7 +135,7 @@ async def fetch_all(
     from . import connect
     from .download import Downloader, Host
 
-    # httpcore logs the headers of answers at DEBUG: Location may hold a key (faults.md C2).
+    # httpcore logs the headers of answers at DEBUG: Location may hold a key.
     logging.getLogger("httpcore").setLevel(logging.WARNING)
 
     scratch = Scratch(into)
@@ -337,7 +337,7 @@ async def _parts(
 
 def _finish(done: Fetched, request: Request, body: Body, start: float) -> Fetched:
     if body.sha256 == request.known_sha256:
-        # The same bytes under 200 (faults.md F4): validators may be new, the snapshot is not.
+        # The same bytes under 200: validators may be new, the snapshot is not.
         size = body.size
         body.discard()
         return replace(

@@ -15,6 +15,7 @@ import polars as pl
 
 from blocklist.catalog import Feed
 from blocklist.errors import FeedGated
+from blocklist.ingest.content import looks_like_html
 from blocklist.ingest.formats import COMMENTS, WHOLE, line_parser, whole_parser
 from blocklist.ingest.formats.sniff import sniff
 from blocklist.ingest.normalize import SCHEMA, normalize, unique
@@ -114,9 +115,7 @@ def _as_utf8(data: bytes) -> bytes:
 def refuse_pages(data: bytes, feed: Feed) -> None:
     """Raise FeedGated when the body is a web page or an error object, as feeds answer when they move or lapse."""
     head = data[:4096].lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<body", b"<script")) or (
-        b"<html" in head and b"</" in data[:65_536].lower()
-    ):
+    if looks_like_html(data[:65_536]):
         raise FeedGated(
             f"{feed.id}: the answer is a web page, not a list",
             hint=f"open {feed.urls[0]} in a browser: it may have moved, or want a key",

@@ -1,4 +1,4 @@
-"""Why a fetch failed, in words that a person can act on and that never hold a secret (faults.md C2)."""
+"""Why a fetch failed, in words that a person can act on and that never hold a secret."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ _SHOWN_LINES, _SHOWN_COLUMNS = 12, 200
 _PIECE = 1 << 18
 # Seconds: how often a silent command is looked at, and how long its pipes stay open after its end.
 _TICK, _GRACE = 0.1, 0.5
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,20 @@ def run(argv: Sequence[str], *, seconds: float, take: Callable[[bytes], None] | 
         start_new_session=True,
     )
     kept = _Kept()
+    _running.add(process)
     try:
         on_time = _pump(process, time.monotonic() + seconds, kept, take)
         return Outcome(process.returncode if on_time else None, kept.text())
     finally:
+        _running.discard(process)
         _end(process)
+
+
+def end_all() -> None:
+    """Kill every command that is running in any thread: an interrupted run must not wait for its checkers."""
+    for process in list(_running):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _pump(process: subprocess.Popen[bytes], deadline: float, kept: _Kept, take: Callable[[bytes], None] | None) -> bool:

@@ -58,7 +58,7 @@ class Candidate:
         try:
             descriptor = os.open(self.new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise _refusal(path, self.target.parent, error) from error
+            raise refusal(path, self.target.parent, error) from error
         self.stream: BinaryIO = os.fdopen(descriptor, "w+b", buffering=1 << 20)
 
     def __enter__(self) -> Candidate:
@@ -72,7 +72,7 @@ class Candidate:
         if not self._published:
             self.new.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _refusal(self.path, self.target.parent, error) from error
+            raise refusal(self.path, self.target.parent, error) from error
 
     def seal(self) -> Path:
         """End the writing: owner and mode as they will be, bytes on the disk. The path for the checker."""
@@ -82,7 +82,7 @@ class Candidate:
             os.fsync(self.stream.fileno())
             self.stream.close()
         except OSError as error:
-            raise _refusal(self.path, self.target.parent, error) from error
+            raise refusal(self.path, self.target.parent, error) from error
         return self.new
 
     def publish(self) -> None:
@@ -94,7 +94,7 @@ class Candidate:
             self._published = True
             _sync_folder(self.target.parent)
         except OSError as error:
-            raise _refusal(self.path, self.target.parent, error) from error
+            raise refusal(self.path, self.target.parent, error) from error
 
     def _dress(self) -> None:
         descriptor = self.stream.fileno()
@@ -177,7 +177,7 @@ def _target(path: Path, follow: bool) -> Path:
     except FileNotFoundError:
         return path
     except OSError as error:
-        raise _refusal(path, path.parent, error) from error
+        raise refusal(path, path.parent, error) from error
     if kind == stat.S_IFLNK:
         if not follow:
             raise ReleaseError(
@@ -202,7 +202,7 @@ def _ids(path: Path, owner: str | None, group: str | None) -> tuple[int | None, 
     return user, gid
 
 
-def _refusal(path: Path, folder: Path, error: OSError) -> ReleaseError:
+def refusal(path: Path, folder: Path, error: OSError) -> ReleaseError:
     """`error` with the file, the folder and what to do about it."""
     text = error.strerror or str(error)
     if isinstance(error, FileNotFoundError | NotADirectoryError):

@@ -12,8 +12,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,8 +26,9 @@ from blocklist.catalog import KINDS
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.publish.check import check
+from blocklist.publish.command import end_all
 from blocklist.publish.descriptor import Format
-from blocklist.publish.file import Candidate, leftovers, reload
+from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.render import Rendered, render
 from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_duration
@@ -254,8 +255,19 @@ def export_all(
             )
             jobs.append(job)
         with ThreadPoolExecutor(2, "export") as pool:
-            for done in [pool.submit(_prepared, job, config, selector, record, stack) for job in jobs]:
-                done.result()
+            futures = [pool.submit(_prepared, job, config, selector, record, stack) for job in jobs]
+            try:
+                # Polars' signal handler has the system resume a wait without limit: Ctrl-C would not be heard.
+                while wait(futures, timeout=0.2).not_done:
+                    pass
+                for done in futures:
+                    done.result()
+            except BaseException:
+                for waiting in futures:
+                    waiting.cancel()
+                while wait(futures, timeout=0.1).not_done:
+                    end_all()
+                raise
         if dry_run:
             return [job.outcome for job in jobs]
         _renew_inputs(record, jobs)
@@ -270,6 +282,8 @@ def export_all(
                 job.outcome.outcome = "failed"
                 job.outcome.error, job.outcome.hint = error.message, error.hint
             job.outcome.seconds += time.perf_counter() - started
+        if ready:
+            _forget_entries(record)
         for job in jobs:
             _reload(job, record)
             if on_done is not None:
@@ -306,6 +320,8 @@ def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy) -
 
 
 def _file_digest(path: Path) -> str | None:
+    if not path.is_file():  # opening a pipe would wait for its writer
+        return None
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -326,6 +342,7 @@ def _recover(record: Record) -> None:
                     "UPDATE release SET state = 'failed', note = 'interrupted before it was published' WHERE id = ?",
                     (number,),
                 )
+    _forget_entries(record)
 
 
 def _prepared(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack) -> None:
@@ -333,10 +350,11 @@ def _prepared(job: _Job, config: Config, selector: Selector, record: Record, sta
     started = time.perf_counter()
     try:
         _prepare(job, config, selector, record, stack)
-    except BlocklistError as error:
+    except (BlocklistError, OSError) as error:
+        told = error if isinstance(error, BlocklistError) else refusal(job.path, job.path.parent, error)
         job.state = "failed"
         job.outcome.outcome = "failed"
-        job.outcome.error, job.outcome.hint = error.message, error.hint
+        job.outcome.error, job.outcome.hint = told.message, told.hint
     job.outcome.seconds = time.perf_counter() - started
 
 
@@ -379,8 +397,12 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
             "the published file was " + ("missing" if in_place is None else "edited by hand") + "; written again"
         )
     job.entries = _entries(selection)
-    before = _entries_before(record.state, export.name) if live else None
+    before = _entries_before(record.state, live.id) if live else None
     outcome.added, outcome.removed = _difference(before, job.entries)
+    if before is None and live is not None:
+        # The cache of entries is gone: of the difference only the balance is known.
+        change = job.entries.height - live.entries
+        outcome.added, outcome.removed = max(change, 0), max(-change, 0)
     outcome.release, outcome.serial = None, serial
     job.candidate, job.rendered = candidate, rendered
     reason = _gate(config, job, record)
@@ -398,12 +420,11 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
 def _serial(job: _Job) -> int:
     """Above every serial ever stored or in the file: after a step back all secondaries stay stale."""
     found = 0
-    try:
-        with job.path.open("rb") as file:
-            match = re.search(rb"\bSOA\s+\S+\s+\S+\s+\(?\s*([0-9]{1,10})\b", file.read(4096))
-            found = int(match[1]) if match and job.fmt.code == "rpz" else 0
-    except OSError:
-        pass
+    with suppress(OSError):
+        if job.fmt.code == "rpz" and job.path.is_file():
+            with job.path.open("rb") as file:
+                match = re.search(rb"\bSOA\s+\S+\s+\S+\s+\(?\s*([0-9]{1,10})\b", file.read(4096))
+            found = int(match[1]) if match else 0
     return max(int(clock.now().timestamp()), (job.live.serial if job.live else 0) + 1, found + 1)
 
 
@@ -454,13 +475,31 @@ def _entries(selection: Selection) -> pl.DataFrame:
     )
 
 
-def _entries_file(state: Path, export: str) -> Path:
-    return state / "exports" / f"{export}.parquet"
+def _entries_file(state: Path, release: int) -> Path:
+    return state / "exports" / f"{release}.parquet"
 
 
-def _entries_before(state: Path, export: str) -> pl.DataFrame | None:
+def _keep_entries(state: Path, release: int, entries: pl.DataFrame) -> None:
+    """A cache for the next difference, on disk before its release is live; without it only the balance is known."""
+    file = _entries_file(state, release)
+    with suppress(OSError, pl.exceptions.PolarsError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_suffix(".new")
+        entries.write_parquet(beside, compression="lz4", statistics=False)
+        beside.replace(file)
+
+
+def _forget_entries(record: Record) -> None:
+    """Remove the entries of releases that are not live, and what a run that was killed left half written."""
+    live = {f"{row[0]}.parquet" for row in record.connection.execute("SELECT id FROM release WHERE state = 'live'")}
+    for file in (record.state / "exports").glob("*"):
+        if file.name not in live:
+            file.unlink(missing_ok=True)
+
+
+def _entries_before(state: Path, release: int) -> pl.DataFrame | None:
     try:
-        return pl.read_parquet(_entries_file(state, export), memory_map=False)
+        return pl.read_parquet(_entries_file(state, release), memory_map=False)
     except (OSError, pl.exceptions.PolarsError):
         return None
 
@@ -468,7 +507,8 @@ def _entries_before(state: Path, export: str) -> pl.DataFrame | None:
 def _difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[int, int]:
     if before is None:
         return now.height, 0
-    added = now.join(before, on="entry", how="anti").height
+    # Counts for a person and for the gate: a collision of hashes would be one in 10^7 releases, and off by one.
+    added = now.height - int(now["entry"].hash().is_in(before["entry"].hash().implode()).sum())
     return added, before.height - (now.height - added)
 
 
@@ -532,7 +572,7 @@ def _same_held(record: Record, job: _Job) -> bool:
 
 def _make_live(connection: object, number: int, export: str) -> None:
     connection.execute(  # type: ignore[attr-defined]
-        "UPDATE release SET state = 'superseded' WHERE export = ? AND state = 'live'", (export,)
+        "UPDATE release SET state = 'superseded' WHERE export = ? AND state IN ('live', 'held')", (export,)
     )
     connection.execute(  # type: ignore[attr-defined]
         "UPDATE release SET state = 'live', published = ? WHERE id = ?", (clock.text(clock.now()), number)
@@ -541,14 +581,10 @@ def _make_live(connection: object, number: int, export: str) -> None:
 
 def _publish(job: _Job, record: Record) -> None:
     assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
+    _keep_entries(record.state, job.outcome.release, job.entries)
     job.candidate.publish()
     with record.transaction() as connection:
         _make_live(connection, job.outcome.release, job.export.name)
-    file = _entries_file(record.state, job.export.name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_suffix(".new")
-    job.entries.write_parquet(beside, compression="lz4", statistics=False)
-    beside.replace(file)
 
 
 def _reload(job: _Job, record: Record) -> None:

@@ -16,8 +16,8 @@ def parse_one(text: str) -> tuple[int, int, int] | None:
 
     `family` is 4 or 6; `first` and `last` are the lowest and highest address as integers, host bits masked.
     IPv4 is a dotted quad without leading zeros, IPv6 any text of RFC 4291 §2.2 without a scope id; a prefix
-    length is decimal without leading zeros. `::ffff:a.b.c.d/p` is IPv4 `/p-96`, and nothing for p < 96
-    (semantics.md, Addresses). No blanks.
+    length is decimal without leading zeros. `::ffff:a.b.c.d/p` is IPv4 `/p-96`, and nothing for p < 96.
+    No blanks.
     """
     address, slash, prefix = text.partition("/")
     if "%" in address or (slash and not _PREFIX.fullmatch(prefix)):

@@ -99,7 +99,7 @@ def names_between(entries: pl.DataFrame) -> pl.DataFrame:
     Wherever an entry stands below a subtree entry, every name strictly between the two, unless it is an entry
     itself, with the action of the subtree entry that is nearest to it. In a zone the existence of
     `x.mid.evil` makes `mid.evil` exist, and a wildcard gives no answer for names that exist nor, since the
-    closest encloser is then `mid.evil`, for any name below it (RFC 4592 §3.3.1; formats.md §2.3: BIND and
+    closest encloser is then `mid.evil`, for any name below it (RFC 4592 §3.3.1; measured: BIND and
     Unbound pass `y.mid.evil` although `*.evil` is listed).
     """
     if entries["block"].all():

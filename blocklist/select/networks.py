@@ -33,7 +33,7 @@ def parse(text: pl.Series) -> pl.DataFrame:
     """Strict addresses and CIDRs to networks, row by row; what `parse_one` says of each value.
 
     In: String. Out: `family`, `first`, `last` and `masked: Boolean` (host bits were set, and are cleared), as
-    long as the input, all null where the text is no address. Source: semantics.md, Addresses.
+    long as the input, all null where the text is no address.
     """
     rows = pl.DataFrame({"text": text}, schema={"text": pl.String})
     quads = rows["text"].str.contains(_IPV4).fill_null(False)

@@ -10,7 +10,7 @@ from blocklist.verify.wire import AAAA, A, Answer, Outcome
 
 
 class Status(StrEnum):
-    """The verdicts of architecture.md that need no knowledge of sinkholes and parking."""
+    """The verdicts that need no knowledge of sinkholes and parking."""
 
     LIVE = "live"
     NODATA = "nodata"

@@ -21,7 +21,7 @@ class Control:
     """Names whose answer is known: `exists` have an address, a random name below `missing` does not exist.
 
     `canaries` are names that only a resolver which loads our own list answers otherwise than with an address:
-    they must be live as well, and failing them is reported as what it is (semantics.md, "Verdicts").
+    they must be live as well, and failing them is reported as what it is.
     """
 
     exists: tuple[str, ...] = ("example.com",)

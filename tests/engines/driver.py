@@ -99,9 +99,7 @@ class Upstream:
         if name == "" and kind == "NS":
             reply.answer.append(dns.rrset.from_text(".", 60, "IN", "NS", "ns.root."))
         elif kind in PASSES:
-            address = dict(zip(("A", "AAAA"), self.special.get(name, tuple(PASSES.values())), strict=True))[
-                kind
-            ]
+            address = dict(zip(("A", "AAAA"), self.special.get(name, tuple(PASSES.values())), strict=True))[kind]
             reply.answer.append(dns.rrset.from_text(question.name, 60, "IN", kind, address))
         return reply.to_wire()
 
@@ -275,10 +273,7 @@ def resolver(
 def _acts(engine: Engine, canary: str) -> bool:
     # Not `blocks`: an engine that is still starting may say SERVFAIL.
     reply = engine.ask(canary)
-    return (
-        not any(PASSES["A"] in record.to_text() for record in reply.answer)
-        and reply.rcode() != dns.rcode.SERVFAIL
-    )
+    return not any(PASSES["A"] in record.to_text() for record in reply.answer) and reply.rcode() != dns.rcode.SERVFAIL
 
 
 class _Origin(BaseHTTPRequestHandler):

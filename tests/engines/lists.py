@@ -54,9 +54,7 @@ def select(listed: Entries, cidrs: list[tuple[str, str]] | None = None) -> Selec
         domains=pl.DataFrame(
             rows, schema={"name": pl.String, "subtree": pl.Boolean, "block": pl.Boolean}, orient="row"
         ),
-        between=pl.DataFrame(
-            sorted(between.items()), schema={"name": pl.String, "block": pl.Boolean}, orient="row"
-        ),
+        between=pl.DataFrame(sorted(between.items()), schema={"name": pl.String, "block": pl.Boolean}, orient="row"),
         networks=pl.DataFrame(
             [(cidr, 6 if ":" in cidr else 4, direction) for cidr, direction in cidrs or []],
             schema={"cidr": pl.String, "family": pl.UInt8, "direction": pl.String},

@@ -1,0 +1,342 @@
+"""Manners of the command line: exit codes, messages that name the way out, and no byte of a feed on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from installation import PROGRAM, World, call_main, names
+
+from blocklist.cli import _COMMANDS
+from blocklist.ingest.loopback import LoopbackServer, Page
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31m\u202egnp.exe\x9b2J\x00\x08"
+# What a terminal would act on: C0 but tab and newline, DEL, C1, and what turns the direction of text.
+DANGEROUS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.feed("first", ["evil.example", "192.0.2.0/24"])
+    world.feed("second", ["evil.example"])
+    world.export("list")
+    world.export("dns", "rpz")
+    assert world.update().code == 0
+    return world
+
+
+def assert_mannered(text: str) -> None:
+    assert "Traceback" not in text and "unexpected" not in text and "This is a bug" not in text, text
+    assert not DANGEROUS.search(text), text
+
+
+# Mistakes
+
+MISTAKES = [
+    (("updaet",), "did you mean 'update'"),
+    (("update", "frist"), "did you mean 'first'"),
+    (("update", "--accept", "secnod"), "did you mean 'second'"),
+    (("update", "--forse"), "--force"),
+    (("export", "dsn"), "did you mean 'dns'"),
+    (("export", "--format", "rpzz", "-o", "-"), "did you mean 'rpz'"),
+    (("export", "--format", "rpz"), "-o"),
+    (("export", "-o", "x"), "--format"),
+    (("export", "--format", "domains", "-o", "-", "--policy", "defualt"), "did you mean 'default'"),
+    (("export", "--format", "rpz", "-o", "-", "--option", "origin"), "K=V"),
+    (("export", "--format", "rpz", "-o", "-", "--option", "orgin=x"), "did you mean 'origin'"),
+    (("export", "--format", "rpz", "-o", "-", "--option", "ttl=many"), "ttl"),
+    (("why",), "WHAT"),
+    (("why", "not a thing!"), "examples:"),
+    (("why", ""), "examples:"),
+    (("why", "1.2.3.4.5"), "no domain"),
+    (("why", "192.0.2.0/33"), "no domain"),
+    (("why", "a" * 64 + ".example"), "no domain"),
+    (("feeds", "show", "frist"), "did you mean 'first'"),
+    (("feeds", "shwo", "first"), "did you mean 'show'"),
+    (("formats", "show", "squidd"), "did you mean 'squid'"),
+    (("release", "show", "99"), "there is no release 99"),
+    (("release", "show", "x"), "not a valid"),
+    (("release", "aprove", "dns"), "did you mean 'approve'"),
+    (("held", "relese", "x.example"), "did you mean 'release'"),
+    (("allow", "ad", "x.example"), "did you mean 'add'"),
+    (("allow", "remove", "x", "--reason", "r"), "not a valid"),
+    (("--jsn", "status"), "--json"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=lambda x: " ".join(x)[:40] if isinstance(x, tuple) else "")
+def test_a_mistake_is_answered_with_the_nearest_right_word_and_exit_code_2(
+    world: World, words: tuple[str, ...], said: str
+) -> None:
+    ran = world.run(*words)
+    assert ran.code == 2, ran.text
+    assert said.lower() in ran.err.lower(), ran.err
+    assert ran.out == ""
+    assert_mannered(ran.err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("feeds", "test", "/no/such/file"),
+        ("feeds", "test", "http://127.0.0.1:1/list"),
+        ("feeds", "test", "ftp://x.example/"),
+        ("feeds", "test", "first", "--format", "nonsense"),
+        ("export", "--format", "domains", "-o", "/no/such/folder/list"),
+        ("export", "--format", "domains", "-o", "/dev/full"),
+        ("--config", "/no/such/file.toml", "status"),
+        ("why", HOSTILE),
+        ("allow", "add", HOSTILE, "--reason", "r"),
+        ("update", HOSTILE),
+        (HOSTILE,),
+        ("export", HOSTILE),
+        ("feeds", "show", HOSTILE),
+        ("formats", "show", HOSTILE),
+        ("release", "approve", HOSTILE),
+        ("held", "list", "--guard", HOSTILE),
+        ("why", "http://[::1"),
+        ("why", "https://"),
+        ("why", "//x/y\n\x1b[2J"),
+        ("why", "0"),
+        ("why", "::ffff:192.0.2.1/20"),
+        ("release", "list", "--limit", "-1"),
+        ("release", "show", "99999999999999999999999"),
+        ("allow", "remove", "99999999999999999999999", "--reason", "r"),
+        ("verify", HOSTILE),
+    ],
+)
+def test_no_mistake_ends_in_a_traceback_or_reaches_the_terminal_raw(world: World, words: tuple[str, ...]) -> None:
+    ran = world.run(*words)
+    assert ran.code in (0, 1, 2, 3, 4)
+    assert_mannered(ran.text)
+
+
+BROKEN = {
+    "not TOML": "state = [",
+    "unknown key": 'stat = "var"',
+    "wrong type": "state = 7",
+    "unknown format": '[export.x]\nformat = "rpzz"\npath = "x"',
+    "unknown feed": '[feeds]\nenable = ["urlhaus-hots"]',
+    "unknown option": '[export.x]\nformat = "rpz"\npath = "x"\noptions = { orgin = "x" }',
+    "hostile": '[export.x]\nformat = "\\u001b[31m\\u202e"\npath = "x"',
+    "hostile key": '"\\u001b[2J\\u009b" = 1',
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_configuration_is_one_message_with_its_file_and_nothing_is_run(world: World, how: str) -> None:
+    world.config.write_text(BROKEN[how])
+    for words in (("update",), ("status",), ("why", "evil.example"), ("export",)):
+        if words[0] == "why" and how in ("unknown option", "unknown format", "hostile"):
+            assert_mannered(world.run(*words).text)
+            continue  # it answers from the record, whatever the export would do
+        ran = world.run(*words)
+        assert ran.code == 1 and str(world.config) in ran.err, ran.err
+        assert ran.out == ""
+        assert_mannered(ran.err)
+
+
+# Options and output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("why", "evil.example"),
+        ("feeds",),
+        ("feeds", "list"),
+        ("feeds", "show", "first"),
+        ("formats",),
+        ("formats", "show", "rpz"),
+        ("held",),
+        ("held", "list"),
+        ("allow", "list"),
+        ("release",),
+        ("release", "list"),
+        ("release", "show", "1"),
+        ("update",),
+        ("export", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_options_are_taken_before_and_after_the_command_and_json_is_all_there_is(
+    world: World, words: tuple[str, ...]
+) -> None:
+    world.run("deny", "add", "x.example", "--reason", "r")
+    world.run("allow", "add", "y.example", "--reason", "r")
+    for asked in (("--json", *words), (*words, "--json"), (words[0], "--json", *words[1:])):
+        ran = call_main("--config", world.config, *asked)
+        assert ran.code == 0, (asked, ran.err)
+        for line in ran.out.splitlines():
+            assert isinstance(json.loads(line), dict), asked
+    for asked in ((*words, "--config", str(world.config)), (words[0], "--config", str(world.config), *words[1:])):
+        assert call_main(*asked).code == 0, asked
+    for asked in (("--quiet", *words), (*words, "--quiet")):
+        ran = world.run(*asked)
+        assert ran.code == 0 and ran.out == "" and ran.err == "", asked
+
+
+def test_groups_take_the_options_of_their_list(world: World) -> None:
+    assert world.run("held", "--guard", "protect").code == 0
+    assert world.run("release", "--limit", "1").code == 0
+
+
+def test_exit_codes_tell_feeds_from_releases_and_the_highest_wins(world: World) -> None:
+    world.feeds["second"]["url"] = "file:missing"
+    world.write()
+    assert world.run("update").code == 3
+    world.exports["list"]["path"] = "nowhere/list"
+    world.write()
+    assert world.run("update").code == 4
+    assert world.run("why", "unlisted.example").code == 0
+    assert world.run("why", "evil.example").code == 0
+
+
+def test_errors_and_remarks_go_to_standard_error(world: World) -> None:
+    world.feeds["second"]["url"] = "file:missing"
+    world.write()
+    ran = world.run("update")
+    assert "missing" in ran.out and "hint" not in ran.out
+    assert world.run("update", "--quiet").out == ""
+
+
+def on_a_terminal(world: World, *words: str, **environment: str) -> str:
+    """What a person at a terminal sees."""
+    main, child = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "--config", str(world.config), *words],
+        stdout=child,
+        stderr=child,
+        stdin=subprocess.DEVNULL,
+        env={k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm"} | environment,
+    )
+    os.close(child)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(main, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(main)
+    assert process.wait(30) == 0
+    return seen.decode()
+
+
+def test_colour_is_for_terminals_whose_owner_wants_it(world: World) -> None:
+    assert "\x1b[1m" in on_a_terminal(world, "status")
+    assert "\x1b" not in on_a_terminal(world, "status", NO_COLOR="1")
+    assert "\x1b" not in on_a_terminal(world, "status", "--no-color")
+    assert "\x1b" not in world.call("status").text
+
+
+def test_a_reader_that_leaves_early_is_no_error(world: World) -> None:
+    world.feed("first", names(3000))
+    world.update()
+    for words in (("held",), ("feeds", "list"), ("export", "--format", "csv", "-o", "-"), ("formats", "--json")):
+        process = world.start(*words)
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        error = process.stderr.read().decode()
+        process.stderr.close()
+        assert process.wait(30) in (0, 1, 141), words
+        assert "Traceback" not in error and "rror" not in error, (words, error)
+
+
+def test_a_terminal_that_knows_only_ascii_gets_something_readable(world: World) -> None:
+    world.lines("first", ["b.example"])
+    ran = world.call("update", env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert ran.code == 0, ran.err
+    assert "updated" in ran.out
+    assert_mannered(ran.text)
+
+
+# Hostile text (C3)
+
+
+def test_hostile_lines_urls_and_answers_reach_no_terminal_raw(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    csv = {"name": "csv", "value": "d", "reason": "r"}
+    world.feed("rows", f'd,r\nevil.example,"{HOSTILE}"\n{HOSTILE}.example,x\n'.encode(), format=csv)
+    world.feed("text", f"bad.example # {HOSTILE}\n{HOSTILE}\n//files.example/{HOSTILE}\n".encode(), format="lines")
+    world.export("list")
+    with LoopbackServer({"/x": Page(HOSTILE.encode("utf-8"), 500, {"X-Note": "x"})}) as server:
+        world.feed("web", url=server.url("/x"), allow_private=True, title=HOSTILE.replace("\x00", ""))
+        world.feed("odd", url="file:" + HOSTILE.replace("\x00", "") + ".txt")
+        for words in (
+            ("update",),
+            ("status",),
+            ("feeds",),
+            ("feeds", "show", "web"),
+            ("feeds", "show", "rows"),
+            ("feeds", "show", "text"),
+            ("feeds", "test", "text"),
+            ("why", "evil.example"),
+            ("why", "bad.example"),
+            ("held",),
+            ("release",),
+            ("deny", "add", "x.example", "--reason", HOSTILE, "--ticket", HOSTILE),
+            ("deny", "list"),
+            ("why", "x.example"),
+            ("deny", "remove", "1", "--reason", HOSTILE),
+            ("deny", "list", "--all"),
+        ):
+            for extra in ((), ("--json",)):
+                ran = world.run(*words, *extra)
+                assert_mannered(ran.text)
+                if extra:
+                    assert ran.out.isascii()
+    assert world.exported("list") == ["bad.example", "evil.example"]
+
+
+# Help
+
+
+def commands() -> list[tuple[str, ...]]:
+    groups: dict[str, tuple[str, ...]] = {"allow": ("add", "list", "remove"), "deny": ("add", "list", "remove")}
+    groups |= {"feeds": ("list", "show", "test"), "formats": ("list", "show")}
+    groups |= {"held": ("list", "release", "revoke"), "release": ("list", "show", "approve")}
+    return [(c,) for c in _COMMANDS] + [(g, s) for g, subs in groups.items() for s in subs]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
+    ran = call_main(*words, "--help")
+    assert ran.code == 0 and ran.err == ""
+    assert "Usage: " in ran.out
+    body = ran.out.partition("\n\n")[2]
+    assert re.search(r"[A-Z][^\n]+[.:]", body), "a sentence"
+    if len(words) == 1 and words[0] not in ("status", "demo", "init"):
+        assert f"blocklist {words[0]}" in body, "an example"
+    assert len(max(ran.out.splitlines(), key=len)) <= 100
+
+
+def test_the_first_help_teaches_and_lists_every_command() -> None:
+    ran = call_main("--help")
+    assert ran.code == 0 and all(f"  {name} " in ran.out for name in _COMMANDS)
+    assert "Examples:" in ran.out and "Exit codes:" in ran.out
+
+
+def test_help_and_why_import_nothing_slow(world: World) -> None:
+    code = (
+        "import sys\nfrom blocklist.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "slow = {'polars', 'httpx', 'sqlite_utils', 'dns', 'jinja2', 'zstandard'}\n"
+        "print(sorted(slow & set(sys.modules)), file=sys.stderr)"
+    )
+    for words, allowed in (
+        (["--help"], "[]"),
+        (["--version"], "[]"),
+        (["--config", str(world.config), "why", "evil.example"], "['zstandard']"),
+    ):
+        ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert ran.stderr.strip() == allowed, words

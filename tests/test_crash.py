@@ -1,0 +1,281 @@
+"""Killed at any moment: nothing is torn, nothing is lost, and the next run mends what is left without help (S1)."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from installation import World, digest, names
+
+from blocklist.store import snapshots
+
+ZONES = ("a.example", "b.example", "c.example")
+
+
+def a_world(folder: Path, size: int = 1500) -> World:
+    world = World(folder)
+    for zone in ZONES:
+        world.feed(zone.partition(".")[0], names(size, zone=zone))
+    world.feed("top", names(20, start=100, zone="a.example"), category="reference")
+    world.export("list", kinds=["domain"])
+    world.export("dns", "rpz", options={"origin": "rpz.example"})
+    world.export("hosts", "hosts")
+    world.set("gates", max_change=10.0)
+    return world
+
+
+def churn(world: World, chance: random.Random) -> None:
+    """A day in the life of the feeds: some names leave, some come, one line is added at the top."""
+    for zone in chance.sample(ZONES, chance.choice((1, 2, 3))):
+        start, count = chance.randrange(40), 1500 + chance.randrange(40)
+        world.lines(zone.partition(".")[0], [f"# {chance.random()}", *names(count, start, zone)])
+
+
+def listed_by(data: bytes) -> list[str]:
+    return sorted(line for line in data.decode().split("\n") if line and not line.startswith("#"))
+
+
+def known_digests(world: World, export: str) -> set[str]:
+    if not world.database.exists():
+        return set()
+    return {row[0] for row in world.rows("SELECT digest FROM release WHERE export = ?", export)}
+
+
+def chain(world: World, number: int | None) -> list[int]:
+    links: list[int] = []
+    while number is not None:
+        links.insert(0, number)
+        number = world.rows("SELECT base FROM snapshot WHERE id = ?", number)[0][0]
+    return links
+
+
+def serial(world: World) -> int:
+    path = world.base / "exports" / "dns"
+    found = re.search(r" SOA \S+ \S+ (\d+) ", path.read_text()) if path.exists() else None
+    return int(found[1]) if found else 0
+
+
+def expected(world: World) -> list[str]:
+    wanted = {n for z in ZONES for n in listed_by((world.base / "feeds" / f"{z.partition('.')[0]}.txt").read_bytes())}
+    return sorted(wanted - set(names(20, start=100, zone="a.example")))
+
+
+def assert_healed(world: World, chance: random.Random) -> None:
+    """One plain run later everything agrees: feeds, record, files, `why`."""
+    ran = world.update()
+    assert ran.code == 0, ran.text
+    sound_listings(world)
+    world.assert_sound()
+    assert world.left_over() == []
+    assert world.exported("list") == expected(world)
+    live = dict(world.rows("SELECT export, digest FROM release WHERE state = 'live'"))
+    assert live == {name: digest(world.base / "exports" / name) for name in world.exports}
+    assert world.rows("SELECT 1 FROM release WHERE state = 'pending'") == []
+    for zone in ZONES:
+        name = names(1, chance.randrange(1700), zone)[0]
+        assert world.why(name)["blocked"] == (name in expected(world)), name
+
+
+def wait_for_work(world: World, process: subprocess.Popen[bytes]) -> None:
+    """Until the process holds the lock: the half second of imports before is not worth killing in."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            if str(process.pid) in (world.state / "lock").read_text():
+                return
+        time.sleep(0.005)
+
+
+def kill_often(world: World, times: int, chance: random.Random) -> int:
+    """Kill `times` updates at random moments; how many were still at work."""
+    world.update()
+    churn(world, chance)
+    began = time.monotonic()
+    world.update()
+    length = 2 * (time.monotonic() - began) + 0.05
+    killed = 0
+    seen: dict[str, set[str]] = {name: set() for name in world.exports}
+    last = serial(world)
+    for turn in range(times):
+        churn(world, chance)
+        if turn % 7 == 5:
+            # The record is lost, the published files are not: the first load is killed too.
+            for name in world.exports:
+                seen[name] |= known_digests(world, name)
+            shutil.rmtree(world.state)
+        process = world.start("update", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_work(world, process)
+        time.sleep(chance.uniform(0, length))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        check_files(world, seen)
+        assert serial(world) >= last
+        last = serial(world)
+        if chance.random() < 0.7:
+            assert_healed(world, chance)
+            assert serial(world) >= last
+            last = serial(world)
+    assert_healed(world, chance)
+    return killed
+
+
+def check_files(world: World, seen: dict[str, set[str]]) -> None:
+    if world.database.exists():
+        world.assert_sound()
+        sound_listings(world)
+    for name in world.exports:
+        path = world.base / "exports" / name
+        assert path.read_bytes().endswith(b"\n")
+        assert digest(path) in known_digests(world, name) | seen[name]
+
+
+def sound_listings(world: World) -> None:
+    current = "SELECT f.name, s.id, s.entries FROM snapshot s JOIN feed f ON f.id = s.feed WHERE s.state = 'current'"
+    for feed, number, entries in world.rows(current):
+        wanted = listed_by(snapshots.read(world.state, chain(world, number)))
+        assert world.listed(feed) == wanted and entries == len(wanted)
+
+
+def test_twenty_kills_at_random_moments_tear_nothing(tmp_path: Path) -> None:
+    assert kill_often(a_world(tmp_path), 20, random.Random(20261124)) >= 10
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_at_random_moments_tear_nothing(tmp_path: Path) -> None:
+    assert kill_often(a_world(tmp_path), 200, random.Random(7)) >= 100
+
+
+# At moments that chance would rarely hit
+
+
+def killed_in(world: World, script: str) -> None:
+    """Run an update that a stub of ours kills from within."""
+    process = world.start("update")
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL, script
+
+
+def test_killed_by_its_checker_it_published_nothing_and_heals(tmp_path: Path) -> None:
+    world = a_world(tmp_path, 50)
+    world.checker("deadly", "exit 0")
+    world.export("checked", "deadly", check=True)
+    world.update()
+    before = {name: digest(world.base / "exports" / name) for name in world.exports}
+    world.checker("deadly", 'kill -9 "$PPID"')
+    world.lines("b", names(60, zone="b.example"))
+    killed_in(world, "checker")
+    assert {name: digest(world.base / "exports" / name) for name in world.exports} == before
+    assert world.left_over() != []
+    world.checker("deadly", "exit 0")
+    assert_healed(world, random.Random(1))
+
+
+def test_killed_by_its_reload_command_it_reloads_at_the_next_run(tmp_path: Path) -> None:
+    world = a_world(tmp_path, 50)
+    world.exports["dns"]["reload"] = world.script("reload", 'kill -9 "$PPID"')
+    world.write()
+    killed_in(world, "reload")
+    world.script("reload", f"touch {tmp_path}/reloaded")
+    ran = world.update()
+    assert ran.code == 0 and ran.export("dns")["outcome"] == "unchanged"
+    assert (tmp_path / "reloaded").exists()
+    (tmp_path / "reloaded").unlink()
+    world.update()
+    assert not (tmp_path / "reloaded").exists()
+
+
+@pytest.mark.parametrize("renamed", [True, False], ids=["after the rename", "before the rename"])
+def test_killed_around_the_rename_the_next_run_knows_by_the_digest_which_it_was(tmp_path: Path, renamed: bool) -> None:
+    world = a_world(tmp_path, 200)
+    world.set("gates", max_change=0.3)
+    world.update()
+    old = {name: (world.base / "exports" / name).read_bytes() for name in world.exports}
+    world.lines("b", names(210, zone="b.example"))
+    world.update()
+    # The record as it stands between "pending" and "live" (release.py records one, renames, records the other).
+    for name in world.exports:
+        world.change("UPDATE release SET state = 'pending', published = NULL WHERE export = ? AND state = 'live'", name)
+        world.change(
+            "UPDATE release SET state = 'live' WHERE id = "
+            "(SELECT max(id) FROM release WHERE export = ? AND state = 'superseded')",
+            name,
+        )
+        if not renamed:
+            (world.base / "exports" / name).write_bytes(old[name])
+    ran = world.update()
+    assert ran.code == 0
+    assert {e["outcome"] for e in ran.json["exports"]} == {"unchanged" if renamed else "published"}
+    assert all(e["note"] == "" for e in ran.json["exports"]), "the file was not edited by hand"
+    states = [row[0] for row in world.rows("SELECT state FROM release WHERE export = 'dns' ORDER BY id")]
+    assert states == (["superseded", "live"] if renamed else ["superseded", "failed", "live"])
+    world.lines("b", names(215, zone="b.example"))
+    ran = world.update()
+    assert (ran.export("list")["added"], ran.export("list")["removed"]) == (5, 0)
+
+
+# Ctrl-C
+
+
+def interrupted(world: World, ready: Callable[[], bool], *words: str) -> str:
+    process = world.start(*words)
+    until = time.monotonic() + 20
+    while not ready():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.01)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 130, (out, err)
+    assert b"interrupted" in err and b"Traceback" not in out + err, err
+    return err.decode()
+
+
+def test_ctrl_c_while_a_checker_runs_leaves_the_old_files_and_no_process(tmp_path: Path) -> None:
+    world = a_world(tmp_path, 50)
+    world.checker("slow", "exit 0")
+    world.export("checked", "slow", check=True)
+    world.update()
+    before = {name: digest(world.base / "exports" / name) for name in world.exports}
+    world.checker("slow", f"echo $$ > {tmp_path}/checking; sleep 30")
+    world.lines("b", names(60, zone="b.example"))
+    interrupted(world, (tmp_path / "checking").exists, "update")
+    assert {name: digest(world.base / "exports" / name) for name in world.exports} == before
+    assert world.left_over() == [] and world.listed("b") == names(60, zone="b.example")
+    process = int((tmp_path / "checking").read_text())
+    assert not Path(f"/proc/{process}").exists()
+    world.checker("slow", "exit 0")
+    assert_healed(world, random.Random(1))
+
+
+def test_ctrl_c_while_a_publisher_is_silent_records_nothing_of_the_run(tmp_path: Path) -> None:
+    world = a_world(tmp_path, 50)
+    world.update()
+    runs = world.rows("SELECT count(*) FROM run")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        called: list[socket.socket] = []
+        silent.settimeout(0.01)
+
+        def ready() -> bool:
+            try:
+                called.append(silent.accept()[0])
+            except TimeoutError:
+                return False
+            return True
+
+        world.feed("web", url=f"http://127.0.0.1:{silent.getsockname()[1]}/", allow_private=True)
+        interrupted(world, ready, "update")
+        for connection in called:
+            connection.close()
+    assert world.rows("SELECT count(*) FROM run") == runs
+    del world.feeds["web"]
+    world.write()
+    assert_healed(world, random.Random(1))

@@ -1,0 +1,123 @@
+"""Kept bytes: a chain of patches gives back every byte of every download, and every line of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from installation import World, names
+
+from blocklist.errors import RecordError
+from blocklist.store import snapshots
+from blocklist.store.snapshots import MAX_DEPTH, Stored, line, line_of, read, write
+
+
+def test_a_chain_of_35_downloads_reads_back_byte_for_byte(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    rows = names(3000)
+    kept: list[bytes] = []
+    chains: list[list[int]] = []
+    before, stored = None, Stored(0, 0)
+    for number in range(1, 36):
+        rows = [r for r in rows if chance.random() > 0.01] + names(20, 10_000 + 20 * number)
+        data = "\n".join(rows).encode() + b"\n"
+        stored = write(tmp_path, number, data, before, stored.depth)
+        chains.append([*(chains[-1] if stored.depth else []), number])
+        assert stored.stored == snapshots.file_of(tmp_path, number).stat().st_size
+        kept.append(data)
+        before = data
+    assert max(map(len, chains)) == MAX_DEPTH and len(chains[-1]) < 10
+    for chain, data in zip(chains, kept, strict=True):
+        assert read(tmp_path, chain) == data
+    # The chain is what makes a year of history affordable.
+    on_disk = sum(p.stat().st_size for p in tmp_path.rglob("*.zst"))
+    assert on_disk < sum(map(len, kept)) / 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([b"a.example", b"", b"\r", b"x" * 70, b"\xff\x00", b"b.example\r"]), max_size=30))
+def test_every_line_is_the_same_read_alone_or_out_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+) -> None:
+    state = tmp_path_factory.mktemp("state")
+    for data in (b"\n".join(lines), b"\n".join(lines) + b"\n"):
+        write(state, 1, data, None, 0)
+        write(state, 2, data, data, 0)
+        for number in range(1, len(lines) + 3):
+            expected = line_of(data, number)
+            assert line(state, [1], number) == expected
+            assert line(state, [1, 2] if read(state, [1]) and _is_patch(state) else [1], number) == expected
+
+
+def _is_patch(state: Path) -> bool:
+    try:
+        read(state, [2])
+    except RecordError:
+        return True
+    return False
+
+
+def test_a_line_far_into_a_large_file_is_found_across_the_pieces_it_is_read_in(tmp_path: Path) -> None:
+    rows = [f"{i:06d}" + "x" * (i % 97) for i in range(60_000)]
+    data = "\n".join(rows).encode()
+    assert len(data) > 3 * 2**20
+    write(tmp_path, 1, data, None, 0)
+    for number in (1, 2, 19_000, 19_999, 40_000, 59_999, 60_000, 60_001):
+        expected = rows[number - 1].encode() if number <= len(rows) else b""
+        assert line(tmp_path, [1], number) == expected == line_of(data, number)
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated", "other bytes"])
+def test_a_lost_file_is_named_with_the_way_out(tmp_path: Path, harm: str) -> None:
+    first, second = b"a.example\n" * 500, b"a.example\n" * 500 + b"b.example\n"
+    write(tmp_path, 1, first, None, 0)
+    assert write(tmp_path, 2, second, first, 0).depth == 1
+    path = snapshots.file_of(tmp_path, 1)
+    if harm == "missing":
+        path.unlink()
+    elif harm == "truncated":
+        path.write_bytes(path.read_bytes()[:12])
+    else:
+        path.write_bytes(b"not zstd")
+    acts: list[Callable[[], bytes]] = [
+        lambda: read(tmp_path, [1, 2]),
+        lambda: line(tmp_path, [1, 2], 1),
+        lambda: line(tmp_path, [1], 400),
+    ]
+    for act in acts:
+        with pytest.raises(RecordError) as caught:
+            act()
+        assert str(path) in caught.value.message and "backup" in (caught.value.hint or "")
+
+
+def test_bytes_that_have_nothing_in_common_are_kept_whole(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    first, second = (chance.randbytes(5000) for _ in range(2))
+    assert write(tmp_path, 1, first, None, 0).depth == 0
+    assert write(tmp_path, 2, second, first, 0).depth == 0
+    assert read(tmp_path, [2]) == second
+
+
+def test_an_empty_download_is_kept_too(tmp_path: Path) -> None:
+    write(tmp_path, 1, b"", None, 0)
+    assert read(tmp_path, [1]) == b"" and line(tmp_path, [1], 1) == b""
+
+
+def test_why_reads_the_line_of_the_first_snapshot_through_a_long_chain(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", names(400))
+    world.update()
+    for i in range(1, 34):
+        world.lines("a", [f"# edition {i}", *names(400 + i)])
+        world.update()
+    depths = [row[0] for row in world.rows("SELECT depth FROM snapshot ORDER BY id")]
+    assert max(depths) == MAX_DEPTH - 1
+    for i in (0, 399, 400, 420, 432):
+        name = names(1, i)[0]
+        listing = world.why(name)["listings"][0]
+        assert listing["text"] == name and listing["line"] == i + (1 if i < 400 else 2)
+    world.assert_sound()
