@@ -279,13 +279,16 @@ class _Work:
             outcome = step(feed, fetched)
         except BlocklistError as error:
             outcome = FeedOutcome(feed.id, "failed", error=error.message, hint=error.hint)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            outcome = FeedOutcome(feed.id, "failed", error=f"{where}{error.strerror or error}")
         except Exception as error:
             # A mistake of ours that this feed's text brought to light must not cost the other feeds their update.
             outcome = FeedOutcome(
                 feed.id,
                 "failed",
                 error=f"unexpected {type(error).__name__}: {str(error)[:200]}",
-                hint="if this is no full disk or memory, it is a bug; please report it with the feed's name",
+                hint="this is a bug; please report it with the feed's name",
             )
         outcome.seconds = (fetched.seconds if fetched else 0.0) + time.perf_counter() - started
         if outcome.error and feed.id in self.ids and (kept := self.snapshots.get(self.ids[feed.id])):

@@ -466,3 +466,15 @@ def open_again(tmp_path: Path) -> Iterator[None]:
     for path in tmp_path.rglob("*"):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)
+
+
+def test_nothing_is_published_while_a_reference_never_loaded(world: World) -> None:
+    world.export("list", "domains", check=False)
+    world.feed("top", ["n0.example"], category="reference")
+    (world.base / "feeds" / "top.txt").rename(world.base / "away")
+    ran = world.update()
+    held = ran.export("list")
+    assert ran.code == 4 and held["outcome"] == "held" and "the reference top never loaded" in held["error"]
+    assert not (world.base / "exports" / "list").exists()
+    (world.base / "away").rename(world.base / "feeds" / "top.txt")
+    assert world.update().export("list")["outcome"] == "published"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 
-# Possessive throughout: with plain `*` a page of empty comments would take for ever.
-_HTML = re.compile(
-    rb"(?:<\?xml[^>]*+>|<!--(?:(?!-->).)*+-->|\s)*+<(?:!doctype\s+html|html|head|body|title|meta|script)\b",
-    re.IGNORECASE | re.DOTALL,
-)
+_TAG = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta|script)\b", re.IGNORECASE)
+# What may stand before the first tag, and how it ends.
+_PROLOGUE = ((b"<?xml", b">"), (b"<!--", b"-->"))
 
 
 def looks_like_html(head: bytes) -> bool:
@@ -19,4 +17,12 @@ def looks_like_html(head: bytes) -> bool:
     head = head[:4096]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16: every second byte of ASCII is NUL
         head = head[2:].replace(b"\0", b"")
-    return _HTML.match(head.removeprefix(b"\xef\xbb\xbf").lstrip()) is not None
+    rest = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    # By hand: a pattern for any number of comments backtracks without end, or needs possessive repeats, which
+    # Python 3.11.2 (Debian 12) gets wrong.
+    while (found := next(((b, e) for b, e in _PROLOGUE if rest.lower().startswith(b)), None)) is not None:
+        _, closed, rest = rest[len(found[0]) :].partition(found[1])
+        if not closed:
+            return False
+        rest = rest.lstrip()
+    return _TAG.match(rest) is not None

@@ -434,6 +434,11 @@ def _gate(config: Config, job: _Job, record: Record) -> str | None:
     entries, live, export = job.rendered.entries, job.live, job.export
     if _approved(record, export.name, job.rendered.body_digest):
         return None
+    if missing := _references_never_loaded(config, record):
+        return (
+            f"the reference {', '.join(missing)} never loaded, so nothing tells a well-known name from a hostile one; "
+            "mend or disable it"
+        )
     if entries == 0 and not export.allow_empty:
         return (
             "nothing is left to block after filtering; an empty list blocks nothing (allow_empty = true to publish it)"
@@ -450,6 +455,15 @@ def _gate(config: Config, job: _Job, record: Record) -> str | None:
                 f"(limit {config.gates.max_change:.0%})"
             )
     return None
+
+
+def _references_never_loaded(config: Config, record: Record) -> list[str]:
+    ids, loaded = record.feed_ids(), record.current_snapshots()
+    return [
+        feed.id
+        for feed in config.feeds.values()
+        if feed.is_reference and feed.action == "hold" and ids.get(feed.id) not in loaded
+    ]
 
 
 def _approved(record: Record, export: str, body_digest: str) -> bool:
