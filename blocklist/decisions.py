@@ -10,6 +10,7 @@ from blocklist import __version__, clock
 from blocklist.audit import Thing, recognise
 from blocklist.catalog import KINDS
 from blocklist.errors import IndicatorError
+from blocklist.names import parents
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule
 from blocklist.select.address import parse_one
@@ -18,13 +19,14 @@ from blocklist.store.record import Record
 
 @dataclass(frozen=True)
 class Added:
-    """A new rule, and how many listed names it frees or adds (`frees` counts listings that it outranks)."""
+    """A new rule, and how many listed names it covers (`frees`), and the nearest listed name above it."""
 
     id: int
     name: str
     kind: str
     subtree: bool
     frees: int
+    above: str | None = None
 
 
 def until_text(text: str | None, now: datetime) -> str | None:
@@ -116,7 +118,7 @@ def add_rule(
             expires=expires,
         )
         record.finish_run(run, clock.text(clock.now()))
-    return Added(number, thing.name, thing.kind, subtree, frees)
+    return Added(number, thing.name, thing.kind, subtree, frees, listed_above(record, thing))
 
 
 def _require(reason: str) -> None:
@@ -127,15 +129,10 @@ def _require(reason: str) -> None:
 def listed_under(record: Record, thing: Thing, subtree: bool) -> int:
     """How many listed names or networks a rule for `thing` covers."""
     if thing.kind == "domain":
-        condition = "l.name = ?1" + (" OR l.name LIKE '%.' || ?1 ESCAPE '\\'" if subtree else "")
-        name = thing.name.replace("_", "\\_") if subtree else thing.name
-        if subtree and "_" in thing.name:
-            condition = "l.name = ?2 OR l.name LIKE '%.' || ?1 ESCAPE '\\'"
-            values: tuple[str, ...] = (name, thing.name)
-        else:
-            values = (thing.name,)
         row = record.connection.execute(
-            f"SELECT count(DISTINCT l.name) FROM listing l WHERE l.kind = 1 AND ({condition})", values
+            "SELECT count(DISTINCT name) FROM listing WHERE kind = 1 AND "
+            "(name = ?1 OR (?2 AND substr(name, -length(?1) - 1) = '.' || ?1))",
+            (thing.name, subtree),
         ).fetchone()
         return int(row[0])
     if thing.kind == "url":
@@ -145,6 +142,14 @@ def listed_under(record: Record, thing: Thing, subtree: bool) -> int:
     listed = record.connection.execute("SELECT DISTINCT name FROM listing WHERE kind = ?", (kind,))
     ranges = (found for (name,) in listed if (found := parse_one(name)) is not None)
     return sum(first <= thing.last and last >= thing.first for _, first, last in ranges)
+
+
+def listed_above(record: Record, thing: Thing) -> str | None:
+    """The nearest listed name above a domain: what most often makes a person write an allow."""
+    for name in parents(thing.name) if thing.kind == "domain" else ():
+        if record.connection.execute("SELECT 1 FROM listing WHERE name = ?", (name,)).fetchone():
+            return name
+    return None
 
 
 def remove_rule(record: Record, action: str, number: int, *, reason: str, author: str) -> Rule:

@@ -50,9 +50,9 @@ def _add(action: str) -> click.Command:
                 record, action, what, reason=reason, author=whoami(), ticket=ticket, until=until, exact=exact
             )
             scope = " and all below it" if added.subtree else ""
-            screen.line(
-                f"rule {added.id}: {action} {safe(added.name)}{scope}; it covers {number(added.frees)} listed entries"
-            )
+            above = f", below the listed {safe(added.above)}" if added.above else ""
+            covers = f"it covers {number(added.frees)} listed entries{above}"
+            screen.line(f"rule {added.id}: {action} {safe(added.name)}{scope}; {covers}")
             screen.json({"rule": added.id, "action": action, "what": added.name, "covers": added.frees})
             if now:
                 return publish(screen, config, record, formats)
