@@ -210,7 +210,9 @@ def load(explicit: Path | None = None) -> Config:
         raise ConfigError(f"{path}: {error.strerror}") from None
     decoded = decode(raw, _File, "", problems)
     if decoded is None:
-        raise _error(path, problems)
+        # Go on with the tables that are sound, so that the mistakes in the others are told in the same breath.
+        sound = {key: value for key, value in raw.items() if decode({key: value}, _File, "", Problems()) is not None}
+        decoded = msgspec.convert(sound, _File)
     return _resolve(decoded, path, path.parent.resolve(), problems)
 
 

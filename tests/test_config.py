@@ -356,3 +356,13 @@ def test_a_strangers_file_or_folder_is_refused(path: Path, target: str) -> None:
     item = path if target == "file" else path.parent
     os.chown(item, 12_345, -1)
     assert f"{item} belongs to user 12345, not to you or root" in refused(path).message
+
+
+def test_a_misspelt_table_does_not_hide_the_mistakes_in_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "blocklist.toml"
+    file.write_text('[polcy.default]\n\n[export.q]\nformat = "rpz"\npath = "q"\npolicy = "defalt"\n')
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert len(caught.value.message.splitlines()) == 2
+    assert "polcy: unknown key; did you mean 'policy'?" in caught.value.message
+    assert "export.q.policy: unknown policy 'defalt'; did you mean 'default'?" in caught.value.message
