@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import itertools
 import json
@@ -12,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -25,13 +23,14 @@ from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.ingest import guard
 from blocklist.ingest.fetch import Fetched, Limits, Request, fetch
 from blocklist.ingest.intake import Intake, account_text, parse_key, take_in
-from blocklist.names import RejectedError, normalize_name
+from blocklist.person import whoami
+from blocklist.picture import Picture, protected_domains
 from blocklist.quantities import parse_duration, parse_size
-from blocklist.select.current import Current, current
+from blocklist.select.current import current
 from blocklist.store import columns, snapshots
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
-from blocklist.suffixes import SuffixRules, builtin_rules
+from blocklist.suffixes import builtin_rules
 
 FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
 
@@ -70,80 +69,6 @@ class Updated:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-class Picture:
-    """The current listings and references, loaded once a run and only when something asks."""
-
-    def __init__(self, config: Config, record: Record, suffixes: SuffixRules) -> None:
-        self._config = config
-        self._record = record
-        self.suffixes = suffixes
-        self.frames: dict[int, pl.DataFrame] = {}
-        self._current: Current | None = None
-        self._references: guard.References | None = None
-
-    @property
-    def feeds(self) -> dict[int, Feed]:
-        """Enabled feeds by their number in the record."""
-        ids = self._record.feed_ids()
-        return {ids[name]: feed for name, feed in self._config.feeds.items() if name in ids}
-
-    def _load(self) -> dict[int, pl.DataFrame]:
-        feeds = self.feeds
-        wanted = {i: s for i, s in self._record.current_snapshots().items() if i in feeds and i not in self.frames}
-        for feed_id, snapshot in wanted.items():
-            self.frames[feed_id] = self._record.indicators(feed_id, snapshot.id)
-        return self.frames
-
-    def current(self) -> Current:
-        """Listings of every feed but references."""
-        if self._current is None:
-            feeds = self.feeds
-            frames = {i: f for i, f in self._load().items() if i in feeds and not feeds[i].is_reference}
-            self._current = current(frames, feeds, self.suffixes)
-        return self._current
-
-    def references(self) -> guard.References:
-        """What guards compare with: reference feeds, `[protect]`, and what this tool itself needs to reach."""
-        if self._references is None:
-            feeds = self.feeds
-            frames = {i: f for i, f in self._load().items() if i in feeds and feeds[i].is_reference}
-            self._references = guard.references(
-                frames,
-                feeds,
-                self.suffixes,
-                protected_domains(self._config),
-                self._config.protected_networks,
-            )
-        return self._references
-
-    def forget(self) -> None:
-        """Drop what depends on frames that have just changed."""
-        self._current = self._references = None
-
-
-def protected_domains(config: Config) -> list[str]:
-    """`[protect]` and the hosts of the enabled feeds: a list must not cut off its own sources."""
-    hosts = []
-    for feed in config.feeds.values():
-        for url in (*feed.urls, *feed.mirrors):
-            host = httpx_host(url)
-            try:
-                hosts.append(normalize_name(host))
-            except RejectedError:
-                continue
-    return list(dict.fromkeys([*config.protect.domains, *hosts]))
-
-
-def httpx_host(url: str) -> str:
-    """The host of an http(s) URL; empty for others."""
-    from urllib.parse import urlsplit
-
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
 def update(
     config: Config,
     record: Record,
@@ -173,14 +98,6 @@ def update(
     out.feeds = [work.outcomes[f.id] for f in feeds]
     out.seconds = time.perf_counter() - started
     return out, picture
-
-
-def whoami() -> str:
-    """The author of what a person does: the login name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def _sync_feeds(config: Config, record: Record, run: int, at: datetime, command: str) -> None:
@@ -708,6 +625,3 @@ def _count_held(work: _Work, out: Updated) -> None:
             work.outcomes[feed_id].held = int(intake.frame["name"].is_in(whole.implode()).sum())
     rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
     out.indicators = int(rows[0] or 0)
-
-
-__all__ = ["FeedOutcome", "Path", "Picture", "Updated", "update"]

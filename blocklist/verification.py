@@ -23,7 +23,7 @@ from blocklist.verify.resolver import resolve_all, run
 from blocklist.verify.schedule import due, is_dead
 
 if TYPE_CHECKING:
-    from blocklist.update import Picture
+    from blocklist.picture import Picture
 
 
 @dataclass

@@ -22,12 +22,12 @@ from blocklist.catalog import KINDS, Feed
 from blocklist.config import Config, Export, Fetch, Gates, Keep, Policy, Protect, Verify
 from blocklist.decisions import add_rule, release_hold
 from blocklist.errors import IndicatorError
+from blocklist.picture import Picture
 from blocklist.publish.descriptor import Format, builtin
 from blocklist.publish.release import Selector, rules_in_force
 from blocklist.publish.selection import Selection
 from blocklist.store.record import Record, Snapshot
 from blocklist.suffixes import builtin_rules
-from blocklist.update import Picture
 
 NAMES = [
     *("evil.example", "a.evil.example", "b.a.evil.example", "www.evil.example", "other.example"),

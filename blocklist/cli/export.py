@@ -54,9 +54,9 @@ def command(
         if name not in config.exports:
             raise click.UsageError(f"no export {name!r} is configured{nearest(name, config.exports)}")
     from blocklist.cli.update import exit_code, show_exports
+    from blocklist.picture import Picture
     from blocklist.publish.release import export_all
     from blocklist.suffixes import builtin_rules
-    from blocklist.update import Picture
 
     with writing(config, screen, "export") as record:
         picture = Picture(config, record, builtin_rules())
@@ -90,9 +90,9 @@ def _once(
         raise click.UsageError(error.message) from None
     export = Export(name="once", format=fmt, path="-", policy=policy, options=given)
     from blocklist import clock
+    from blocklist.picture import Picture
     from blocklist.publish.release import Selector, render_once, rules_in_force
     from blocklist.suffixes import builtin_rules
-    from blocklist.update import Picture
 
     with writing(config, screen, "export") as record:
         picture = Picture(config, record, builtin_rules())

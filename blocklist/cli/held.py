@@ -86,7 +86,7 @@ def revoke(screen: Screen, what: str, reason: str, now: bool) -> int:
 def _decide(screen: Screen, what: str, reason: str, now: bool, verb: str) -> int:
     config, formats = configuration(screen)
     from blocklist.decisions import release_hold, revoke_hold
-    from blocklist.update import whoami
+    from blocklist.person import whoami
 
     with writing(config, screen, f"held {verb}") as record:
         act = release_hold if verb == "release" else revoke_hold

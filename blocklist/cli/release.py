@@ -84,7 +84,7 @@ def approve(screen: Screen, export: str, number_: int | None) -> int:
     if export not in config.exports:
         raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
     from blocklist.decisions import approve_release
-    from blocklist.update import whoami
+    from blocklist.person import whoami
 
     with writing(config, screen, "release approve") as record:
         approved = approve_release(record, export, number_, author=whoami())

@@ -43,7 +43,7 @@ def _add(action: str) -> click.Command:
     ) -> int:
         config, formats = configuration(screen)
         from blocklist.decisions import add_rule
-        from blocklist.update import whoami
+        from blocklist.person import whoami
 
         with writing(config, screen, f"{action} add") as record:
             added = add_rule(
@@ -81,9 +81,9 @@ def _add(action: str) -> click.Command:
 def publish(screen: Screen, config: Any, record: Any, formats: Any) -> int:
     """Publish what changed, and show it."""
     from blocklist.cli.update import exit_code, show_exports
+    from blocklist.picture import Picture
     from blocklist.publish.release import export_all
     from blocklist.suffixes import builtin_rules
-    from blocklist.update import Picture
 
     exports = export_all(config, record, Picture(config, record, builtin_rules()), formats)
     show_exports(screen, exports)
@@ -161,7 +161,7 @@ def _remove(action: str) -> click.Command:
     def command(screen: Screen, number: int, reason: str, now: bool) -> int:
         config, formats = configuration(screen)
         from blocklist.decisions import remove_rule
-        from blocklist.update import whoami
+        from blocklist.person import whoami
 
         with writing(config, screen, f"{action} remove") as record:
             rule = remove_rule(record, action, number, reason=reason, author=whoami())

@@ -15,8 +15,8 @@ from blocklist.config import Config
 from blocklist.errors import BlocklistError
 
 if TYPE_CHECKING:
+    from blocklist.picture import Picture
     from blocklist.store.record import Record
-    from blocklist.update import Picture
     from blocklist.verification import Verified
 
 
@@ -54,8 +54,9 @@ def command(
     config, _ = configuration(screen)
     from blocklist import __version__, clock
     from blocklist.names import RejectedError, normalize_name
+    from blocklist.person import whoami
+    from blocklist.picture import Picture
     from blocklist.suffixes import builtin_rules
-    from blocklist.update import Picture, whoami
     from blocklist.verification import verify
 
     if due and (everything or names):

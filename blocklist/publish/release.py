@@ -25,6 +25,8 @@ from blocklist import __version__, clock
 from blocklist.catalog import KINDS
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
+from blocklist.person import whoami
+from blocklist.picture import Picture
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.descriptor import Format
@@ -38,7 +40,6 @@ from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
 from blocklist.select.policy import Chosen, Withheld, in_force, select
 from blocklist.store.record import Record
-from blocklist.update import Picture
 
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed"]
 
@@ -530,8 +531,6 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
     with record.transaction() as connection:
         number = run
         if number is None:
-            from blocklist.update import whoami
-
             number = record.begin_run(connection, at, "export", whoami(), __version__)
         for job in jobs:
             if job.rendered is None or job.state == "failed":
