@@ -128,9 +128,12 @@ def _show_feeds(screen: Screen, updated: Updated) -> None:
         f"{len(updated.feeds)} feeds: {parts or 'none'} · {updated.indicators:,} indicators "
         f"(+{updated.added:,} −{updated.removed:,}) · {updated.held:,} held{fresh}: blocklist held"
     )
+    hints: dict[str, list[str]] = {}
     for f in updated.feeds:
         if f.hint and f.outcome in ("gated", "failed"):
-            screen.note(f"{f.id}: {safe(f.hint)}")
+            hints.setdefault(f.hint, []).append(f.id)
+    for hint, ids in hints.items():
+        screen.note(f"{', '.join(ids) if len(ids) < 4 else f'{len(ids)} feeds'}: {safe(hint)}")
 
 
 def show_exports(screen: Screen, exports: list[ExportOutcome], *, planned: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -124,7 +125,7 @@ def show(screen: Screen, verified: Verified) -> None:
             screen.note(f"resolver {resolver['address']} was dropped: {safe(str(resolver['dropped']))}")
 
 
-def _drawn(screen: Screen):  # type: ignore[no-untyped-def]
+def _drawn(screen: Screen) -> Callable[[int, int], None] | None:
     """Progress on a terminal: names, rate, time left."""
     if not screen.lively:
         return None

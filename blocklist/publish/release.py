@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 import polars as pl
@@ -436,8 +437,9 @@ def _gate(config: Config, job: _Job, record: Record) -> str | None:
     if _approved(record, export.name, job.rendered.body_digest):
         return None
     if missing := _references_never_loaded(config, record):
+        shown = ", ".join(missing) if len(missing) < 4 else f"{missing[0]} and {len(missing) - 1} more"
         return (
-            f"the reference {', '.join(missing)} never loaded, so nothing tells a well-known name from a hostile one; "
+            f"the reference {shown} never loaded, so nothing tells a well-known name from a hostile one; "
             "mend or disable it"
         )
     if entries == 0 and not export.allow_empty:
@@ -583,11 +585,11 @@ def _same_held(record: Record, job: _Job) -> bool:
     return False
 
 
-def _make_live(connection: object, number: int, export: str) -> None:
-    connection.execute(  # type: ignore[attr-defined]
+def _make_live(connection: sqlite3.Connection, number: int, export: str) -> None:
+    connection.execute(
         "UPDATE release SET state = 'superseded' WHERE export = ? AND state IN ('live', 'held')", (export,)
     )
-    connection.execute(  # type: ignore[attr-defined]
+    connection.execute(
         "UPDATE release SET state = 'live', published = ? WHERE id = ?", (clock.text(clock.now()), number)
     )
 
@@ -617,11 +619,11 @@ def _reload(job: _Job, record: Record) -> None:
     job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + "reloaded"
 
 
-def render_once(selector: Selector, export: Export, fmt: Format, out: object) -> tuple[Rendered, dict[str, int]]:
+def render_once(selector: Selector, export: Export, fmt: Format, out: BinaryIO) -> tuple[Rendered, dict[str, int]]:
     """A one-off to a stream, no release kept."""
     selection, lost = selector.selection(export, fmt)
     serial = int(clock.now().timestamp())
-    rendered = render(fmt, selection, {**export.options, "serial": serial}, out)  # type: ignore[arg-type]
+    rendered = render(fmt, selection, {**export.options, "serial": serial}, out)
     return rendered, {k: v for k, v in {**lost, **rendered.lost}.items() if v}
 
 
