@@ -609,8 +609,6 @@ def _left_out(export: Export, fmt: Format, kind: str) -> str | None:
 
 def _target(export: Export, fmt: Format) -> Target:
     """What the format of an export can say."""
-    if fmt.code in ("csv", "jsonl"):
-        return Target(fmt.name, subtree=True, exact=True, allow=True)
     asked = str(export.options.get("direction", "any"))
     directions = [asked, "both"] if asked in ("inbound", "outbound") else ["inbound", "outbound", "both"]
     writes: Callable[[str, bool], bool] = lambda name, subtree: True  # noqa: E731

@@ -77,7 +77,6 @@ def update(
     accept: Collection[str] = (),
     force: bool = False,
     on_feed: Callable[[FeedOutcome], None] | None = None,
-    command: str = "update",
 ) -> tuple[Updated, Picture]:
     """Bring the record up to date with the enabled feeds (or those of `only`).
 
@@ -88,7 +87,7 @@ def update(
     run = record.next_run()
     suffixes = builtin_rules()
     picture = Picture(config, record, suffixes)
-    _sync_feeds(config, record, run, started_at, command)
+    _sync_feeds(config, record)
     work = _Work(config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed)
     out = Updated(run, [])
     feeds = [f for f in config.feeds.values() if not only or f.id in only]
@@ -100,7 +99,7 @@ def update(
     return out, picture
 
 
-def _sync_feeds(config: Config, record: Record, run: int, at: datetime, command: str) -> None:
+def _sync_feeds(config: Config, record: Record) -> None:
     """Give new feeds their numbers; the rows wait in the run's transaction when there is nothing else to write."""
     known = record.feed_ids()
     new = [name for name in config.feeds if name not in known]
@@ -293,9 +292,7 @@ class _Work:
             assert now is not None
             if now.parse_key == parse_key(feed, now.sha256):
                 note = f"{fetched.status}" if fetched.status else "same bytes"
-                gated = self.record_gated(feed)
-                if gated:
-                    return gated
+                self._resolve_gate(feed, now)
                 return FeedOutcome(feed.id, "unchanged", entries=now.entries, note=note)
             # The same bytes, read by a better parser or by other options.
             waiting = self.record.gated_snapshot(self.ids[feed.id])
@@ -311,14 +308,11 @@ class _Work:
         fetched.path.unlink(missing_ok=True)
         return self._intake(feed, data, fetched.sha256, fetched)
 
-    def record_gated(self, feed: Feed) -> FeedOutcome | None:
-        """A gate is reported at every run until resolved."""
+    def _resolve_gate(self, feed: Feed, now: Snapshot) -> None:
+        """Where the publisher has gone back to the bytes that are current, nothing waits at the gate any more."""
         waiting = self.record.gated_snapshot(self.ids[feed.id])
-        now = self._current(feed)
-        if waiting and now and waiting.id > now.id:
-            # The publisher has gone back to the bytes that are current: nothing waits any more.
+        if waiting and waiting.id > now.id:
             self.again.add(feed.id)
-        return None
 
     def _accept(self, feed: Feed, fetched: Fetched | None) -> FeedOutcome:
         """Take the snapshot that waits at the gate, without fetching again."""
@@ -421,7 +415,7 @@ def _attributes(feed: Feed) -> tuple[dict[str, object], str]:
 
 
 def _record(work: _Work, out: Updated) -> None:
-    """Everything that changed, in one transaction; nothing at all when nothing did but the time."""
+    """Everything that changed, in one transaction; when nothing did, the run and the time each feed was asked."""
     record, config, picture, run, at = work.record, work.config, work.picture, work.run, work.at
     started = time.perf_counter()
     period = clock.period(at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
 import re
 import shutil
@@ -478,3 +480,24 @@ def test_nothing_is_published_while_a_reference_never_loaded(world: World) -> No
     assert not (world.base / "exports" / "list").exists()
     (world.base / "away").rename(world.base / "feeds" / "top.txt")
     assert world.update().export("list")["outcome"] == "published"
+
+
+def test_a_list_for_people_names_no_scope_or_network_with_an_allowed_one_inside(world: World) -> None:
+    world.export("people", "jsonl", check=False)
+    world.feed("more", ["evil.example", "own.example", "192.0.2.0/24", "203.0.113.9"])
+    for what, exact in (("good.evil.example", ()), ("own.example", ("--exact",)), ("192.0.2.5", ())):
+        world.run("allow", "add", what, "--reason", "customer", *exact)
+    world.run("deny", "add", "unlisted.example", "--reason", "order")
+    world.update()
+    rows = {row["indicator"]: row for row in map(json.loads, world.exported("people"))}
+    assert rows["evil.example"]["scope"] == "exact"
+    assert "own.example" not in rows and "good.evil.example" not in rows
+    assert rows["unlisted.example"]["category"] == "rule" and rows["unlisted.example"]["scope"] == "subtree"
+    assert rows["203.0.113.9"]["feeds"] == ["more"]
+    networks = [ipaddress.ip_network(name) for name, row in rows.items() if row["kind"] == "ipv4"]
+    free = ipaddress.ip_address("192.0.2.5")
+    assert not any(free in network for network in networks)
+    assert sum(n.num_addresses for n in networks if n.subnet_of(ipaddress.ip_network("192.0.2.0/24"))) == 255
+    for name in ("own.example", "good.evil.example", "a.evil.example", "192.0.2.5"):
+        assert not world.why(name)["blocked"], name
+    assert world.why("x.unlisted.example")["blocked"]

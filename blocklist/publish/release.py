@@ -36,6 +36,7 @@ from blocklist.publish.render import Rendered, render
 from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule
+from blocklist.select import networks
 from blocklist.select.current import Current
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
@@ -140,7 +141,9 @@ class Selector:
         if "url" in kinds:
             parts["urls"] = chosen.urls
         if fmt.code in ("csv", "jsonl"):
-            parts["rows"] = self._rows(chosen)
+            fitted = self._fit(chosen, fmt)
+            lost = dict(fitted.lost)
+            parts["rows"] = self._rows(chosen, fitted)
         return Selection(**parts), lost
 
     def _fit(self, chosen: Chosen, fmt: Format) -> Expressed:
@@ -153,44 +156,55 @@ class Selector:
             self._fitted[key] = express(chosen.decisions, can)
         return self._fitted[key]
 
-    def _rows(self, chosen: Chosen) -> pl.DataFrame:
-        """The unfolded list for people: what is blocked now, by which feeds, since when; rules included."""
+    def _rows(self, chosen: Chosen, fitted: Expressed) -> pl.DataFrame:
+        """The unfolded list for people: what is blocked now, by which feeds, since when; rules included.
+
+        Like every target that can't say 'allow', it never names a scope or a network with an allowed name or
+        address inside: `fitted` narrowed the names, and of a cut network the pieces that are left stand alone.
+        """
         current = self._picture.current()
         feeds = self._picture.feeds
         names = {i: f.id for i, f in feeds.items()}
         categories = {i: f.category for i, f in feeds.items()}
-        blocked = self._still_blocked(chosen)
-        listings = current.listings.join(blocked.select("gid"), on="gid", how="semi").sort("gid", "confidence", "feed")
-        by_name = listings.group_by("gid").agg(
-            pl.col("feed").replace_strict(names, return_dtype=pl.String).sort().str.join(",").alias("feeds"),
-            pl.col("feed").last().replace_strict(categories, return_dtype=pl.String).alias("category"),
+        domains = fitted.entries.group_by("name").agg(pl.col("subtree").any()).with_columns(kind=pl.lit(1, pl.UInt8))
+        urls = chosen.urls.select(
+            pl.col("url").alias("name"), pl.lit(False).alias("subtree"), pl.lit(4, pl.UInt8).alias("kind")
+        )
+        blocked = pl.concat([domains, self._row_networks(chosen), urls]).join(
+            chosen.listed.select("name", "gid", "confidence"), on="name", how="left"
+        )
+        listings = current.listings.join(blocked.drop_nulls("gid"), on="gid", how="semi")
+        by_name = (
+            listings.sort("gid", "confidence", "feed")
+            .group_by("gid")
+            .agg(
+                pl.col("feed").replace_strict(names, return_dtype=pl.String).sort().str.join(",").alias("feeds"),
+                pl.col("feed").last().replace_strict(categories, return_dtype=pl.String).alias("category"),
+            )
         )
         rows = blocked.join(by_name, on="gid", how="left").join(self._since_of(), on="name", how="left")
         return rows.select(
             pl.col("name").alias("indicator"),
             pl.col("kind").replace_strict(dict(enumerate(KINDS, start=1)), return_dtype=pl.String),
             pl.when("subtree").then(pl.lit("subtree")).otherwise(pl.lit("exact")).alias("scope"),
-            "category",
-            pl.col("confidence").cast(pl.Int64),
-            "feeds",
+            # What no feed lists by itself stands there by a rule, or is what a rule left of a listed network.
+            pl.col("category").fill_null("rule"),
+            pl.col("confidence").fill_null(100).cast(pl.Int64),
+            pl.col("feeds").fill_null(""),
             pl.col("since").fill_null(""),
         ).sort("kind", "indicator")
 
-    def _still_blocked(self, chosen: Chosen) -> pl.DataFrame:
-        """Of the listed names, those that the decisions block: an allow frees a row here too."""
-        from blocklist.select import networks as algebra
-
-        listed = chosen.listed
-        domains = listed.filter(pl.col("kind") == 1)
-        kept = [domains.join(chosen.decisions.filter("block").select("name").unique(), on="name", how="semi")]
-        nets = listed.filter(pl.col("kind").is_in([2, 3]))
-        if nets.height:
-            area = algebra.parse(chosen.networks.filter(pl.col("direction") == "both")["cidr"])
-            mine = algebra.parse(nets["name"])
-            columns = ["family", "first", "last"]
-            kept.append(nets.filter(algebra.overlaps(mine.select(columns), area.select(columns))))
-        kept.append(listed.filter(pl.col("kind") == 4).join(chosen.urls, left_on="name", right_on="url", how="semi"))
-        return pl.concat(kept)
+    def _row_networks(self, chosen: Chosen) -> pl.DataFrame:
+        """Listed networks that are blocked whole, and the rest of the blocked area in pieces: as `domains` above."""
+        area_of = ["family", "first", "last"]
+        listed = chosen.listed.filter(pl.col("kind").is_in([2, 3]))["name"]
+        area = networks.parse(chosen.networks.filter(pl.col("direction") == "both")["cidr"]).select(area_of)
+        mine = networks.parse(listed).select(area_of)
+        whole = networks.contains(mine, area)
+        rest = networks.to_cidrs(networks.subtract(area, mine.filter(whole)))
+        texts = pl.concat([listed.filter(whole).alias("name"), networks.text(rest).alias("name")])
+        kind = pl.when(pl.col("name").str.contains(":", literal=True)).then(3).otherwise(2).cast(pl.UInt8)
+        return texts.to_frame().select("name", pl.lit(False).alias("subtree"), kind.alias("kind"))
 
     def _since_of(self) -> pl.DataFrame:
         if self._since is None:
@@ -381,7 +395,7 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
         if live.inputs == job.inputs and in_place == live.digest and live.path == str(job.path.absolute()):
             return
     selection, lost = selector.selection(export, job.fmt)
-    serial = _serial(job)
+    serial = _serial(job, record)
     if not job.path.parent.is_dir() and config.path is None:
         job.path.parent.mkdir(parents=True, exist_ok=True)
     candidate = stack.enter_context(
@@ -419,7 +433,7 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
     outcome.outcome = "published"
 
 
-def _serial(job: _Job) -> int:
+def _serial(job: _Job, record: Record) -> int:
     """Above every serial ever stored or in the file: after a step back all secondaries stay stale."""
     found = 0
     with suppress(OSError):
@@ -427,7 +441,10 @@ def _serial(job: _Job) -> int:
             with job.path.open("rb") as file:
                 match = re.search(rb"\bSOA\s+\S+\s+\S+\s+\(?\s*([0-9]{1,10})\b", file.read(4096))
             found = int(match[1]) if match else 0
-    return max(int(clock.now().timestamp()), (job.live.serial if job.live else 0) + 1, found + 1)
+    stored = record.connection.execute(
+        "SELECT coalesce(max(serial), 0) FROM release WHERE export = ?", (job.export.name,)
+    ).fetchone()[0]
+    return max(int(clock.now().timestamp()), int(stored) + 1, found + 1)
 
 
 def _gate(config: Config, job: _Job, record: Record) -> str | None:
