@@ -47,7 +47,7 @@ def require_safe(values: pl.Series, gate: Gate, place: str, first: int = 0) -> N
     if row is not None and bad.fill_null(True)[row]:
         raise ReleaseError(
             f"{place}, row {first + row + 1:,}: {shown(values[row])} is not {what}; nothing was written",
-            hint="this is a fault in the tool or in its record: run 'blocklist doctor' and report it",
+            hint="this is a fault in the tool or in its record; please report it",
         )
 
 

@@ -71,7 +71,7 @@ def render(fmt: Format, selection: Selection, options: Mapping[str, object], out
     if fmt.max_entries is not None and entries > fmt.max_entries:
         raise ReleaseError(
             f"{fmt.name}: {entries:,} entries are more than the {fmt.max_entries:,} that the target takes",
-            hint="narrow the policy, or let 'fit' choose the entries that stay",
+            hint="narrow the policy: fewer categories or feeds, or a higher min_confidence",
         )
     counts = {"title": fmt.title, "name": fmt.name, "entries": entries, "records": records}
     sink = _Sink(out)
