@@ -53,6 +53,17 @@ def until_text(text: str | None, now: datetime) -> str | None:
     return clock.text(end)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A rule as a person asks for it: `what` in any spelling, `until` a date or a span (see `until_text`)."""
+
+    what: str
+    reason: str
+    ticket: str | None = None
+    until: str | None = None
+    exact: bool = False
+
+
 def add_rule(
     record: Record,
     action: str,
@@ -65,60 +76,122 @@ def add_rule(
     exact: bool = False,
 ) -> Added:
     """Record an `allow` or `deny`. Raises IndicatorError for what no rule may name, or for one that stands already."""
+    rule = _prepared(Wanted(what, reason, ticket, until, exact), clock.now())
+    if (standing := _standing(record, action, rule)) is not None:
+        raise IndicatorError(
+            f"rule {standing} says '{action} {rule.thing.name}' already",
+            hint=f"to change it: 'blocklist {action} remove {standing} --reason …', then add it again",
+        )
+    frees = listed_under(record, rule.thing, rule.subtree)
+    number = _write(record, action, [rule], author, f"{action} add")[0]
+    thing = rule.thing
+    return Added(number, thing.name, thing.kind, rule.subtree, frees, listed_above(record, thing))
+
+
+def add_rules(
+    record: Record, action: str, wanted: Sequence[tuple[str, Wanted]], *, author: str, command: str
+) -> tuple[list[int], int]:
+    """Record many rules at once, all or none; the numbers of the new ones, and how many stood already.
+
+    `wanted` gives each with the place it comes from, such as `rules.csv:4`. Raises IndicatorError that names every
+    place that is wrong.
+    """
     now = clock.now()
-    thing = recognise(what)
+    rules: dict[tuple[str, bool], _Prepared] = {}
+    wrong: list[str] = []
+    standing = 0
+    for place, one in wanted:
+        try:
+            rule = _prepared(one, now)
+        except IndicatorError as error:
+            wrong.append(f"{place}: {error.message}")
+            continue
+        key = (rule.thing.name, rule.subtree)
+        if key in rules or _standing(record, action, rule) is not None:
+            standing += 1
+        else:
+            rules[key] = rule
+    if wrong:
+        more = [f"and {len(wrong) - _SHOWN:,} more"] if len(wrong) > _SHOWN else []
+        raise IndicatorError(
+            "\n".join([*wrong[:_SHOWN], *more]), hint="nothing was recorded; mend these lines and run the command again"
+        )
+    return (_write(record, action, list(rules.values()), author, command) if rules else []), standing
+
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    thing: Thing
+    subtree: bool
+    expires: str | None
+    wanted: Wanted
+
+
+def _prepared(wanted: Wanted, now: datetime) -> _Prepared:
+    thing = recognise(wanted.what)
     if thing.kind in ("ipv4", "ipv6") and thing.name.endswith("/0"):
-        raise IndicatorError(f"{what}: a rule for the whole Internet is not taken", hint="name the networks meant")
-    _require(reason)
-    expires = until_text(until, now)
-    subtree = thing.kind == "domain" and not exact
+        raise IndicatorError(
+            f"{wanted.what}: a rule for the whole Internet is not taken", hint="name the networks meant"
+        )
+    _require(wanted.reason)
+    return _Prepared(thing, thing.kind == "domain" and not wanted.exact, until_text(wanted.until, now), wanted)
+
+
+def _standing(record: Record, action: str, rule: _Prepared) -> int | None:
+    """The rule in force that says the same, if there is one."""
     row = record.connection.execute(
         "SELECT id FROM rule WHERE action = ? AND name = ? AND subtree = ? AND until IS NULL "
         "AND (expires IS NULL OR expires > ?)",
-        (action, thing.name, int(subtree), clock.text(now)),
+        (action, rule.thing.name, int(rule.subtree), clock.text(clock.now())),
     ).fetchone()
-    if row:
-        raise IndicatorError(
-            f"rule {row[0]} says '{action} {thing.name}' already",
-            hint=f"to change it: 'blocklist {action} remove {row[0]} --reason …', then add it again",
-        )
-    frees = listed_under(record, thing, subtree)
+    return None if row is None else int(row[0])
+
+
+def _write(record: Record, action: str, rules: Sequence[_Prepared], author: str, command: str) -> list[int]:
+    """Rules and their events in one transaction; the numbers given."""
+    at = clock.text(clock.now())
+    numbers: list[int] = []
     with record.transaction() as connection:
-        run = record.begin_run(connection, clock.text(now), f"{action} add", author, __version__)
-        cursor = connection.execute(
-            "INSERT INTO rule (action, name, kind, subtree, reason, ticket, author, created, since, expires) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                action,
-                thing.name,
-                KINDS.index(thing.kind) + 1,
-                int(subtree),
-                reason,
-                ticket,
-                author,
-                clock.text(now),
+        run = record.begin_run(connection, at, command, author, __version__)
+        for rule in rules:
+            thing, wanted = rule.thing, rule.wanted
+            cursor = connection.execute(
+                "INSERT INTO rule (action, name, kind, subtree, reason, ticket, author, created, since, expires) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    action,
+                    thing.name,
+                    KINDS.index(thing.kind) + 1,
+                    int(rule.subtree),
+                    wanted.reason,
+                    wanted.ticket,
+                    author,
+                    at,
+                    run,
+                    rule.expires,
+                ),
+            )
+            assert cursor.lastrowid is not None
+            numbers.append(cursor.lastrowid)
+            record.event(
+                connection,
+                at,
                 run,
-                expires,
-            ),
-        )
-        number = cursor.lastrowid
-        assert number is not None
+                f"{action} added",
+                author,
+                rule=cursor.lastrowid,
+                name=thing.name,
+                subtree=rule.subtree,
+                reason=wanted.reason,
+                ticket=wanted.ticket,
+                expires=rule.expires,
+            )
         record.bump(connection)
-        record.event(
-            connection,
-            clock.text(now),
-            run,
-            f"{action} added",
-            author,
-            rule=number,
-            name=thing.name,
-            subtree=subtree,
-            reason=reason,
-            ticket=ticket,
-            expires=expires,
-        )
         record.finish_run(run, clock.text(clock.now()))
-    return Added(number, thing.name, thing.kind, subtree, frees, listed_above(record, thing))
+    return numbers
 
 
 def _require(reason: str) -> None:
@@ -238,7 +311,9 @@ def approve_release(record: Record, export: str, number: int | None, *, author: 
 
 __all__: Sequence[str] = [
     "Added",
+    "Wanted",
     "add_rule",
+    "add_rules",
     "approve_release",
     "release_hold",
     "remove_rule",

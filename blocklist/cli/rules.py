@@ -1,13 +1,24 @@
-"""What `allow` and `deny` share: `add`, `list`, `remove`."""
+"""What `allow` and `deny` share: `add`, `list`, `import`, `remove`."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
+
+if TYPE_CHECKING:
+    from blocklist.audit import InExport
+    from blocklist.config import Config
+    from blocklist.decisions import Wanted
+    from blocklist.store.record import Record
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def group_for(action: str, summary: str) -> click.Group:
@@ -25,6 +36,7 @@ def group_for(action: str, summary: str) -> click.Group:
 
     group.add_command(_add(action))
     group.add_command(_list(action))
+    group.add_command(_import(action))
     group.add_command(_remove(action))
     return group
 
@@ -37,14 +49,24 @@ def _add(action: str) -> click.Command:
     @click.option("--until", metavar="DATE", help="When it ends: 2026-12-31, or a span such as 30d.")
     @click.option("--exact", is_flag=True, help="The name alone, not what is below it.")
     @click.option("--now", is_flag=True, help="Publish at once.")
+    @_chain_option(action)
     @shared_options
     def command(
-        screen: Screen, what: str, reason: str, ticket: str | None, until: str | None, exact: bool, now: bool
+        screen: Screen,
+        what: str,
+        reason: str,
+        ticket: str | None,
+        until: str | None,
+        exact: bool,
+        now: bool,
+        chain: bool = False,
     ) -> int:
         config, formats = configuration(screen)
-        from blocklist.decisions import add_rule
+        from blocklist.decisions import Wanted, add_rule
         from blocklist.person import whoami
 
+        # Before anything is written: an answer that does not come leaves nothing half done.
+        links = _blocked_links(config, formats, what) if chain else []
         with writing(config, screen, f"{action} add") as record:
             added = add_rule(
                 record, action, what, reason=reason, author=whoami(), ticket=ticket, until=until, exact=exact
@@ -54,6 +76,11 @@ def _add(action: str) -> click.Command:
             covers = f"it covers {number(added.frees)} listed entries{above}"
             screen.line(f"rule {added.id}: {action} {safe(added.name)}{scope}; {covers}")
             screen.json({"rule": added.id, "action": action, "what": added.name, "covers": added.frees})
+            for link, blocked in links:
+                wanted = Wanted(link, f"{reason} (behind {added.name})", ticket, until, exact=True)
+                _add_link(screen, record, wanted, blocked)
+            if chain and not links:
+                screen.line(f"nothing that {safe(added.name)} stands for in the DNS is blocked")
             if now:
                 return publish(screen, config, record, formats)
             screen.line("in force from the next 'blocklist export' or 'update' (or add --now)")
@@ -75,6 +102,102 @@ def _add(action: str) -> click.Command:
       blocklist {action} add 192.0.2.0/28 --reason "own scanners" --now
     """
     )
+    if action == "allow":
+        command.help += '  blocklist allow add portal.example --reason "customer" --chain --now\n'
+    return command
+
+
+def _chain_option(action: str) -> Callable[[F], F]:
+    """`--chain`, which only an allow has."""
+    if action != "allow":
+        return lambda function: function
+    return click.option(
+        "--chain",
+        is_flag=True,
+        help="Follow its CNAMEs and addresses (asks the resolvers of [verify]), and free those that are blocked too.",
+    )
+
+
+def _blocked_links(config: Config, formats: Any, what: str) -> list[tuple[str, list[InExport]]]:
+    """The names and addresses behind `what` that some export blocks, or will with its next release."""
+    from blocklist.audit import Audit, recognise
+    from blocklist.chain import follow
+    from blocklist.errors import IndicatorError
+
+    thing = recognise(what)
+    name = thing.name if thing.kind == "domain" else (thing.host or "")
+    if not name or thing.kind in ("ipv4", "ipv6"):
+        raise IndicatorError(f"{what}: only a name has a chain", hint="leave out --chain")
+    followed = follow(name, config.verify.resolvers)
+    audit = Audit(config, formats)
+    found = []
+    try:
+        for link in (*followed.names, *followed.addresses):
+            try:
+                answer = audit.why(link, lines=False)
+            except IndicatorError:
+                continue  # such as a target that no list may name
+            blocked = [e for e in answer.exports if e.blocked or e.pending]
+            if blocked and answer.query != name:
+                found.append((answer.query, blocked))
+    finally:
+        audit.close()
+    return found
+
+
+def _add_link(screen: Screen, record: Record, wanted: Wanted, blocked: list[InExport]) -> None:
+    from blocklist.decisions import add_rules
+    from blocklist.person import whoami
+
+    numbers, _ = add_rules(record, "allow", [(wanted.what, wanted)], author=whoami(), command="allow add")
+    where = ", ".join(safe(e.name) for e in blocked)
+    by = f" by {safe(blocked[0].by)}" if blocked[0].by and blocked[0].by != wanted.what else ""
+    what = f"rule {numbers[0]}: allow" if numbers else "allowed already:"
+    screen.line(f"{what} {safe(wanted.what)} alone; it was blocked{by} in {where}")
+    screen.json({"rule": numbers[0] if numbers else None, "action": "allow", "what": wanted.what, "chain": True})
+
+
+def _import(action: str) -> click.Command:
+    @click.command("import")
+    @click.argument("file", metavar="FILE|-")
+    @click.option("--reason", help="For the rows that give none.")
+    @click.option("--now", is_flag=True, help="Publish at once.")
+    @shared_options
+    def command(screen: Screen, file: str, reason: str | None, now: bool) -> int:
+        config, formats = configuration(screen)
+        from blocklist.decisions import add_rules
+        from blocklist.errors import IndicatorError
+        from blocklist.person import whoami
+        from blocklist.rule_table import read
+
+        name = "standard input" if file == "-" else file
+        try:
+            text = (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise IndicatorError(f"{name}: not UTF-8 (byte {error.start})", hint="save it as CSV in UTF-8") from None
+        except OSError as error:
+            raise IndicatorError(f"{name}: {error.strerror}") from None
+        wanted = read(text, name, reason=reason)
+        with writing(config, screen, f"{action} import") as record:
+            numbers, standing = add_rules(record, action, wanted, author=whoami(), command=f"{action} import")
+            which = f" ({numbers[0]} to {numbers[-1]})" if len(numbers) > 1 else ""
+            known = f"; {standing:,} stood already" if standing else ""
+            screen.line(f"{len(numbers):,} {action} rules recorded{which}{known}")
+            screen.json({"action": action, "rules": numbers, "standing": standing})
+            if now and numbers:
+                return publish(screen, config, record, formats)
+        return 0
+
+    command.help = f"""Record the {action} rules of a CSV file, all of them or none.
+
+    The first line names the columns: what, and as wished reason, ticket, until, scope (exact). Rules that stand
+    already are left as they are, so the same file can be imported again. 'blocklist {action} list --csv' writes one.
+
+    \b
+    Examples:
+      blocklist {action} import rules.csv --now
+      blocklist {action} import rules.csv --reason "order 17 of the regulator"
+    """
     return command
 
 
@@ -93,54 +216,45 @@ def publish(screen: Screen, config: Any, record: Any, formats: Any) -> int:
 def _list(action: str) -> click.Command:
     @click.command("list", help=f"The {action} rules in force; --all also those that ended.")
     @click.option("--all", "everything", is_flag=True, help="Also removed and expired rules.")
+    @click.option("--csv", "as_csv", is_flag=True, help="As CSV, which 'import' reads.")
     @shared_options
-    def command(screen: Screen, everything: bool) -> int:
+    def command(screen: Screen, everything: bool, as_csv: bool) -> int:
         config, _ = configuration(screen)
         from blocklist import clock
         from blocklist.store.database import open_for_reading
 
         db = open_for_reading(config.state)
         condition = "" if everything else "AND until IS NULL AND (expires IS NULL OR expires > ?2)"
-        rows = db.execute(
-            "SELECT id, name, subtree, reason, author, ticket, created, expires, removed, removed_by, removed_reason, "
-            "kind "
-            f"FROM rule WHERE action = ?1 {condition} ORDER BY id",
+        found = db.execute(
+            "SELECT id, name AS what, subtree, reason, author, ticket, created, expires AS until, removed, removed_by, "
+            f"removed_reason, kind FROM rule WHERE action = ?1 {condition} ORDER BY id",
             (action, clock.text(clock.now())) if condition else (action,),
-        ).fetchall()
+        )
+        names = [column[0] for column in found.description]
+        rows = [dict(zip(names, row, strict=True)) for row in found]
         db.close()
+        if as_csv:
+            from blocklist.rule_table import COLUMNS, write
+
+            scoped = ({**r, "scope": "exact" if r["kind"] == 1 and not r["subtree"] else ""} for r in rows)
+            click.echo(write([r[c] for c in COLUMNS] for r in scoped), nl=False)
+            return 0
         for r in rows:
-            screen.json(
-                dict(
-                    zip(
-                        (
-                            "id",
-                            "what",
-                            "subtree",
-                            "reason",
-                            "author",
-                            "ticket",
-                            "created",
-                            "until",
-                            "removed",
-                            "removed_by",
-                        ),
-                        r,
-                        strict=False,
-                    )
-                )
-            )
+            screen.json({key: value for key, value in r.items() if key not in ("removed_reason", "kind")})
         screen.table(
             ("id", action, "scope", "by", "since", "until", "ticket", "reason"),
             [
                 (
-                    r[0],
-                    r[1],
-                    ("subtree" if r[2] else "exact") if r[11] == 1 else "",
-                    r[4],
-                    moment(r[6]),
-                    f"removed {moment(r[8])} by {r[9]}: {r[10]}" if r[8] else moment(r[7]) or "–",
-                    r[5] or "",
-                    r[3],
+                    r["id"],
+                    r["what"],
+                    ("subtree" if r["subtree"] else "exact") if r["kind"] == 1 else "",
+                    r["author"],
+                    moment(r["created"]),
+                    f"removed {moment(r['removed'])} by {r['removed_by']}: {r['removed_reason']}"
+                    if r["removed"]
+                    else moment(r["until"]) or "–",
+                    r["ticket"] or "",
+                    r["reason"],
                 )
                 for r in rows
             ],

@@ -1,0 +1,80 @@
+"""Rules as CSV, for people who keep them in a spreadsheet or a ticket system.
+
+Columns: `what`, `reason`, `ticket`, `until`, `scope` (`exact`, or empty); `what` is required, `reason` unless one
+is given for all. Others are ignored, so that what `list --csv` writes can be read back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from blocklist.decisions import Wanted
+from blocklist.errors import IndicatorError
+
+COLUMNS = ("what", "scope", "reason", "ticket", "until", "id", "author", "created")
+# A cell that starts so is run as a formula by spreadsheets; an apostrophe makes it text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MOST = 1_000_000
+
+
+def read(text: str, name: str, *, reason: str | None = None) -> list[tuple[str, Wanted]]:
+    """The rules of a CSV text, each with its place (`name:line`). Raises IndicatorError where it can't be read."""
+    text = text.removeprefix("\ufeff")
+    first = text.split("\n", 1)[0]
+    # Spreadsheets of half of Europe separate by semicolons.
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    wanted: list[tuple[str, Wanted]] = []
+    try:
+        header = [cell.strip().lower() for cell in next(reader, [])]
+        missing = [c for c in ("what", *(() if reason else ("reason",))) if c not in header]
+        if missing:
+            raise IndicatorError(
+                f"{name}: the first line names no column {' and no '.join(missing)}",
+                hint="it must say which is which, for example: what,reason,ticket,until",
+            )
+        for cells in reader:
+            row = {column: _plain(cell) for column, cell in zip(header, cells, strict=False)}
+            if any(row.values()):
+                wanted.append((f"{name}:{reader.line_num}", _wanted(row, reason, f"{name}:{reader.line_num}")))
+            if len(wanted) > _MOST:
+                raise IndicatorError(f"{name}: more than {_MOST:,} rules", hint="make so many a feed of your own")
+    except csv.Error as error:
+        raise IndicatorError(f"{name}:{reader.line_num}: not CSV ({error})", hint="save it as CSV in UTF-8") from None
+    return wanted
+
+
+def _wanted(row: dict[str, str], reason: str | None, place: str) -> Wanted:
+    scope = row.get("scope", "").lower()
+    if scope not in ("", "exact", "subtree"):
+        raise IndicatorError(f"{place}: scope {scope!r} is neither 'exact' nor 'subtree'")
+    return Wanted(
+        what=row["what"],
+        reason=row.get("reason") or reason or "",
+        ticket=row.get("ticket") or None,
+        until=row.get("until") or None,
+        exact=scope == "exact",
+    )
+
+
+def _plain(cell: str) -> str:
+    cell = cell.strip()
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA and cell[1:2] else cell
+
+
+def write(rows: Iterable[Sequence[object]]) -> str:
+    """CSV with `COLUMNS` as header."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_guarded("" if cell is None else str(cell)) for cell in row])
+    return out.getvalue()
+
+
+def _guarded(cell: str) -> str:
+    # A control character in a person's reason must not reach the next terminal.
+    cell = "".join(c if c.isprintable() else " " for c in cell)
+    return "'" + cell if cell.startswith(_FORMULA) else cell

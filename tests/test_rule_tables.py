@@ -1,0 +1,148 @@
+"""Rules in bulk as CSV, and an allow that also frees what a name stands for in the DNS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dnsserver import HostileServer, Manner, closed_port
+from installation import World
+
+from blocklist.errors import IndicatorError
+from blocklist.rule_table import read, write
+from blocklist.verify.loopback import serving
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.feed("a", ["evil.example", "cdn.example", "bad.other.example", "192.0.2.0/24"])
+    world.export("list")
+    world.export("nets", "cidr")
+    assert world.update().code == 0
+    return world
+
+
+def test_rules_are_imported_all_at_once_and_again_without_harm(world: World) -> None:
+    table = world.base / "rules.csv"
+    table.write_text(
+        "What,Reason,Ticket,Until,Scope,seen\n"
+        "Evil.Example.,customer,INC-7,30d,,x\n"
+        '"192.0.2.0/28","own, scanners",,,\n'
+        "\n"
+        "other.example,,,,exact\n"
+    )
+    ran = world.run("allow", "import", table, "--reason", "moved from the old list", "--now")
+    assert ran.code == 0, ran.err
+    assert "3 allow rules recorded (1 to 3)" in ran.out
+    assert world.exported("list") == ["bad.other.example", "cdn.example"]
+    rules = world.rows("SELECT name, subtree, reason, ticket, expires IS NULL FROM rule ORDER BY id")
+    assert rules == [
+        ("evil.example", 1, "customer", "INC-7", 0),
+        ("192.0.2.0/28", 0, "own, scanners", None, 1),
+        ("other.example", 0, "moved from the old list", None, 1),
+    ]
+    again = world.run("allow", "import", table, "--reason", "again")
+    assert again.code == 0 and "0 allow rules recorded; 3 stood already" in again.out
+
+
+def test_one_wrong_row_refuses_the_whole_file_and_names_every_place(world: World) -> None:
+    table = world.base / "rules.csv"
+    table.write_text("what,reason\nfine.example,r\n0.0.0.0/0,r\nno name!,r\nempty.example,\n")
+    ran = world.run("deny", "import", table)
+    assert ran.code == 2 and world.rows("SELECT count(*) FROM rule") == [(0,)]
+    for said in (
+        ":3: 0.0.0.0/0: a rule for the whole Internet",
+        ":4: 'no name!' is no domain",
+        ":5: --reason is empty",
+    ):
+        assert f"rules.csv{said}" in ran.err, ran.err
+    assert "nothing was recorded" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("evil.example,r\n", "names no column what"),
+        ("what\nevil.example\n", "names no column reason"),
+        ("", "names no column what"),
+        ('what,reason\n"evil.example,r\n', "not CSV"),
+        ("what,reason,scope\nevil.example,r,wide\n", "scope 'wide'"),
+        ("what,reason,until\nevil.example,r,yesterday\n", ""),
+    ],
+)
+def test_a_table_that_can_not_be_read_says_why(text: str, said: str) -> None:
+    if said:
+        with pytest.raises(IndicatorError, match=said):
+            read(text, "rules.csv")
+    else:
+        assert read(text, "rules.csv")[0][1].until == "yesterday"
+
+
+def test_foreign_spreadsheets_semicolons_marks_and_formulas() -> None:
+    rows = read("\ufeffwhat;reason\r\nevil.example;'=cmd|' /C calc'!A0\r\n", "x.csv")
+    assert rows[0][1].what == "evil.example" and rows[0][1].reason.startswith("=cmd")
+    text = write([("evil.example", "", "=HYPERLINK(1)\x1b[2J", None, None, 1, "ana", "2026-11-24T00:00:00Z")])
+    assert "'=HYPERLINK(1) [2J" in text and "\x1b" not in text
+    assert read(text, "x.csv")[0][1].reason == "=HYPERLINK(1) [2J"
+
+
+def test_what_list_writes_import_reads(world: World, tmp_path: Path) -> None:
+    world.run("allow", "add", "evil.example", "--exact", "--reason", "a, 'b' \"c\"", "--until", "2d")
+    text = world.run("allow", "list", "--csv").out
+    other = World(tmp_path / "other")
+    other.base.mkdir()
+    other.feed("a", ["evil.example"])
+    other.update()
+    table = tmp_path / "moved.csv"
+    table.write_text(text)
+    assert other.run("allow", "import", table).code == 0
+    query = "SELECT name, subtree, reason, expires FROM rule"
+    assert other.rows(query) == world.rows(query)
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    table = {"portal.example": ["192.0.2.9", "2001:db8::9"], "alone.example": ["198.51.100.1"]}
+    server = HostileServer(table, {"shop.example": Manner("alias"), "old.example": Manner("dangling")})
+    with serving(server):
+        yield server
+
+
+def test_an_allow_with_its_chain_frees_the_alias_and_the_address(world: World, server: HostileServer) -> None:
+    world.set("verify", resolvers=[f"127.0.0.1:{server.port}"])
+    world.write()
+    # shop.example is an alias of cdn.example, whose address 192.0.2.7 lies in a listed network.
+    ran = world.run("allow", "add", "shop.example", "--reason", "customer", "--chain", "--now", "--json")
+    assert ran.code == 0, ran.err
+    rules = world.rows("SELECT name, subtree, reason FROM rule ORDER BY id")
+    assert rules == [
+        ("shop.example", 1, "customer"),
+        ("cdn.example", 0, "customer (behind shop.example)"),
+        ("192.0.2.7", 0, "customer (behind shop.example)"),
+    ]
+    assert not world.why("cdn.example")["blocked"] and not world.why("192.0.2.7")["blocked"]
+    assert world.why("192.0.2.8")["blocked"]
+    assert "cdn.example" not in world.exported("list")
+
+
+def test_a_chain_that_nothing_blocks_adds_the_rule_alone(world: World, server: HostileServer) -> None:
+    world.set("verify", resolvers=[f"127.0.0.1:{server.port}"])
+    world.write()
+    for name in ("alone.example", "old.example", "missing.example"):
+        ran = world.run("allow", "add", name, "--reason", "r", "--chain")
+        assert ran.code == 0 and "nothing that" in ran.out, ran.err
+    assert world.rows("SELECT count(*) FROM rule") == [(3,)]
+
+
+def test_a_chain_without_an_answer_records_nothing(world: World) -> None:
+    ran = world.run("allow", "add", "shop.example", "--reason", "r", "--chain")
+    assert ran.code == 2 and "no resolvers are configured" in ran.err and "[verify] resolvers" in ran.err
+    world.set("verify", resolvers=[f"127.0.0.1:{closed_port()}"])
+    world.write()
+    ran = world.run("allow", "add", "shop.example", "--reason", "r", "--chain")
+    assert ran.code == 2 and "no resolver answered" in ran.err
+    ran = world.run("allow", "add", "192.0.2.1", "--reason", "r", "--chain")
+    assert ran.code == 2 and "only a name has a chain" in ran.err
+    assert world.rows("SELECT count(*) FROM rule") == [(0,)]
