@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from blocklist import clock
+from blocklist.catalog import KINDS
 from blocklist.names import parents
+
+# How long before its end a rule is announced.
+NOTICE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -46,3 +53,20 @@ def deciding_network_rule(networks: Sequence[str], rules: Iterable[Rule]) -> Rul
     depth = {network: i for i, network in enumerate(networks)}
     covering = (r for r in rules if r.kind in ("ipv4", "ipv6") and r.name in depth)
     return min(covering, key=lambda r: (depth[r.name], r.blocks), default=None)
+
+
+def rules_in_force(connection: sqlite3.Connection, now: datetime) -> list[Rule]:
+    """Rules that are neither removed nor expired at `now`, by number."""
+    rows = connection.execute(
+        "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
+        "WHERE until IS NULL AND (expires IS NULL OR expires > ?) ORDER BY id",
+        (clock.text(now),),
+    )
+    return [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
+
+
+def ending_soon(connection: sqlite3.Connection, now: datetime) -> list[Rule]:
+    """Those that end within `NOTICE`, the soonest first."""
+    limit = clock.text(now + NOTICE)
+    ending = [r for r in rules_in_force(connection, now) if r.expires is not None and r.expires <= limit]
+    return sorted(ending, key=lambda r: (r.expires or "", r.id))

@@ -24,8 +24,9 @@ from blocklist.decisions import add_rule, release_hold
 from blocklist.errors import IndicatorError
 from blocklist.picture import Picture
 from blocklist.publish.descriptor import Format, builtin
-from blocklist.publish.release import Selector, rules_in_force
+from blocklist.publish.release import Selector
 from blocklist.publish.selection import Selection
+from blocklist.rules import rules_in_force
 from blocklist.store.record import Record, Snapshot
 from blocklist.suffixes import builtin_rules
 
@@ -174,7 +175,7 @@ class Settled:
     @cached_property
     def selector(self) -> Selector:
         picture = Picture(self.config, self.record, builtin_rules())
-        rules = rules_in_force(self.record, clock.text(clock.now()))
+        rules = rules_in_force(self.record.connection, clock.now())
         return Selector(picture, self.record, self.config.policies, rules)
 
     def selection(self, export: str) -> Selection:

@@ -91,12 +91,13 @@ def _once(
     export = Export(name="once", format=fmt, path="-", policy=policy, options=given)
     from blocklist import clock
     from blocklist.picture import Picture
-    from blocklist.publish.release import Selector, render_once, rules_in_force
+    from blocklist.publish.release import Selector, render_once
+    from blocklist.rules import rules_in_force
     from blocklist.suffixes import builtin_rules
 
     with writing(config, screen, "export") as record:
         picture = Picture(config, record, builtin_rules())
-        selector = Selector(picture, record, config.policies, rules_in_force(record, clock.text(clock.now())))
+        selector = Selector(picture, record, config.policies, rules_in_force(record.connection, clock.now()))
 
         def write(out: BinaryIO) -> None:
             rendered, lost = render_once(selector, export, formats[fmt], out)

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import click
 
 from blocklist.catalog import Feed, FormatName
+from blocklist.cli.overlap import command as overlap_command
 from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
@@ -24,7 +25,11 @@ def command() -> None:
       blocklist feeds
       blocklist feeds show cert-pl
       blocklist feeds test downloaded.txt
+      blocklist feeds overlap
     """
+
+
+command.add_command(overlap_command)
 
 
 @command.command("list")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import click
 
+from blocklist.cli.ending import show_ending
 from blocklist.cli.screen import Screen, moment, number, shared_options
 from blocklist.cli.setup import configuration
 
@@ -21,6 +23,7 @@ def command(screen: Screen) -> int:
     config, _ = configuration(screen)
     from blocklist import clock
     from blocklist.quantities import parse_duration
+    from blocklist.rules import ending_soon
     from blocklist.store.database import explained, open_for_reading, path_in
 
     now = clock.now()
@@ -52,6 +55,7 @@ def command(screen: Screen) -> int:
             "SELECT count(*) FROM rule WHERE until IS NULL AND (expires IS NULL OR expires > ?)", (clock.text(now),)
         ).fetchone()[0]
         run = db.execute("SELECT started, command FROM run ORDER BY id DESC LIMIT 1").fetchone()
+        ending = ending_soon(db, now)
     db.close()
     status = 0
     rows: list[tuple[Any, ...]] = []
@@ -95,11 +99,13 @@ def command(screen: Screen) -> int:
             )
         )
     screen.table(("export", "format", "state", "entries", "published", "serial", ""), table, right=(3,))
+    show_ending(screen, ending)
     screen.line(f"{holds:,} held · {rules:,} rules · last run {moment(run[0])} ({run[1]})" if run else "no run yet")
     screen.json(
         {
             "held": holds,
             "rules": rules,
+            "ending": [asdict(rule) for rule in ending],
             "exports": [
                 dict(zip(("name", "format", "state", "entries", "published", "serial", "note"), r, strict=True))
                 for r in table

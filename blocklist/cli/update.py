@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocklist.cli.ending import show_ending
 from blocklist.cli.screen import Screen, change, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.decode import nearest
@@ -49,7 +50,9 @@ def command(
     for name in (*feeds, *accept):
         if name not in config.feeds:
             raise click.UsageError(f"no enabled feed {name!r}{nearest(name, config.feeds)}")
+    from blocklist import clock
     from blocklist.publish.release import export_all
+    from blocklist.rules import ending_soon
     from blocklist.update import update
 
     with writing(config, screen, "update") as record:
@@ -67,10 +70,13 @@ def command(
         if not no_export and config.exports:
             exports = export_all(config, record, picture, formats, run=updated.run)
             show_exports(screen, exports)
+        ending = ending_soon(record.connection, clock.now())
+        show_ending(screen, ending)
     screen.json(
         {
             "feeds": [_feed_json(f) for f in updated.feeds],
             "exports": [asdict(e) for e in exports],
+            "ending": [asdict(rule) for rule in ending],
             "seconds": round(updated.seconds, 3),
         }
     )

@@ -35,7 +35,7 @@ from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.render import Rendered, render
 from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_duration
-from blocklist.rules import Rule
+from blocklist.rules import Rule, rules_in_force
 from blocklist.select import networks
 from blocklist.select.current import Current
 from blocklist.select.express import Capability, Expressed, express
@@ -251,7 +251,7 @@ def export_all(
 ) -> list[ExportOutcome]:
     """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's."""
     now = clock.now()
-    rules = rules_in_force(record, clock.text(now))
+    rules = rules_in_force(record.connection, now)
     selector = Selector(picture, record, config.policies, rules)
     shared = _shared_inputs(record, picture, rules)
     _recover(record)
@@ -305,16 +305,6 @@ def export_all(
             if on_done is not None:
                 on_done(job.outcome)
     return [job.outcome for job in jobs]
-
-
-def rules_in_force(record: Record, now: str) -> list[Rule]:
-    """Rules that are neither removed nor expired at `now` (RFC 3339)."""
-    rows = record.connection.execute(
-        "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
-        "WHERE until IS NULL AND (expires IS NULL OR expires > ?) ORDER BY id",
-        (now,),
-    )
-    return [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
 
 
 def live_release(record: Record, export: str) -> Live | None:
@@ -651,5 +641,4 @@ __all__ = [
     "export_all",
     "live_release",
     "render_once",
-    "rules_in_force",
 ]
