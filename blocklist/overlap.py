@@ -76,13 +76,14 @@ def overlap(current: Current, feeds: Mapping[int, Feed]) -> Overlap:
     both = {(int(a), int(b)): int(n) for a, b, n in pairs.select("feed", "other", "names").iter_rows()}
     contributions, proposals = [], []
     family = {i: feed.family or feed.id for i, feed in feeds.items()}
-    for i in sorted(size):
+    # Of two that copy each other the one without a family is proposed, else the one that came later.
+    order = {i: n for n, i in enumerate(sorted(size, key=lambda i: (feeds[i].family is None, i)))}
+    for i in order:
         shares = sorted(((n / size[i], -size[b], b) for (a, b), n in both.items() if a == i), reverse=True)
         near, share = (feeds[shares[0][2]].id, shares[0][0]) if shares else (None, 0.0)
         contributions.append(Contribution(feeds[i].id, family[i], size[i], alone.get(i, 0), near, share))
         for part, _, b in shares:
-            # Of two that copy each other the one that was configured later is proposed.
-            mutual = both[b, i] / size[b] >= COPY and b > i
+            mutual = both[b, i] / size[b] >= COPY and order[b] > order[i]
             if part >= COPY and size[i] >= SMALLEST and family[i] != family[b] and not mutual:
                 proposals.append(Proposal(feeds[i].id, feeds[b].id, part, family[b]))
                 family[i] = family[b]
