@@ -35,6 +35,10 @@ Kind = Literal["domain", "ipv4", "ipv6", "url"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Share = Annotated[float, msgspec.Meta(gt=0)]
+# The reference list that comes with the program; always enabled, unless `[protect] essential = false`.
+ESSENTIAL = "essential"
+# Names of the feeds that an operator can enable at once; in the folder of the feeds, but no feed.
+SETS_FILE = "sets.toml"
 FormatName = Literal[
     "auto",
     "hosts",
@@ -154,6 +158,8 @@ def problems_of(feed: Feed, where: str, problems: Problems) -> None:
     if not feed.urls:
         problems.add(below(where, "url"), "is empty; name at least one URL")
     for url in (*feed.urls, *feed.mirrors):
+        if url.startswith("package:") and feed.id == ESSENTIAL:
+            continue
         if not url.startswith(("http://", "https://", "file:")):
             problems.add(below(where, "url"), f"{url!r} is none of https:, http: and file:")
     place = below(where, "format")
@@ -174,7 +180,7 @@ def problems_of(feed: Feed, where: str, problems: Problems) -> None:
 def builtin_descriptors() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """`(id, file, raw table)` of every feed that the package carries."""
     for entry in sorted(resources.files("blocklist.feeds").iterdir(), key=lambda e: e.name):
-        if entry.name.endswith(".toml"):
+        if entry.name.endswith(".toml") and entry.name != SETS_FILE:
             yield (
                 entry.name.removesuffix(".toml"),
                 f"feeds/{entry.name}",
@@ -204,5 +210,6 @@ def decode_feed(feed_id: str, where: str, raw: Mapping[str, Any], problems: Prob
     feed = decode(table, Feed, where, problems)
     if feed is None:
         return None
+    feed = msgspec.structs.replace(feed, id=feed_id)
     problems_of(feed, where, problems)
-    return msgspec.structs.replace(feed, id=feed_id)
+    return feed

@@ -14,6 +14,7 @@ import msgspec
 
 from blocklist.catalog import (
     CATEGORIES,
+    ESSENTIAL,
     KINDS,
     Category,
     Feed,
@@ -28,9 +29,13 @@ from blocklist.errors import ConfigError
 from blocklist.names import RejectedError, normalize_name
 from blocklist.quantities import parse_duration
 from blocklist.select.address import parse_one
+from blocklist.sets import expand
 from blocklist.verify.endpoint import parse_resolver
 
 FILE = "blocklist.toml"
+
+
+_ESSENTIAL_STAYS = "is the built-in list of names that must never be blocked; [protect] essential = false turns it off"
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,10 +43,11 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Protect(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The operator's own: never blocked, nor anything that would cover it."""
+    """The operator's own: never blocked, nor anything that would cover it. `essential`: the built-in list too."""
 
     domains: list[str] = []
     networks: list[str] = []
+    essential: bool = True
 
 
 class Control(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,7 +136,10 @@ class Fetch(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Feeds(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ids and `set:NAME`; what `disable` names is not used, whatever enables it."""
+
     enable: list[str] | None = None
+    disable: list[str] = []
 
 
 class _File(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -199,15 +208,26 @@ def load(explicit: Path | None = None) -> Config:
         _refuse_strangers(base)
         return _resolve(_defaults(), None, base, Problems())
     _refuse_strangers(path, path.parent)
-    problems = Problems()
+    return parse(read(path), path)
+
+
+def read(path: Path) -> str:
+    """The text of a configuration. Raises ConfigError."""
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}", hint="TOML syntax: https://toml.io") from None
+        return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+def parse(text: str, path: Path) -> Config:
+    """The configuration that `text` would be at `path`. Raises ConfigError with every mistake found."""
+    problems = Problems()
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}", hint="TOML syntax: https://toml.io") from None
     decoded = decode(raw, _File, "", problems)
     if decoded is None:
         # Go on with the tables that are sound, so that the mistakes in the others are told in the same breath.
@@ -269,10 +289,16 @@ def _refuse_strangers(*paths: Path) -> None:
 
 def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> Config:
     raw: dict[str, tuple[str, dict[str, Any]]] = {i: (w, t) for i, w, t in builtin_descriptors()}
-    raw |= {i: (w, t) for i, w, t in folder_descriptors(base / "feeds.d", problems)}
+    for feed_id, place, table in folder_descriptors(base / "feeds.d", problems):
+        if feed_id == ESSENTIAL:
+            problems.add(place, _ESSENTIAL_STAYS)
+        else:
+            raw[feed_id] = (place, table)
     own = set(file.feed) - set(raw)
     for feed_id, table in file.feed.items():
-        if feed_id in raw:
+        if feed_id == ESSENTIAL:
+            problems.add(f"feed.{feed_id}", _ESSENTIAL_STAYS)
+        elif feed_id in raw:
             raw[feed_id] = (f"feed.{feed_id}", {**raw[feed_id][1], **table})
         else:
             raw[feed_id] = (f"feed.{feed_id}", {"title": feed_id, "min_interval": "0", **table})
@@ -284,12 +310,16 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
     for feed_id in raw:
         if not feed_id.replace("-", "").replace("_", "").isalnum() or not feed_id.isascii():
             problems.add(f"feed.{feed_id}", "a feed's id has only letters, digits, '-' and '_'")
-    enable = file.feeds.enable
-    if enable is None:
-        enabled = [i for i, feed in catalog.items() if feed.enabled]
+    enable = ["set:starter"] if file.feeds.enable is None else file.feeds.enable
+    enabled = expand(enable, catalog, raw, "feeds.enable", problems)
+    disabled = set(expand(file.feeds.disable, catalog, raw, "feeds.disable", problems))
+    if ESSENTIAL in disabled:
+        problems.add("feeds.disable", f"{ESSENTIAL} {_ESSENTIAL_STAYS}")
+    if file.protect.essential:
+        enabled.insert(0, ESSENTIAL)
     else:
-        enabled = [i for i in enable if i in raw or not problems.choose("feeds.enable", i, raw, "feed")]
-    wanted = [i for i in dict.fromkeys([*enabled, *sorted(own)]) if i in catalog]
+        disabled.add(ESSENTIAL)
+    wanted = [i for i in dict.fromkeys([*enabled, *sorted(own)]) if i in catalog and i not in disabled]
 
     policies: dict[str, Policy] = {}
     for name, table in ({"default": {}} | file.policy).items():
@@ -316,7 +346,9 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
         feeds={i: catalog[i] for i in wanted},
         catalog=catalog,
         protect=Protect(
-            domains=[normalize_name(d) for d in file.protect.domains], networks=list(file.protect.networks)
+            domains=[normalize_name(d) for d in file.protect.domains],
+            networks=list(file.protect.networks),
+            essential=file.protect.essential,
         ),
         verify=file.verify,
         policies=policies,
@@ -367,4 +399,6 @@ __all__ = [
     "Protect",
     "Verify",
     "load",
+    "parse",
+    "read",
 ]

@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from blocklist import __version__, clock
-from blocklist.catalog import Feed
+from blocklist.catalog import ESSENTIAL, Feed
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.ingest import guard
@@ -90,7 +90,9 @@ def update(
     _sync_feeds(config, record)
     work = _Work(config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed)
     out = Updated(run, [])
-    feeds = [f for f in config.feeds.values() if not only or f.id in only]
+    # Without the built-in reference nothing is published; a first run over one feed must not fail for that.
+    missing = record.feed_ids().get(ESSENTIAL) not in record.current_snapshots()
+    feeds = [f for f in config.feeds.values() if not only or f.id in only or (f.id == ESSENTIAL and missing)]
     work.gather(feeds)
     out.timings["gather"] = time.perf_counter() - started
     _record(work, out)

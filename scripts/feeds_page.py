@@ -5,8 +5,9 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from blocklist.catalog import CATEGORIES, Feed, decode_feed
+from blocklist.catalog import CATEGORIES, SETS_FILE, Feed, decode_feed
 from blocklist.decode import Problems
+from blocklist.sets import PREFIX, consequences, sets_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,7 +18,10 @@ A feed is a TOML file: `feeds/ID.toml` in the package, `feeds.d/ID.toml` beside 
 `[feed.ID]` in it. The same keys everywhere; a `[feed.ID]` for a feed of the catalogue overrides single keys of it.
 This page is made from the catalogue by `make docs`.
 
-    blocklist feeds                      every feed, which are enabled
+    blocklist feeds                      every feed by category, which are enabled, how the last run went
+    blocklist feeds list --set attack    the feeds of a set; --category phishing, --enabled
+    blocklist feeds sets                 what can be enabled at once, and what the licences ask
+    blocklist feeds enable set:attack    in blocklist.toml; its comments stay. Likewise: blocklist feeds disable
     blocklist feeds show urlhaus-hosts   one feed: its facts, its snapshots, what was rejected and why
     blocklist feeds test FILE            what would be read from a file or URL, and what not
 
@@ -67,10 +71,42 @@ Options of `format`:
 What a line means where neither feed nor row says so: `hosts`, `lines`, `csv`, `jsonl` name one host (`exact`);
 `wildcard`, `adblock`, `dnsmasq`, `unbound` name a host and everything below it (`subtree`).
 
+"""
+
+CATALOGUE = """\
 ## Catalogue
 
 **Bold** feeds are the starter set. A licence that is `unknown` was not recorded where the facts come from: ask the
-publisher before you pass such data on. The URL of each feed is in its file.
+publisher before you pass such data on. The URL of each feed, where its facts come from, and its contact are in its
+file and in `blocklist feeds show ID`. Where a publisher states no cadence, `1d` is assumed.
+"""
+
+SETS = """\
+## Sets
+
+`enable = ["set:starter", "set:phishing"]` in `[feeds]` stands for all feeds of both; `disable` takes single ones out.
+Nothing of disinformation is ever on by itself: such lists are contested and err, so enable them knowingly.
+"""
+
+ESSENTIAL = """\
+## The essential list
+
+`essential` comes with the program and is always in use: root servers, certificate status, time, system updates, large
+mail, cloud and search services, code forges and public resolvers, so that guards are never empty. Every group of
+`feeds/essential.txt` names its source. Only `[protect] essential = false` turns it off. While no other reference feed
+is enabled, every update says so.
+
+## Sanctioned media and orders
+
+No authority keeps a public list of such names that a program could fetch, so the catalogue has none: your own orders
+are a file of yours, each row with its reason, date and end.
+
+    [feed.orders]
+    title = "Orders of the regulator"
+    url = "file:orders.csv"
+    format = { name = "csv", value = "domain", reason = "order", date = "date", expires = "until" }
+    category = "sanctioned-media"
+    confidence = 100
 """
 
 
@@ -79,6 +115,7 @@ def catalogue() -> list[Feed]:
     found = [
         decode_feed(path.stem, path.name, tomllib.loads(path.read_text("utf-8")), problems)
         for path in sorted((ROOT / "feeds").glob("*.toml"))
+        if path.name != SETS_FILE
     ]
     if problems.lines:
         raise SystemExit("\n".join(problems.lines))
@@ -88,23 +125,38 @@ def catalogue() -> list[Feed]:
 def main() -> None:
     print(INTRO.format(categories=", ".join(f"`{c}`" for c in CATEGORIES)))
     feeds = catalogue()
+    show_sets(feeds)
+    print(ESSENTIAL)
+    print(CATALOGUE)
     for category in CATEGORIES:
         rows = [feed for feed in feeds if feed.category == category]
         if not rows:
             continue
         print(f"### {category}\n")
-        print("| id | what | publisher | kinds | confidence | licence | commercial use |")
-        print("|---|---|---|---|--:|---|---|")
+        print("| id | what | publisher | kinds | confidence | cadence | licence | commercial use |")
+        print("|---|---|---|---|--:|--:|---|---|")
         for feed in rows:
             name = f"**{feed.id}**" if feed.enabled else feed.id
-            link = f"[{feed.publisher}]({feed.homepage})"
+            link = f"[{feed.publisher}]({feed.homepage})" if feed.homepage else feed.publisher
             kinds = ", ".join(feed.kinds)
             confidence = "" if feed.is_reference else feed.confidence
             print(
-                f"| {name} | {feed.title} | {link} | {kinds} | {confidence} | {feed.licence} | {feed.commercial_use} |"
+                f"| {name} | {feed.title} | {link} | {kinds} | {confidence} | {feed.update} | {feed.licence} "
+                f"| {feed.commercial_use} |"
             )
         print()
     print("Categories without a feed here are for your own: " + ", ".join(_unused(feeds)) + ".")
+
+
+def show_sets(feeds: list[Feed]) -> None:
+    catalog = {feed.id: feed for feed in feeds}
+    print(SETS)
+    print("| set | what | feeds | what their licences ask |")
+    print("|---|---|---|---|")
+    for name, found in sets_of(catalog).items():
+        asks = "; ".join(consequences(catalog[i] for i in found.feeds)) or "nothing that is on record"
+        print(f"| `{PREFIX}{name}` | {found.title} | {', '.join(found.feeds)} | {asks} |")
+    print()
 
 
 def _unused(feeds: list[Feed]) -> list[str]:

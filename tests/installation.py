@@ -150,7 +150,8 @@ class World:
     def write(self) -> None:
         self.base.chmod(0o755)
         parts: list[str] = ["[feeds]", "enable = []"]
-        for table, keys in self.tables.items():
+        # Counts of feeds and listings in the tests are of what a test defines; `set("protect", essential=True)`.
+        for table, keys in {**self.tables, "protect": {"essential": False, **self.tables.get("protect", {})}}.items():
             parts += _table(table, keys)
         for kind, tables in (("feed", self.feeds), ("export", self.exports), ("policy", self.policies)):
             for name, keys in tables.items():

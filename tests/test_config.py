@@ -96,7 +96,7 @@ def test_a_feed_of_ones_own_is_enabled_and_an_override_is_not(path: Path) -> Non
         format = { name = "csv", value = "domain" }
         """,
     )
-    assert list(config.feeds) == ["orders"]
+    assert list(config.feeds) == ["essential", "orders"]
     assert (config.feeds["orders"].title, config.feeds["orders"].min_interval) == ("orders", "0")
     assert (config.catalog["catalogued"].confidence, config.catalog["catalogued"].title) == (90, "C")
 
@@ -104,7 +104,7 @@ def test_a_feed_of_ones_own_is_enabled_and_an_override_is_not(path: Path) -> Non
 def test_feeds_of_a_folder_are_enabled_by_name(path: Path) -> None:
     add_feed(path, "mine.toml", 'title = "M"\nurl = ["https://a.example/1", "https://a.example/2"]\ncategory = "c2"\n')
     config = written(path, '[feeds]\nenable = ["mine"]\n')
-    assert list(config.feeds) == ["mine"] and len(config.feeds["mine"].urls) == 2
+    assert list(config.feeds) == ["essential", "mine"] and len(config.feeds["mine"].urls) == 2
 
 
 def test_protected_names_are_kept_in_canonical_form(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 
 from blocklist.catalog import Feed, FormatName
-from blocklist.cli.overlap import command as overlap_command
+from blocklist.cli import feeds_choose, feeds_list, feeds_overlap
 from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
@@ -23,39 +23,19 @@ def command() -> None:
     \b
     Examples:
       blocklist feeds
+      blocklist feeds sets
+      blocklist feeds enable set:attack
       blocklist feeds show cert-pl
       blocklist feeds test downloaded.txt
       blocklist feeds overlap
     """
 
 
-command.add_command(overlap_command)
-
-
-@command.command("list")
-@shared_options
-def listing(screen: Screen) -> int:
-    """Every feed of the catalogue and of the configuration; `*` marks the enabled."""
-    config, _ = configuration(screen)
-    rows = []
-    for feed in sorted(config.catalog.values(), key=lambda f: (f.category, f.id)):
-        on = feed.id in config.feeds
-        screen.json(
-            {
-                "id": feed.id,
-                "enabled": on,
-                "category": feed.category,
-                "confidence": feed.confidence,
-                "licence": feed.licence,
-                "title": feed.title,
-            }
-        )
-        rows.append(
-            ("*" if on else "", feed.id, feed.category, feed.confidence, feed.licence, feed.commercial_use, feed.title)
-        )
-    screen.table(("", "feed", "category", "confidence", "licence", "commercial use", ""), rows, right=(3,))
-    screen.line(f"{len(config.feeds)} of {len(config.catalog)} enabled; choose with [feeds] enable in blocklist.toml")
-    return 0
+command.add_command(feeds_list.listing)
+command.add_command(feeds_list.sets)
+command.add_command(feeds_choose.enable)
+command.add_command(feeds_choose.disable)
+command.add_command(feeds_overlap.command)
 
 
 @command.command("show")

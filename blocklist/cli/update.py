@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocklist.catalog import ESSENTIAL
 from blocklist.cli.ending import show_ending
 from blocklist.cli.screen import Screen, change, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.decode import nearest
+from blocklist.sets import consequences
 
 if TYPE_CHECKING:
+    from blocklist.catalog import Feed
+    from blocklist.config import Config
     from blocklist.publish.release import ExportOutcome
     from blocklist.update import FeedOutcome, Updated
 
@@ -56,11 +60,14 @@ def command(
     from blocklist.update import update
 
     with writing(config, screen, "update") as record:
+        known = record.feed_ids()
+        first = [feed for feed in config.feeds.values() if feed.id not in known]
         drawn = _Progress(screen, len(feeds) or len(config.feeds))
         only = set(feeds) | (set(accept) if feeds else set())
         updated, picture = update(config, record, only=only, accept=set(accept), force=force, on_feed=drawn.feed)
         drawn.clear()
         _show_feeds(screen, updated)
+        _remarks(screen, config, first)
         if not no_verify:
             from blocklist.cli.verify import verify_due
 
@@ -140,6 +147,18 @@ def _show_feeds(screen: Screen, updated: Updated) -> None:
             hints.setdefault(f.hint, []).append(f.id)
     for hint, ids in hints.items():
         screen.note(f"{', '.join(ids) if len(ids) < 4 else f'{len(ids)} feeds'}: {safe(hint)}")
+
+
+def _remarks(screen: Screen, config: Config, first: list[Feed]) -> None:
+    """What the guards stand on, at every run; what the licences of new feeds ask, at their first."""
+    for sentence in consequences(first):
+        screen.note(f"of the new feeds, {safe(sentence)}")
+    references = [f.id for f in config.feeds.values() if f.is_reference and f.action == "hold"]
+    way = "'blocklist feeds enable set:reference' adds top lists, resolvers and shared networks"
+    if references == [ESSENTIAL]:
+        screen.note(f"no reference feed is enabled besides the built-in {ESSENTIAL} list: {way}")
+    elif not references:
+        screen.note(f"no reference feed is enabled, so that nothing guards well-known names: {way}")
 
 
 def show_exports(screen: Screen, exports: list[ExportOutcome], *, planned: bool = False) -> None:

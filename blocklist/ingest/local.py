@@ -1,10 +1,12 @@
-"""`file:` URLs: a stable copy of a regular file, hashed while copied."""
+"""`file:` URLs: a stable copy of a regular file, hashed while copied. `package:` URLs: a list that came with us."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
+from importlib import resources
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -20,12 +22,29 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 
 
+PACKAGE = "package:"
+
+
 def is_local(url: str) -> bool:
-    return url[:5].lower() == "file:"
+    return url[:5].lower() == "file:" or url.startswith(PACKAGE)
+
+
+def packaged(url: str) -> Path | None:
+    """The file of a `package:` URL, beside the descriptors of the catalogue; None when there is no such list."""
+    name = url.removeprefix(PACKAGE)
+    # The name alone: nothing that leads out of the folder.
+    if not re.fullmatch(r"[a-z0-9-]+\.txt", name):
+        return None
+    path = Path(str(resources.files("blocklist.feeds").joinpath(name)))
+    return path if path.is_file() else None
 
 
 def local_path(url: str, base: Path) -> Path:
-    """The path of a `file:` URL (RFC 8089), a relative one below `base`. Raises Failure."""
+    """The path of a `file:` URL (RFC 8089), a relative one below `base`, or of a `package:` URL. Raises Failure."""
+    if url.startswith(PACKAGE):
+        if (path := packaged(url)) is None:
+            raise Failure(f"{redact(url)}: no such list in the package", hint="install blocklist anew")
+        return path
     rest = url[5:]
     if rest.startswith("//"):
         host, slash, rest = rest[2:].partition("/")

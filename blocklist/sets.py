@@ -1,0 +1,109 @@
+"""Sets of feeds: enabled at once by `set:NAME`, and what their licences ask of whoever enables them."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+import msgspec
+
+from blocklist.catalog import ESSENTIAL, SETS_FILE, Feed
+from blocklist.decode import Problems, nearest
+
+PREFIX = "set:"
+STARTER = "starter"
+
+
+@dataclass(frozen=True)
+class FeedSet:
+    """Feeds that serve one purpose. `feeds`: ids, in the order in which they are enabled and shown."""
+
+    name: str
+    title: str
+    feeds: tuple[str, ...]
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    title: str
+    feeds: list[str]
+
+
+@functools.cache
+def _written() -> dict[str, _Entry]:
+    text = resources.files("blocklist.feeds").joinpath(SETS_FILE).read_text("utf-8")
+    return msgspec.convert(tomllib.loads(text), dict[str, _Entry])
+
+
+def sets_of(catalog: Mapping[str, Feed]) -> dict[str, FeedSet]:
+    """Every set by its name: the starter set, which the feeds themselves say they belong to, then `feeds/sets.toml`."""
+    starter = tuple(feed_id for feed_id, feed in catalog.items() if feed.enabled and feed_id != ESSENTIAL)
+    found = {STARTER: FeedSet(STARTER, "What is enabled where nothing is chosen", starter)}
+    for name, entry in _written().items():
+        found[name] = FeedSet(name, entry.title, tuple(entry.feeds))
+    return found
+
+
+def expand(
+    entries: Iterable[str], catalog: Mapping[str, Feed], known: Iterable[str], place: str, problems: Problems
+) -> list[str]:
+    """Ids that `entries` (ids and `set:NAME`) stand for, each once and in order.
+
+    `known`: every id that may be named, also of feeds whose own mistakes are told elsewhere.
+    """
+    sets = sets_of(catalog)
+    ids = set(known)
+    wanted: list[str] = []
+    for entry in entries:
+        if entry.startswith(PREFIX):
+            name = entry.removeprefix(PREFIX)
+            if problems.choose(place, name, sets, "set"):
+                wanted += sets[name].feeds
+        elif entry in ids:
+            wanted.append(entry)
+        elif entry in sets:
+            problems.add(place, f"{entry!r} is a set; write '{PREFIX}{entry}'")
+        else:
+            problems.add(place, f"unknown feed {entry!r}{nearest(entry, ids)}")
+    return list(dict.fromkeys(wanted))
+
+
+def consequences(feeds: Iterable[Feed]) -> list[str]:
+    """What the licences of `feeds` ask of a user, a sentence each, the gravest first; nothing where they ask nothing.
+
+    From the identifiers of the SPDX licence list: `NC` forbids commercial use, `SA` and the GPL family bind copies to
+    the same licence, `BY` asks for the author's name. References are not passed on by an export, so that only
+    commercial use counts for them.
+    """
+    feeds = list(feeds)
+    listed = [feed for feed in feeds if not feed.is_reference]
+    groups = (
+        ("forbid commercial use", feeds, lambda f: f.commercial_use == "no"),
+        (
+            "have no licence on record: ask the publisher before you pass their entries on",
+            listed,
+            lambda f: f.licence == "unknown",
+        ),
+        ("have terms of their own: read them before you pass their entries on", listed, _own_terms),
+        ("bind what is made of them to their own licence", listed, lambda f: _shares_alike(f.licence)),
+        ("ask for the author's name", listed, lambda f: _attributes(f.licence)),
+    )
+    return [
+        f"{len(found)} of {len(of)} {what}: {', '.join(f.id for f in found)}"
+        for what, of, test in groups
+        if (found := [feed for feed in of if test(feed)])
+    ]
+
+
+def _shares_alike(licence: str) -> bool:
+    return licence.startswith(("GPL-", "AGPL-", "LGPL-")) or "-SA" in licence
+
+
+def _own_terms(feed: Feed) -> bool:
+    return feed.licence != "unknown" and feed.commercial_use == "unknown"
+
+
+def _attributes(licence: str) -> bool:
+    return licence.startswith("CC-BY")
