@@ -70,12 +70,12 @@ def expand(
     return list(dict.fromkeys(wanted))
 
 
-def consequences(feeds: Iterable[Feed]) -> list[str]:
+def consequences(feeds: Iterable[Feed], *, shown: int | None = None) -> list[str]:
     """What the licences of `feeds` ask of a user, a sentence each, the gravest first; nothing where they ask nothing.
 
     From the identifiers of the SPDX licence list: `NC` forbids commercial use, `SA` and the GPL family bind copies to
     the same licence, `BY` asks for the author's name. References are not passed on by an export, so that only
-    commercial use counts for them.
+    commercial use counts for them. `shown`: so many names at most in each sentence.
     """
     feeds = list(feeds)
     listed = [feed for feed in feeds if not feed.is_reference]
@@ -91,10 +91,17 @@ def consequences(feeds: Iterable[Feed]) -> list[str]:
         ("ask for the author's name", listed, lambda f: _attributes(f.licence)),
     )
     return [
-        f"{len(found)} of {len(of)} {what}: {', '.join(f.id for f in found)}"
+        f"{len(found)} of {len(of)} {what}: {_names(found, shown)}"
         for what, of, test in groups
         if (found := [feed for feed in of if test(feed)])
     ]
+
+
+def _names(feeds: list[Feed], shown: int | None) -> str:
+    ids = [feed.id for feed in feeds]
+    if shown is None or len(ids) <= shown:
+        return ", ".join(ids)
+    return f"{', '.join(ids[:shown])} and {len(ids) - shown} more"
 
 
 def _shares_alike(licence: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -67,8 +68,9 @@ def listing(screen: Screen, categories: tuple[str, ...], sets: tuple[str, ...], 
             screen.line(_row(feed, feed.id in config.feeds, state, width))
     of = [feed for feed in feeds if feed.id in config.feeds]
     screen.line(f"{len(of)} of {len(feeds)} enabled; ! forbids commercial use, ? says nothing of it")
-    for sentence in consequences(feeds if sets else of):
-        screen.line(_cut(f"{'of these' if sets else 'of the enabled'}, {sentence}", width))
+    for sentence in consequences(feeds if sets else of, shown=6):
+        for line in textwrap.wrap(f"{'of these' if sets else 'of the enabled'}, {sentence}", width):
+            screen.line(safe(line))
     screen.line("choose: blocklist feeds enable ID|set:NAME, blocklist feeds disable ID|set:NAME")
     return 0
 

@@ -151,7 +151,9 @@ def _show_feeds(screen: Screen, updated: Updated) -> None:
 
 def _remarks(screen: Screen, config: Config, first: list[Feed]) -> None:
     """What the guards stand on, at every run; what the licences of new feeds ask, at their first."""
-    for sentence in consequences(first):
+    # Of a feed of one's own that states no licence, its owner knows more than we do.
+    told = [feed for feed in first if feed.source or feed.licence != "unknown"]
+    for sentence in consequences(told, shown=6):
         screen.note(f"of the new feeds, {safe(sentence)}")
     references = [f.id for f in config.feeds.values() if f.is_reference and f.action == "hold"]
     way = "'blocklist feeds enable set:reference' adds top lists, resolvers and shared networks"
