@@ -51,6 +51,7 @@ def command(screen: Screen, folder: Path) -> int:
     where = "" if folder.absolute() == Path.cwd() else f" --config {shown}"
     screen.line("next:")
     screen.line(f"  look through {safe(str(folder / FILE))}: [protect] and [verify] are yours to fill")
+    screen.line(f"  blocklist feeds sets{where}: what can be enabled at once, and what the licences ask")
     screen.line(f"  blocklist update{where}")
     screen.line(f"  blocklist status{where}")
     return 0
