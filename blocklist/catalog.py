@@ -48,8 +48,14 @@ FormatName = Literal[
     "dnsmasq",
     "unbound",
     "csv",
+    "json",
     "jsonl",
     "scored",
+    "urls",
+    "maltrail",
+    "dshield",
+    "rpz",
+    "suricata",
     "misp",
 ]
 
@@ -57,12 +63,15 @@ FormatName = Literal[
 class InputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """How to read a feed: `name` of the wire format, and for tables which columns mean what.
 
-    `value` names the column (by header, or by number from 1) that holds the indicator; `where` keeps only the
-    rows whose columns have these values; `skip_if` drops JSON rows that have this key.
+    `value` names the column (by header, or by number from 1) that holds the indicator; of several the first that is
+    filled. `where` keeps only the rows whose columns have these values; `skip_if` drops JSON rows that have this key.
+    `pointer` (RFC 6901) leads to the list in a JSON document; several lead to several lists. `ports`: an indicator may
+    carry a port, which is dropped. `quote` is what cells of a table may stand in, empty for nothing.
     """
 
     name: FormatName = "auto"
-    value: str | int | None = None
+    value: str | int | list[str | int] | None = None
+    pointer: str | list[str] = ""
     kind: str | int | None = None
     category: str | int | None = None
     confidence: str | int | None = None
@@ -71,10 +80,30 @@ class InputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     reference: str | int | None = None
     date: str | int | None = None
     expires: str | int | None = None
-    where: dict[str, str] = {}
+    where: dict[str, str | list[str]] = {}
     skip_if: str | None = None
+    ports: bool = False
     delimiter: str = ","
+    quote: str = '"'
     header: bool = True
+
+
+    @property
+    def values(self) -> tuple[str | int, ...]:
+        """The columns or keys of `value`, in order."""
+        if self.value is None:
+            return ()
+        return tuple(self.value) if isinstance(self.value, list) else (self.value,)
+
+    @property
+    def pointers(self) -> tuple[str, ...]:
+        """`pointer`, one or several; the whole document where there is none."""
+        return tuple(self.pointer) if isinstance(self.pointer, list) else (self.pointer,)
+
+    def accepted(self, column: str) -> list[str]:
+        """The values of `column` that `where` asks for."""
+        wanted = self.where[column]
+        return wanted if isinstance(wanted, list) else [wanted]
 
 
 class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
