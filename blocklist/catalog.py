@@ -87,7 +87,6 @@ class InputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     quote: str = '"'
     header: bool = True
 
-
     @property
     def values(self) -> tuple[str | int, ...]:
         """The columns or keys of `value`, in order."""
@@ -200,10 +199,15 @@ def problems_of(feed: Feed, where: str, problems: Problems) -> None:
             place,
             f'{spec.name} needs the column that holds the domain or address: {{ name = "{spec.name}", value = "…" }}',
         )
-    if spec.name == "csv" and not spec.header and isinstance(spec.value, str):
+    if spec.name == "csv" and not spec.header and any(isinstance(value, str) for value in spec.values):
         problems.add(f"{place}.value", "names a column, but header = false; give its number, from 1")
-    if len(spec.delimiter.encode()) != 1 or spec.delimiter in '"\r\n':
+    if len(spec.delimiter.encode()) != 1 or spec.delimiter in '"\r\n' or spec.delimiter == spec.quote:
         problems.add(f"{place}.delimiter", "is not one ASCII character that may separate columns")
+    if spec.quote and (len(spec.quote.encode()) != 1 or spec.quote in " \t\r\n"):
+        problems.add(f"{place}.quote", "is neither empty nor one ASCII character")
+    for pointer in spec.pointers:
+        if pointer and not pointer.startswith("/"):
+            problems.add(f"{place}.pointer", f"{pointer!r} is no pointer into JSON (RFC 6901): it begins with a slash")
 
 
 def builtin_descriptors() -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -60,16 +60,22 @@ Options of `format`:
 
 | key | meaning |
 |---|---|
-| `name` | `auto`, `hosts`, `lines`, `wildcard`, `adblock`, `dnsmasq`, `unbound`, `csv`, `jsonl`, `scored`, `misp` |
-| `value` | csv, jsonl: the column or key that holds the indicator; a number counts from 1 |
+| `name` | `auto`, `hosts`, `lines`, `wildcard`, `adblock`, `dnsmasq`, `unbound`, \
+`csv`, `json`, `jsonl`, `scored`, `urls`, `maltrail`, `dshield`, `rpz`, `suricata`, `misp` |
+| `value` | csv, json, jsonl: the column or key that holds the indicator; \
+a number counts from 1; of a list of them the first that is filled |
+| `pointer` | json: where the list stands in the document (RFC 6901), such as `"/data"`; a list of them for several |
 | `confidence`, `category`, `scope`, `kind` | columns by which a row says otherwise than its feed |
 | `reason`, `reference`, `date`, `expires` | columns that say more: kept, and shown by `why` |
 | `where` | only rows whose columns have these values: `where = {{ match = "exact" }}` |
 | `skip_if` | jsonl: objects with this key are metadata |
-| `delimiter`, `header` | csv: one ASCII character (`,`), whether the first record names the columns (`true`) |
+| `delimiter`, `quote`, `header` | csv: one ASCII character (`,`; a blank for any run of white space), \
+what cells may stand in (`"`, empty for nothing), whether the first record names the columns (`true`) |
 
-What a line means where neither feed nor row says so: `hosts`, `lines`, `csv`, `jsonl` name one host (`exact`);
-`wildcard`, `adblock`, `dnsmasq`, `unbound` name a host and everything below it (`subtree`).
+What a line means where neither feed nor row says so: `hosts`, `lines`, `csv`, `json`, `jsonl`, `urls` name one host
+(`exact`); `wildcard`, `adblock`, `dnsmasq`, `unbound`, `maltrail` name a host and everything below it (`subtree`). A
+zone (`rpz`) and rules (`suricata`) say it themselves. A range of addresses, `192.0.2.1-192.0.2.9`, may stand wherever
+an address may. `auto` looks at the content and says what it chose and why: `blocklist feeds test FILE` shows it.
 
 """
 

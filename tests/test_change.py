@@ -40,10 +40,30 @@ LINES = st.sampled_from(
         "https://evil.example/path",
         "https://evil.example/",
         "com",
+        "192.0.2.1-192.0.2.9",
+        "192.0.2.64\t192.0.2.127\t26",
+        "evil.example/gate.php",
+        "198.51.100.7:443",
+        'alert dns any any -> any any (dns.query; content:"evil.example"; bsize:12; sid:8;)',
+        "@@||rule.example^",
+        "##.banner",
         *(f"host{i}.example" for i in range(40)),
     ]
 )
-FORMATS = ["lines", "hosts", "adblock", "wildcard", "dnsmasq", "unbound", "scored", "jsonl"]
+FORMATS = [
+    "lines",
+    "hosts",
+    "adblock",
+    "wildcard",
+    "dnsmasq",
+    "unbound",
+    "scored",
+    "jsonl",
+    "urls",
+    "maltrail",
+    "dshield",
+    "suricata",
+]
 
 
 def feed(format_name: str) -> Feed:
@@ -101,6 +121,12 @@ def test_the_short_way_is_taken_for_ordinary_feeds(format_name: str, keep: set[i
 def test_a_name_on_two_lines_needs_the_long_way() -> None:
     assert not compare(feed("lines"), ["evil.example", "EVIL.example"], ["evil.example"])
     assert not compare(feed("lines"), ["evil.example"], ["evil.example", "EVIL.example"])
+
+
+def test_a_rule_that_takes_others_back_needs_the_long_way() -> None:
+    assert not compare(
+        feed("adblock"), ["||evil.example^", "||b.example^"], ["||evil.example^", "||b.example^$badfilter"]
+    )
 
 
 def test_foreign_bytes_need_the_long_way() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
@@ -13,12 +15,26 @@ from hypothesis import strategies as st
 from blocklist.catalog import Feed, InputFormat
 from blocklist.errors import FeedError
 from blocklist.ingest import parse as module
+from blocklist.ingest.normalize import DOMAIN, URL
 from blocklist.ingest.parse import Parsed, parse
-from blocklist.names import Reject
+from blocklist.names import Reject, normalize_name
+from blocklist.select.address import parse_one
 
 
 def plain(name: str) -> str:
     return name
+
+
+def rule(name: str) -> str:
+    if re.fullmatch(r"[0-9.]+|[0-9a-f:/]+", name):
+        return f'alert ip any any -> [{name}] any (msg:"c2"; sid:7;)'
+    return f'alert dns any any -> any any (dns.query; content:"{name}"; bsize:{len(name)}; nocase; sid:8;)'
+
+
+def zone_record(name: str) -> str:
+    if re.fullmatch(r"[0-9.]+", name):
+        return f"32.{'.'.join(reversed(name.split('.')))}.rpz-ip CNAME . ; {name}"
+    return f"{name} CNAME ."
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,38 @@ CASES = {
         ('{"type":"metadata","records":2}',),
     ),
     "scored": Case(InputFormat(name="scored"), "{}\t5".format, False),
+    "urls": Case(InputFormat(name="urls"), "http://{}/".format, False, ("# c", "; c")),
+    "maltrail": Case(InputFormat(name="maltrail"), plain, True, ("# Reference: x",), unsupported=("/gate.php",)),
+    "suricata": Case(
+        InputFormat(name="suricata"),
+        rule,
+        False,
+        ("# c", "#alert ip any any -> 192.0.2.1 any (sid:1;)"),
+        unsupported=(
+            "pass ip any any -> 192.0.2.1 any (sid:1;)",
+            'alert dns any any -> any any (dns.query; content:"evil.example"; nocase; sid:2;)',
+            'alert dns any any -> any any (dns.query; content:!"evil.example"; bsize:12; sid:3;)',
+            'alert http any any -> any any (http.host; content:"evil.example"; bsize:12; http.uri; content:"/x";)',
+            'alert tcp any any -> 192.0.2.1 any (content:"x"; sid:5;)',
+            "alert ip any any -> !192.0.2.1 any (sid:6;)",
+        ),
+    ),
+    "rpz": Case(
+        InputFormat(name="rpz"),
+        zone_record,
+        False,
+        ("; c", "$TTL 60", "@ SOA a. b. 1 2 3 4 5", "\tNS localhost.", "  ; c"),
+        unsupported=(
+            "good.example CNAME rpz-passthru.",
+            "old.example CNAME old.example.",
+            "slow.example CNAME rpz-tcp-only.",
+            "32.1.2.0.192.rpz-client-ip CNAME .",
+            "ns.example.rpz-nsdname CNAME .",
+            "garden.example A 192.0.2.80",
+            'text.example TXT "evil.example"',
+            "$INCLUDE /etc/hostname",
+        ),
+    ),
 }
 case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -96,6 +144,17 @@ def read(data: bytes | str, spec: InputFormat | str = "auto", **keys: object) ->
 def check_account(out: Parsed) -> None:
     assert sum(out.kinds.values()) + sum(out.rejects.values()) - out.extra + out.comments + out.blank == out.lines, out
     assert out.extra >= 0 and out.comments >= 0 and out.blank >= 0
+    for reason, numbers in out.rejects.lines.items():
+        assert 0 < len(numbers) <= out.rejects[reason] and all(1 <= n <= max(out.lines, 1) for n in numbers)
+    # What the columns accept, the definition for one value accepts.
+    for name, kind in out.frame.select("name", "kind").iter_rows():
+        if kind == DOMAIN:
+            assert normalize_name(name) == name
+        elif kind != URL:
+            assert parse_one(name) is not None
+        else:
+            host = urlsplit(name).hostname or ""
+            assert parse_one(host) is not None or normalize_name(host) == host
 
 
 def found(out: Parsed) -> list[tuple[str, int]]:
@@ -157,6 +216,7 @@ def test_blocks_of_a_large_file_join_without_a_seam(case: Case, monkeypatch: pyt
     lines += [case.write(f"n{i}.evil.example") for i in range(400)]
     data = "\n".join(lines) + "\n"
     whole = read(data, case.spec)
+    assert whole.frame.height == 400
     monkeypatch.setattr(module, "BLOCK", 1_000)
     monkeypatch.setattr(module, "BLOCK_LINES", 7)
     cut = read(data, case.spec)
@@ -195,6 +255,24 @@ def noise(case: Case) -> st.SearchStrategy[bytes]:
             b"0x7f.1",
             b"local-zone: \t",
             b"evil.example\t99999999999999999999999",
+            b"192.0.2.1-192.0.2.9",
+            b"192.0.2.9 - 192.0.2.1",
+            b"0.0.0.0-255.255.255.255",
+            b"2001:db8::1-2001:db8::ffff",
+            b"(",
+            b") ;",
+            b"$ORIGIN rpz.",
+            b"$ORIGIN evil",
+            b"  CNAME *.",
+            b"*.evil.example. CNAME .",
+            b"@@||evil.example^",
+            b"$badfilter",
+            b"##.x",
+            b"evil.example:99999",
+            b"evil[.]example/x",
+            b"alert ip any any -> [192.0.2.1,!192.0.2.2] any (",
+            b'content:"|0g|";',
+            b"\x1f",
         ]
     )
     piece = st.one_of(own, own, hostile, st.binary(max_size=12))
@@ -408,7 +486,7 @@ def test_a_guess_waits_for_the_first_line_that_says_something(monkeypatch: pytes
 
 def test_json_lines_without_a_key_say_what_to_write() -> None:
     with pytest.raises(FeedError) as error:
-        read('{"cidr":"192.0.2.0/24"}\n{"cidr":"198.51.100.0/24"}\n')
+        read('{"x":"192.0.2.0/24"}\n{"x":"198.51.100.0/24"}\n')
     assert error.value.hint and 'value = "the key"' in error.value.hint
 
 

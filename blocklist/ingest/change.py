@@ -12,16 +12,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from blocklist.catalog import Feed
-from blocklist.ingest.formats import COMMENTS, WHOLE
+from blocklist.ingest.formats import BY_LINE, COMMENTS
 from blocklist.ingest.normalize import unique
 from blocklist.ingest.parse import LineReader, Parsed, begins, refuse_pages
+from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
-# Formats whose lines mean the same wherever they stand; a table's depend on its header.
-_BY_LINE = frozenset(COMMENTS) - WHOLE - {"auto", "csv"}
 # Below this many bytes reading everything is as quick; above this share of changed lines, quicker.
 _WORTH_IT = 65_536
 _SHARE = 0.2
@@ -34,8 +34,11 @@ def parse_change(feed: Feed, old: bytes, new: bytes, before: pl.DataFrame, accou
     """
     started = time.perf_counter()
     if (
-        account["format"] not in _BY_LINE
+        account["format"] not in BY_LINE
         or feed.input.name not in ("auto", account["format"])
+        # The keys of a guess are not in the account; a rule that takes others back stands anywhere.
+        or (feed.input.name == "auto" and account["format"] == "jsonl")
+        or (account["format"] == "adblock" and (b"badfilter" in old or b"badfilter" in new))
         or feed.first is not None
         or len(new) < _WORTH_IT
         # A name on several lines: which of them is left can't be told from the difference.
@@ -70,7 +73,8 @@ def parse_change(feed: Feed, old: bytes, new: bytes, before: pl.DataFrame, accou
     out.masked += account["masked"] - less.masked
     out.kinds = _sum(account["indicators"], out.kinds, less.kinds)
     rejects = {Reject(reason): count for reason, count in account["rejects"].items()}
-    out.rejects = _sum(rejects, out.rejects, less.rejects)
+    out.rejects = Refused(_sum(rejects, out.rejects, less.rejects))
+    out.why = account.get("why", "")
     out.seconds = time.perf_counter() - started
     return out
 
@@ -122,7 +126,8 @@ def _split(data: bytes) -> _Split | None:
 def _read(feed: Feed, format_name: str, lines: pl.DataFrame) -> Parsed:
     """Some lines, read like a whole file of them."""
     out = Parsed(lines.clear(), format_name)
-    frame = LineReader(feed, out).rows(lines)
+    spec = msgspec.structs.replace(feed.input, name=format_name)
+    frame = LineReader(feed, out, spec).rows(lines)
     out.frame = unique(frame, feed.confidence)
     return out
 

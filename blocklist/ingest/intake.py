@@ -134,6 +134,7 @@ def account_of(parsed: Parsed) -> dict[str, object]:
     """What became of the lines, as it is kept with the snapshot and shown by `feeds show`."""
     return {
         "format": parsed.format,
+        "why": parsed.why,
         "lines": parsed.lines,
         "blank": parsed.blank,
         "comments": parsed.comments,

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from blocklist.catalog import CATEGORIES, KINDS, Feed
+from blocklist.errors import FeedError
 from blocklist.ingest.formats import OVERRIDES, SUBTREE
+from blocklist.ingest.refused import Refused
 from blocklist.names import DAMAGED, MAX_NAME, Reject, RejectedError, to_ascii
 from blocklist.select import networks
 from blocklist.special_use import ENGINE_LABELS, LOCAL_NAMES, NOT_GLOBAL_V4, NOT_GLOBAL_V6
@@ -45,6 +47,10 @@ _NUMERIC_END = r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$"
 _SPECIAL = r"(?:^|\.)(?:" + "|".join(sorted(n.replace(".", r"\.") for n in LOCAL_NAMES | ENGINE_LABELS)) + r")$"
 _ENGINE = r"\.(?:" + "|".join(sorted(ENGINE_LABELS)) + r")$"
 _ADDRESS = r"^(?:[0-9.]+(?:/[0-9]*)?|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[^/]*)?(?:/[0-9]*)?)$"
+_RANGE = r"^(?:[0-9.]+[ \t]*-[ \t]*[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*[ \t]*-[ \t]*[0-9a-f:.]*:[0-9a-f:.]*)$"
+# A range is at most 62 networks of IPv4, 254 of IPv6; a block of lines that are all so is no list but an attack.
+_MAX_CIDRS = 5_000_000
+_FAMILY_KIND = pl.when(pl.col("family") == 4).then(pl.lit(IPV4)).otherwise(pl.lit(IPV6))
 _WITH_PORT = r"^[0-9A-Za-z._-]+:[0-9]{1,5}$"
 _URL_PARTS = (
     r"^([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#@\\]*@)?(\[[0-9A-Fa-f:.]+\]|[^/:?#\[\]]*)(?::([0-9]{0,5}))?([/?#].*)?$"
@@ -60,13 +66,15 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 class Normalized:
     """Indicators of a chunk or a feed (`frame`, not yet unique), and what was refused, by reason.
 
-    `kinds` counts accepted rows by kind, before duplicates are joined.
+    `kinds` counts accepted rows by kind, before duplicates are joined; `extra` the networks beyond the first that a
+    range of addresses became.
     """
 
     frame: pl.DataFrame
-    rejects: dict[Reject, int] = field(default_factory=dict)
+    rejects: Refused = field(default_factory=Refused)
     kinds: dict[str, int] = field(default_factory=dict)
     masked: int = 0
+    extra: int = 0
 
 
 def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
@@ -83,7 +91,7 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
     out = Normalized(pl.DataFrame(schema=SCHEMA))
     if _beyond_ascii(rows["text"]).any():
         damaged = rows["text"].str.contains(DAMAGED, literal=True)
-        _count(out.rejects, Reject.ENCODING, int(damaged.sum()))
+        out.rejects.refuse(Reject.ENCODING, rows["number"].filter(damaged))
         rows = rows.filter(~damaged)
     # One cheap look decides how a row is read: most feeds are wholly names or wholly addresses.
     slash = rows["text"].str.contains("/", literal=True)
@@ -91,27 +99,30 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
     url = slash & ~address & rows["text"].str.contains("://", literal=True)
     path = slash & ~address & ~url
     if path.any():
-        _count(out.rejects, Reject.UNSUPPORTED, int(path.sum()))
+        out.rejects.refuse(Reject.UNSUPPORTED, rows["number"].filter(path))
     parts: list[pl.DataFrame] = []
     names, addresses = rows.filter(~(slash | address)), rows.filter(address)
     if url.any():
-        urls, hosts = _urls(rows.filter(url), feed)
-        _count(out.rejects, Reject.BAD_URL, int(url.sum()) - urls.height - hosts.height)
+        urls, hosts = _urls(rows.filter(url), feed, out.rejects)
         parts.append(_indicators(urls, URL))
         at = hosts["text"].str.contains(_ADDRESS)
         names, addresses = names.vstack(hosts.filter(~at)), addresses.vstack(hosts.filter(at))
         names, addresses = names.rechunk(), addresses.rechunk()
     if names.height:
-        parts.append(_indicators(_names(names, out.rejects), DOMAIN))
+        ranges: list[pl.DataFrame] = []
+        parts.append(_indicators(_names(names, out.rejects, ranges), DOMAIN))
+        for found in ranges:
+            cidrs, more = _ranges(found, out.rejects)
+            out.extra += more
+            parts.append(_indicators(cidrs, _FAMILY_KIND))
     if addresses.height:
         judged = _addresses(addresses, out.rejects)
         out.masked += int(judged["masked"].sum())
-        kind = pl.when(pl.col("family") == 4).then(pl.lit(IPV4)).otherwise(pl.lit(IPV6))
-        parts.append(_indicators(judged, kind))
+        parts.append(_indicators(judged, _FAMILY_KIND))
     frame = pl.concat([p for p in parts if p.height] or [pl.DataFrame(schema=SCHEMA)])
     if feed.kinds:
         wanted = frame["kind"].is_in([KIND[k] for k in feed.kinds])
-        _count(out.rejects, Reject.UNWANTED_KIND, frame.height - int(wanted.sum()))
+        out.rejects.refuse(Reject.UNWANTED_KIND, frame["line"].filter(~wanted))
         frame = frame.filter(wanted)
     for kind, count in frame["kind"].value_counts().iter_rows():
         out.kinds[KINDS[kind - 1]] = count
@@ -151,17 +162,15 @@ def _extra(rows: pl.DataFrame) -> pl.Expr:
     )
 
 
-def _count(rejects: dict[Reject, int], reason: Reject, count: int) -> None:
-    if count:
-        rejects[reason] = rejects.get(reason, 0) + count
-
-
 def _beyond_ascii(text: pl.Series) -> pl.Series:
     return text.str.len_bytes() != text.str.len_chars()
 
 
-def _names(rows: pl.DataFrame, rejects: dict[Reject, int]) -> pl.DataFrame:
-    """Rows whose `text` is a domain name, in canonical form; reasons in the order of `names.normalize_name`."""
+def _names(rows: pl.DataFrame, rejects: Refused, ranges: list[pl.DataFrame] | None = None) -> pl.DataFrame:
+    """Rows whose `text` is a domain name, in canonical form; reasons in the order of `names.normalize_name`.
+
+    Ranges of addresses are no names; with `ranges` they are put there, where only what is refused anyway pays for it.
+    """
     foreign = _beyond_ascii(rows["text"])
     if foreign.any():
         rows = _idn(rows, foreign, rejects)
@@ -175,12 +184,16 @@ def _names(rows: pl.DataFrame, rejects: dict[Reject, int]) -> pl.DataFrame:
         & ~text.str.contains(_SPECIAL)
     )
     if not good.all():
-        _count_refused_names(rows.filter(~good), rejects)
+        bad = rows.filter(~good)
+        if ranges is not None and (spans := bad["text"].str.contains(_RANGE)).any():
+            ranges.append(bad.filter(spans))
+            bad = bad.filter(~spans)
+        _refuse_names(bad, rejects)
         rows = rows.filter(good)
     return rows
 
 
-def _idn(rows: pl.DataFrame, foreign: pl.Series, rejects: dict[Reject, int]) -> pl.DataFrame:
+def _idn(rows: pl.DataFrame, foreign: pl.Series, rejects: Refused) -> pl.DataFrame:
     """Rows with names beyond ASCII as A-labels; the few distinct ones go one by one through the definition."""
     texts = rows.filter(foreign)["text"].unique()
     encoded: list[str | None] = []
@@ -191,12 +204,12 @@ def _idn(rows: pl.DataFrame, foreign: pl.Series, rejects: dict[Reject, int]) -> 
             encoded.append(None)
     table = pl.DataFrame({"text": texts, "ascii": pl.Series(encoded, dtype=pl.String)})
     done = rows.filter(foreign).join(table, on="text", how="left", maintain_order="left")
-    _count(rejects, Reject.IDN, done["ascii"].null_count())
+    rejects.refuse(Reject.IDN, done["number"].filter(done["ascii"].is_null()))
     done = done.drop_nulls("ascii").with_columns(pl.col("ascii").alias("text")).drop("ascii")
     return pl.concat([rows.filter(~foreign), done], rechunk=True)
 
 
-def _count_refused_names(rows: pl.DataFrame, rejects: dict[Reject, int]) -> None:
+def _refuse_names(rows: pl.DataFrame, rejects: Refused) -> None:
     reason = (
         # A name with a port is a good indicator of a kind that no format can express yet.
         pl.when(_TEXT.str.contains(_WITH_PORT))
@@ -216,33 +229,63 @@ def _count_refused_names(rows: pl.DataFrame, rejects: dict[Reject, int]) -> None
         .otherwise(pl.lit(Reject.LOCAL_NAME.value))
         .alias("reason")
     )
-    for value, count in rows.select(reason)["reason"].value_counts().iter_rows():
-        _count(rejects, Reject(value), count)
+    for (value,), group in rows.select("number", reason).group_by("reason", maintain_order=True):
+        rejects.refuse(Reject(value), group["number"])
 
 
 def _not_global() -> pl.DataFrame:
     return networks.parse(pl.Series([*NOT_GLOBAL_V4, *NOT_GLOBAL_V6]))
 
 
-def _addresses(rows: pl.DataFrame, rejects: dict[Reject, int]) -> pl.DataFrame:
+def _addresses(rows: pl.DataFrame, rejects: Refused) -> pl.DataFrame:
     """Rows whose `text` is an address or network of global unicast, in canonical form, with `family` and `masked`."""
     rows = pl.concat([rows, networks.parse(rows["text"])], how="horizontal")
     bad = rows["family"].is_null()
     port = bad & rows["text"].str.contains(_WITH_PORT)
-    _count(rejects, Reject.UNSUPPORTED, int(port.sum()))
-    _count(rejects, Reject.BAD_ADDRESS, int(bad.sum()) - int(port.sum()))
+    rejects.refuse(Reject.UNSUPPORTED, rows["number"].filter(port))
+    rejects.refuse(Reject.BAD_ADDRESS, rows["number"].filter(bad & ~port))
     rows = rows.filter(~bad)
     # `::ffff:0.0.0.0/96` is all of IPv4 as well.
     whole = rows["text"].str.ends_with("/0") | (rows["text"].str.ends_with("/96") & (rows["family"] == 4))
-    _count(rejects, Reject.WHOLE_INTERNET, int(whole.sum()))
+    rejects.refuse(Reject.WHOLE_INTERNET, rows["number"].filter(whole))
     rows = rows.filter(~whole)
     area = rows.select("family", "first", "last")
     local = networks.overlaps(area, _not_global())
-    _count(rejects, Reject.NOT_GLOBAL, int(local.sum()))
+    rejects.refuse(Reject.NOT_GLOBAL, rows["number"].filter(local))
     return rows.with_columns(networks.text(area).alias("text")).filter(~local)
 
 
-def _urls(rows: pl.DataFrame, feed: Feed) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _ranges(rows: pl.DataFrame, rejects: Refused) -> tuple[pl.DataFrame, int]:
+    """Rows whose `text` is `low-high` as the fewest CIDRs each, and how many more rows that makes."""
+    rows = rows.with_columns(_TEXT.str.replace_all(r"[ \t]", ""))
+    rows = pl.concat([rows, networks.parse_range(rows["text"]).drop("masked")], how="horizontal")
+    bad = rows["family"].is_null()
+    rejects.refuse(Reject.BAD_ADDRESS, rows["number"].filter(bad))
+    rows = rows.filter(~bad)
+    whole = (rows["family"] == 4) & (rows["last"] - rows["first"] == pl.Series([2**32 - 1], dtype=pl.UInt128))
+    rejects.refuse(Reject.WHOLE_INTERNET, rows["number"].filter(whole))
+    rows = rows.filter(~whole)
+    area = rows.select("family", "first", "last")
+    local = networks.overlaps(area, _not_global())
+    rejects.refuse(Reject.NOT_GLOBAL, rows["number"].filter(local))
+    rows = rows.filter(~local).with_row_index("row")
+    parts, count = [], 0
+    for some in rows.iter_slices(20_000):
+        parts.append(networks.to_cidrs(some, keep=("row",)))
+        count += parts[-1].height
+        if count > _MAX_CIDRS:
+            raise FeedError(
+                f"its {rows.height:,} ranges of addresses fall apart into more than {_MAX_CIDRS:,} networks"
+            )
+    if not parts:
+        return rows, 0
+    cidrs = pl.concat(parts)
+    cidrs = cidrs.with_columns(networks.text(cidrs.drop("row")).alias("text"))
+    known = rows.select("row", "number", "subtree", "confidence", "extra")
+    return cidrs.join(known, on="row", how="left", maintain_order="left"), count - rows.height
+
+
+def _urls(rows: pl.DataFrame, feed: Feed, rejects: Refused) -> tuple[pl.DataFrame, pl.DataFrame]:
     """URL indicators, and the rows whose URL stands for its host (nothing after it, or the feed says so).
 
     Comparison ignores scheme and default port (semantics), so the canonical form begins with `//`; a fragment
@@ -251,22 +294,32 @@ def _urls(rows: pl.DataFrame, feed: Feed) -> tuple[pl.DataFrame, pl.DataFrame]:
     groups = _TEXT.str.extract_groups(_URL_PARTS)
     scheme, port, rest = pl.col("scheme"), pl.col("port"), pl.col("rest")
     columns = ["number", "text", "subtree", "confidence", "extra"]
+    every = rows["number"]
     rows = rows.with_columns(
         groups.struct.field("1").str.to_lowercase().str.replace("^hxxp", "http").alias("scheme"),
         groups.struct.field("2").str.strip_chars("[]").alias("text"),
         groups.struct.field("3").cast(pl.UInt32, strict=False).alias("port"),
         groups.struct.field("4").fill_null("").alias("rest"),
-    ).filter(_TEXT != "", scheme.is_in(list(_DEFAULT_PORTS)), (port <= 65_535).fill_null(True))
+    )
+    known = (rows["text"] != "") & rows["scheme"].is_in(list(_DEFAULT_PORTS)) & (rows["port"] <= 65_535).fill_null(True)
+    known = known.fill_null(False)
+    rejects.refuse(Reject.BAD_URL, every.filter(~known))
+    rows = rows.filter(known)
     alone = rows["rest"].str.contains(_HOST_ALONE) | feed.url_hosts
     hosts = rows.filter(alone).select(columns)
     urls = rows.filter(~alone).with_columns(rest.str.replace(r"#.*$", ""))
-    urls = urls.filter(rest.str.contains(_URL_REST))
+    clean = urls["rest"].str.contains(_URL_REST)
+    rejects.refuse(Reject.BAD_URL, urls["number"].filter(~clean))
+    urls = urls.filter(clean)
     # The host is judged as a name or address of its own, so that a URL can't smuggle in what those refuse.
-    refused: dict[Reject, int] = {}
+    refused = Refused()
     at = urls["text"].str.contains(_ADDRESS)
     parts = [_names(urls.filter(~at), refused), _addresses(urls.filter(at), refused).select(urls.columns)]
     # In one piece: over columns in unlike pieces, Polars 2.1 panics below (`i < self.len()`).
     urls = pl.concat(parts, rechunk=True)
+    for numbers in refused.lines.values():
+        rejects.lines.setdefault(Reject.BAD_URL, []).extend(numbers)
+    rejects.add({Reject.BAD_URL: sum(refused.values())} if refused else {})
     host = pl.when(_TEXT.str.contains(":", literal=True)).then("[" + _TEXT + "]").otherwise(_TEXT)
     default = scheme.replace_strict(_DEFAULT_PORTS, return_dtype=pl.UInt32)
     shown = pl.when(port != default).then(pl.format(":{}", port)).otherwise(pl.lit(""))

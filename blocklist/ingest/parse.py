@@ -8,27 +8,30 @@ the snapshot as evidence.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import polars as pl
 
-from blocklist.catalog import Feed
+from blocklist.catalog import Feed, InputFormat
 from blocklist.errors import FeedGated
 from blocklist.ingest.content import looks_like_html
-from blocklist.ingest.formats import COMMENTS, WHOLE, line_parser, whole_parser
-from blocklist.ingest.formats.sniff import sniff
-from blocklist.ingest.normalize import SCHEMA, normalize, unique
+from blocklist.ingest.formats import COMMENTS, INDENTED, WHOLE, LineParser, line_parser, whole_parser
+from blocklist.ingest.formats.ports import without_port
+from blocklist.ingest.formats.sniff import Chosen, sniff, sniff_document
+from blocklist.ingest.normalize import KIND, SCHEMA, normalize, unique
+from blocklist.ingest.refused import Refused
 from blocklist.names import DAMAGED, Reject
 
 # Raised whenever the same bytes would give other indicators, so that feeds that did not change are read again.
-PARSER_VERSION = 2
+PARSER_VERSION = 3
 
 BLOCK = 16 * 2**20
 # A column costs 16 bytes a line and more, however short: a file of line ends alone must not cost a gigabyte.
 BLOCK_LINES = 500_000
 # RFC 9110 §4.1 asks for URLs of 8,000 octets; a longer line is no indicator of any kind.
 MAX_LINE = 8_000
+_BLANK = " \t\r\f\v"
 
 
 @dataclass
@@ -36,8 +39,9 @@ class Parsed:
     """Indicators of one snapshot (`frame`, see `blocklist.ingest.normalize`) and the account of its lines.
 
     `kinds` and `rejects` count occurrences, before duplicates; `extra` counts tokens beyond a line's first, so
-    that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`. `replaced`: where only changed lines were read,
-    the rows of before that they touch and the rows in their place.
+    that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`. `why`: a sentence about the choice of
+    the format. `replaced`: where only changed lines were read, the rows of before that they touch and the rows in
+    their place.
     """
 
     frame: pl.DataFrame
@@ -47,8 +51,9 @@ class Parsed:
     comments: int = 0
     extra: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
-    rejects: dict[Reject, int] = field(default_factory=dict)
+    rejects: Refused = field(default_factory=Refused)
     masked: int = 0
+    why: str = ""
     seconds: float = 0.0
     replaced: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
@@ -81,22 +86,33 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     column.
     """
     started = time.perf_counter()
-    data = _as_utf8(data)
+    data = text_of(data)
     refuse_pages(data, feed)
     spec = feed.input
-    out = Parsed(pl.DataFrame(schema=SCHEMA), spec.name)
+    out = Parsed(pl.DataFrame(schema=SCHEMA), spec.name, why="the feed says so")
+    if spec.name == "auto":
+        out.why = ""
+        if (document := sniff_document(data)) is not None:
+            spec = _choose(document, out)
     frames: list[pl.DataFrame] = []
+    cancels: frozenset[str] = frozenset()
     if spec.name in WHOLE:
         read = whole_parser(spec.name)(data, spec)
-        frames.append(_normalize(read.frame, feed, out))
+        out.comments = read.comments
+        out.rejects.add(read.rejects)
+        frames.append(_normalize(_without_ports(read.frame, spec), feed, out))
         # A document has no lines of its own to account for: its items are its lines.
-        out.lines = out.accepted + sum(out.rejects.values())
+        out.lines = out.accepted + sum(out.rejects.values()) - out.extra + out.comments
     else:
-        lines = LineReader(feed, out)
+        lines = LineReader(feed, out, spec)
         frames += (lines.read(block, first) for first, block in _blocks(data))
+        cancels = lines.cancels
         if out.format == "auto":
-            out.format = "lines"
-    out.frame = unique(pl.concat(frames), feed.confidence) if frames else out.frame
+            out.format, out.why = "lines", "nothing in it tells, so each line is one indicator"
+    frame = pl.concat(frames) if frames else out.frame
+    if cancels:
+        frame = _cancel(frame, cancels, out)
+    out.frame = unique(frame, feed.confidence)
     if feed.first is not None:
         # Ranked lists (top sites): the first N lines are the N best known.
         out.frame = out.frame.sort("line", "name").head(feed.first).sort("name")
@@ -104,8 +120,29 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     return out
 
 
-def _as_utf8(data: bytes) -> bytes:
-    """UTF-16 with its mark is decoded; a UTF-8 mark is dropped."""
+def _choose(chosen: Chosen, out: Parsed) -> InputFormat:
+    out.format, out.why = chosen.spec.name, chosen.why
+    return chosen.spec
+
+
+def _without_ports(rows: pl.DataFrame, spec: InputFormat) -> pl.DataFrame:
+    return rows.with_columns(without_port(pl.col("text"))) if spec.ports else rows
+
+
+def _cancel(frame: pl.DataFrame, cancels: frozenset[str], out: Parsed) -> pl.DataFrame:
+    """Leave out what the file itself takes back; counted as unsupported."""
+    back = frame["name"].is_in(pl.Series(sorted(cancels), dtype=pl.String).implode())
+    for kind, code in KIND.items():
+        if count := int((back & (frame["kind"] == code)).sum()):
+            out.kinds[kind] -= count
+            if not out.kinds[kind]:
+                del out.kinds[kind]
+    out.rejects.refuse(Reject.UNSUPPORTED, frame["line"].filter(back))
+    return frame.filter(~back)
+
+
+def text_of(data: bytes) -> bytes:
+    """The bytes that lines are counted in: UTF-16 with its mark is decoded; a UTF-8 mark is dropped."""
     for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if data.startswith(mark):
             return data[2:].decode(codec, errors="replace").encode()
@@ -121,7 +158,7 @@ def refuse_pages(data: bytes, feed: Feed) -> None:
             hint=f"open {feed.urls[0]} in a browser: it may have moved, or want a key",
         )
     if (
-        feed.input.name not in ("jsonl", "misp")
+        feed.input.name not in ("jsonl", *WHOLE)
         and head.startswith(b"{")
         and len(data) < 65_536
         and (b'"error' in head or b'"message"' in head or b'"status"' in head)
@@ -155,12 +192,11 @@ def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
 class LineReader:
     """Reads the blocks of one file in order: what the first ones decide (format, header) holds for the rest."""
 
-    def __init__(self, feed: Feed, out: Parsed) -> None:
-        self._feed, self._spec, self._out = feed, feed.input, out
+    def __init__(self, feed: Feed, out: Parsed, spec: InputFormat) -> None:
+        self._feed, self._spec, self._out = feed, spec, out
         self._header: pl.DataFrame | None = None
-        blank = " \t\r\f\v"
-        # An empty first cell of a table with tabs must stay a cell.
-        self._blank = blank.replace(self._spec.delimiter, "") if self._spec.name == "csv" else blank
+        self._parser: LineParser | None = None
+        self.cancels: frozenset[str] = frozenset()
 
     def read(self, block: bytes, first: int) -> pl.DataFrame:
         """Indicators of `block`, whose first line has the number `first`; its lines go into the account."""
@@ -171,7 +207,7 @@ class LineReader:
         out = self._out
         too_long = frame["line"].str.len_bytes() > MAX_LINE
         if too_long.any():
-            _add(out.rejects, {Reject.TOO_LONG: int(too_long.sum())})
+            out.rejects.refuse(Reject.TOO_LONG, frame["number"].filter(too_long))
             frame = frame.filter(~too_long)
         if frame.is_empty():
             return pl.DataFrame(schema=SCHEMA)
@@ -181,12 +217,15 @@ class LineReader:
                 self._header = frame.head(1)
             else:
                 frame, repeated = pl.concat([self._header, frame]), 1
-        read = line_parser(out.format)(frame, self._spec)
+        if self._parser is None:
+            self._parser = line_parser(out.format)
+        read = self._parser(frame, self._spec)
         out.comments += read.comments - repeated
-        _add(out.rejects, read.rejects)
+        out.rejects.add(read.rejects)
+        self.cancels |= read.cancels
         # Tokens beyond a line's first: what came out, less the lines that went in and are otherwise accounted for.
         out.extra += read.frame.height - (frame.height - read.comments - sum(read.rejects.values()))
-        return _normalize(read.frame, self._feed, out)
+        return _normalize(_without_ports(read.frame, self._spec), self._feed, out)
 
     def _split(self, block: bytes, first: int) -> pl.DataFrame:
         """`number`, `line`: what is not blank."""
@@ -195,23 +234,33 @@ class LineReader:
             block = block.replace(b"\x00", DAMAGED.encode())
         text = block.decode("utf-8", errors="replace").removesuffix("\n")
         lines = pl.Series("line", [text]).str.split("\n").explode(keep_nulls=False, empty_as_null=False)
-        frame = pl.DataFrame({"line": lines.str.strip_chars(self._blank)}).with_row_index("number", offset=first)
+        if self._out.format == "auto":
+            self._guess(lines)
+        # An empty first cell of a table with tabs must stay a cell.
+        blank = _BLANK.replace(self._spec.delimiter, "") if self._spec.name == "csv" else _BLANK
+        strip = lines.str.strip_chars_end if self._spec.name in INDENTED else lines.str.strip_chars
+        frame = pl.DataFrame({"line": strip(blank)}).with_row_index("number", offset=first)
         out = self._out
         out.lines += frame.height
         keep = frame["line"] != ""
-        if blank := frame.height - int(keep.sum()):
-            out.blank += blank
+        if empty := frame.height - int(keep.sum()):
+            out.blank += empty
             frame = frame.filter(keep)
         return frame
 
+    def _guess(self, lines: pl.Series) -> None:
+        """Choose the format by the first lines that are neither blank nor comments, if there are any."""
+        lines = lines.str.strip_chars_end(_BLANK)
+        bare = lines.str.strip_chars_start(_BLANK)
+        comment = begins(bare, COMMENTS["auto"])
+        # A line beyond any indicator's length would only tell what it begins with.
+        body = lines.filter(~comment & (bare != "") & (lines.str.len_bytes() <= MAX_LINE))
+        if len(body):
+            self._spec = _choose(sniff(body, bare.filter(comment)), self._out)
+
     def _marks(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Lines that are no comments; the first of them choose the format where the feed names none."""
+        """Lines that are no comments."""
         out = self._out
-        if out.format == "auto":
-            body = frame.filter(~begins(frame["line"], COMMENTS["auto"]))
-            if body.height:
-                # A line beyond any indicator's length would only tell what it begins with.
-                out.format = sniff(body["line"].filter(body["line"].str.len_bytes() <= MAX_LINE))
         if marks := COMMENTS[out.format]:
             comment = begins(frame["line"], marks)
             if comment.any():
@@ -227,15 +276,11 @@ def begins(lines: pl.Series, marks: tuple[str, ...]) -> pl.Series:
     return begins
 
 
-def _add(rejects: dict[Reject, int], more: Mapping[Reject, int]) -> None:
-    for reason, count in more.items():
-        rejects[reason] = rejects.get(reason, 0) + count
-
-
 def _normalize(rows: pl.DataFrame, feed: Feed, out: Parsed) -> pl.DataFrame:
     done = normalize(rows, feed, out.format)
-    _add(out.rejects, done.rejects)
+    out.rejects.add(done.rejects)
     for kind, count in done.kinds.items():
         out.kinds[kind] = out.kinds.get(kind, 0) + count
     out.masked += done.masked
+    out.extra += done.extra
     return done.frame

@@ -200,13 +200,13 @@ def _meets(a: pl.DataFrame, b: pl.DataFrame, begun_by: str, reaches: str) -> pl.
     return met
 
 
-def to_cidrs(frame: pl.DataFrame) -> pl.DataFrame:
-    """Ranges to the fewest CIDRs each, sorted. In and out: networks.
+def to_cidrs(frame: pl.DataFrame, keep: tuple[str, ...] = ()) -> pl.DataFrame:
+    """Ranges to the fewest CIDRs each, sorted. In and out: networks, and the columns `keep` of each range.
 
     For the fewest over all rows, take the `union` first. Every turn cuts the largest block off the front of
     what is left of each range, so there are at most two turns a bit of the address, most with few rows.
     """
-    rows = frame.select(_AREA).drop_nulls()
+    rows = frame.select(*_AREA, *keep).drop_nulls(_AREA)
     found = [rows.clear()]
     while rows.height:
         length = rows["last"] - rows["first"]  # the number of addresses less one, which can't overflow
@@ -216,6 +216,6 @@ def to_cidrs(frame: pl.DataFrame) -> pl.DataFrame:
         bits = pl.DataFrame({"fits": fits, "aligned": aligned}).select(pl.min_horizontal("fits", "aligned"))
         end = (rows["first"] + _HOSTS.gather(bits.to_series())).alias("end")
         cut = rows.with_columns(end)
-        found.append(cut.select("family", "first", last="end"))
-        rows = cut.filter(pl.col("end") < _LAST).select("family", first=pl.col("end") + 1, last="last")
+        found.append(cut.select("family", "first", pl.col("end").alias("last"), *keep))
+        rows = cut.filter(pl.col("end") < _LAST).select("family", (pl.col("end") + 1).alias("first"), "last", *keep)
     return pl.concat(found).sort("family", "first")

@@ -2,8 +2,9 @@
 
 Each line format is a function `parse(lines, spec) -> Rows`. In: `number: UInt32` (line in the file, from 1),
 `line: String` (stripped, neither blank nor a comment). Out: a frame with `number` and `text: String`, one row an
-indicator, and where the format has them `subtree: Boolean` and the columns of `OVERRIDES`; with it a count of
-lines refused, by reason. What text becomes is not decided here but in `blocklist.ingest.normalize`.
+indicator, and where the format has them `subtree: Boolean` and the columns of `OVERRIDES`; with it the lines
+refused, by reason. What text becomes is not decided here but in `blocklist.ingest.normalize`. A module whose lines
+depend on those above them has a class `Reader` with such a `parse`, made once a file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import cast
 import polars as pl
 
 from blocklist.catalog import InputFormat
-from blocklist.names import Reject
+from blocklist.ingest.refused import Refused
 
 # Columns by which a row may say more than its feed does.
 OVERRIDES = ("confidence", "category", "reason", "reference", "date", "expires")
@@ -24,11 +25,15 @@ OVERRIDES = ("confidence", "category", "reason", "reference", "date", "expires")
 
 @dataclass(frozen=True)
 class Rows:
-    """What a format read: `frame` (see the module), lines refused by reason, lines that are its comments."""
+    """What a format read: `frame` (see the module), lines refused by reason, lines that are its comments.
+
+    `cancels`: names that the file takes back, wherever it lists them.
+    """
 
     frame: pl.DataFrame
-    rejects: dict[Reject, int] = field(default_factory=dict)
+    rejects: Refused = field(default_factory=Refused)
     comments: int = 0
+    cancels: frozenset[str] = frozenset()
 
 
 LineParser = Callable[[pl.DataFrame, InputFormat], Rows]
@@ -39,21 +44,33 @@ COMMENTS: dict[str, tuple[str, ...]] = {
     "hosts": ("#",),
     "lines": ("#", ";", "//"),
     "wildcard": ("#",),
-    "adblock": ("!", "#", "["),
+    # `##.banner` is a rule: what begins with `#` is told apart in the parser.
+    "adblock": ("!", "["),
     "dnsmasq": ("#",),
     "unbound": ("#",),
     "csv": ("#",),
     "jsonl": (),
     "scored": ("#",),
+    "urls": ("#", ";"),
+    "maltrail": ("#",),
+    "dshield": ("#",),
+    "rpz": (";",),
+    "suricata": ("#",),
     # Before the format is known: of a file that begins with these, the format is chosen by what follows.
-    "auto": ("#", "!", ";", "["),
+    "auto": ("#", "!", ";", "[", "//"),
 }
 
 # Formats whose document is one value and not lines.
-WHOLE = frozenset({"misp"})
+WHOLE = frozenset({"misp", "json"})
 
-# What the lines of a format mean when neither the row nor the feed says so.
-SUBTREE = frozenset({"wildcard", "adblock", "dnsmasq", "unbound"})
+# Formats whose lines mean the same wherever they stand; a table's depend on its header, a zone's on those above.
+BY_LINE = frozenset(COMMENTS) - {"auto", "csv", "rpz"}
+
+# Formats in which the white space before a line means something.
+INDENTED = frozenset({"rpz"})
+
+# What the lines of a format mean when neither the row nor the feed says so. Maltrail looks for a name and its parents.
+SUBTREE = frozenset({"wildcard", "adblock", "dnsmasq", "unbound", "maltrail"})
 
 
 def percent(text: pl.Expr) -> pl.Expr:
@@ -62,8 +79,10 @@ def percent(text: pl.Expr) -> pl.Expr:
 
 
 def line_parser(name: str) -> LineParser:
-    """The `parse` of a line format."""
-    return cast(LineParser, import_module(f"blocklist.ingest.formats.{name}").parse)
+    """The `parse` of a line format, for the lines of one file in order."""
+    module = import_module(f"blocklist.ingest.formats.{name}")
+    reader = getattr(module, "Reader", None)
+    return cast(LineParser, reader().parse if reader is not None else module.parse)
 
 
 def whole_parser(name: str) -> WholeParser:

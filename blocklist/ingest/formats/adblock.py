@@ -1,8 +1,11 @@
-"""Adblock rules that name a host: `||name^`, alone or with `$important`-like options that do not narrow it.
+"""Adblock rules that name a host, as AdGuard Home and HostlistCompiler read them.
 
-Everything else that such a list may hold (exceptions `@@`, cosmetic rules, paths, patterns, options such as
-`$third-party` that narrow the rule to some requests) means less than "this name is hostile" and is counted as
-unsupported: a DNS block for it would block more than its author asked.
+`||name^` blocks the name and everything below; `|https://name^`, `|name^`, a bare name and the names of a hosts line
+are the host alone. Options that do not narrow the rule may follow: `$important`, `$document` and their like, and
+`$dnsrewrite` to an answer that blocks. Everything else that such a list may hold (exceptions `@@`, cosmetic rules,
+paths, patterns, `$third-party`, `$client`, `$dnstype`, `$denyallow`) means less than "this name is hostile" and is
+counted as unsupported: a DNS block for it would block more than its author asked. An exception never blocks, and a
+rule that `$badfilter` takes back is left out.
 """
 
 from __future__ import annotations
@@ -10,25 +13,67 @@ from __future__ import annotations
 import polars as pl
 
 from blocklist.catalog import InputFormat
-from blocklist.ingest.formats import Rows
+from blocklist.ingest.formats import Rows, hosts
+from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
-_HARMLESS = r"\$(?:important|all|document|doc|popup)(?:,(?:important|all|document|doc|popup))*$"
+_OPTION = (
+    r"(?:important|all|document|doc|popup|network|"
+    r"dnsrewrite=(?:(?:NXDOMAIN|REFUSED|SERVFAIL|NOERROR)(?:;;)?|NOERROR;(?:A|AAAA);(?:0\.0\.0\.0|::)|0\.0\.0\.0|::))"
+)
+_HARMLESS = rf"\$(?i:{_OPTION})(?:,(?i:{_OPTION}))*$"
+_BADFILTER = r"[$,]badfilter(?:,|$)"
+_BELOW = r"^\|\|([^/^*|$@#=?&%,\s]+)\^\|?$"
+_ALONE = r"^(?:\|(?:https?://)?|://)([^/^*|$@#=?&%,\s]+)[\^/]$"
+_BARE = r"^[^/^*|$@#=?&%,:\s]+$"
+_HOSTS = r"^(?:0\.0\.0\.0|127\.0\.0\.1|::1?)[ \t]"
+# `##.banner`, `#@#`, `#?#`, `#$#`, `#%#`: rules for pages, where `# text` and `#### text ####` are comments.
+_COSMETIC = r"^#[@$%?]{0,3}#[^#\s]"
 
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
-    """Names of `||name^` rules, each with everything below it; a line without rule syntax is a bare name."""
+    """Names of the rules that block a host; see the module for what counts as one."""
+    frame, comments = lines.select("number", "line"), 0
+    marked = frame["line"].str.starts_with("#")
+    if marked.any():
+        comment = marked & ~frame["line"].str.contains(_COSMETIC)
+        comments, frame = int(comment.sum()), frame.filter(~comment)
+    cancels: frozenset[str] = frozenset()
     line = pl.col("line")
-    frame = lines.select("number", line)
     if frame["line"].str.contains("$", literal=True).any():
+        cancels = _cancelled(frame["line"])
         frame = frame.with_columns(line.str.replace(_HARMLESS, ""))
-    rule = frame["line"].str.starts_with("||") & frame["line"].str.ends_with("^")
-    name = line.str.strip_prefix("||").str.strip_suffix("^").alias("text")
-    kept = frame.filter(rule).select("number", name, pl.lit(True).alias("subtree"))
-    # A rule whose middle is itself a pattern or a path is no host.
-    plain = kept["text"].str.contains(r"^[^/^*|$@#=]+$")
-    bare = ~rule & frame["line"].str.contains(r"^[^/^*|$@#=?&%,:\s]+$")
-    rejected = kept.height - int(plain.sum()) + frame.height - kept.height - int(bare.sum())
-    bare_rows = frame.filter(bare).select("number", line.alias("text"), pl.lit(False).alias("subtree"))
-    rows = pl.concat([kept.filter(plain), bare_rows])
-    return Rows(rows, rejects={Reject.UNSUPPORTED: rejected} if rejected else {})
+    refusals = Refused()
+    rules = frame["line"].str.starts_with("||")
+    parts = [_named(frame.filter(rules), _BELOW, True, refusals)]
+    rest = frame.filter(~rules)
+    if rest.height:
+        table = rest["line"].str.contains(_HOSTS)
+        if table.any():
+            read = hosts.parse(rest.filter(table), spec)
+            parts.append(read.frame.select("number", "text", pl.lit(False).alias("subtree")))
+            comments += read.comments
+            rest = rest.filter(~table)
+        bare = rest["line"].str.contains(_BARE)
+        parts.append(rest.filter(bare).select("number", line.alias("text"), pl.lit(False).alias("subtree")))
+        parts.append(_named(rest.filter(~bare), _ALONE, False, refusals))
+    return Rows(pl.concat(parts), refusals, comments, cancels)
+
+
+def _named(rules: pl.DataFrame, shape: str, subtree: bool, refusals: Refused) -> pl.DataFrame:
+    """The names of rules of one shape; the others are refused."""
+    rows = rules.select("number", pl.col("line").str.extract(shape).alias("text"), pl.lit(subtree).alias("subtree"))
+    other = rows["text"].is_null()
+    if not other.any():
+        return rows
+    refusals.refuse(Reject.UNSUPPORTED, rows["number"].filter(other))
+    return rows.filter(~other)
+
+
+def _cancelled(rules: pl.Series) -> frozenset[str]:
+    """Names whose blocking rules `$badfilter` takes back, whatever harmless options they have."""
+    rules = rules.filter(rules.str.contains("badfilter", literal=True))
+    rules = rules.filter(rules.str.contains(_BADFILTER))
+    bare = rules.str.replace(r"([$,])badfilter(,|$)", "$1").str.strip_chars_end("$,").str.replace(_HARMLESS, "")
+    names = [bare.str.extract(shape) for shape in (_BELOW, _ALONE, rf"^({_BARE[1:-1]})$")]
+    return frozenset(pl.concat(names).drop_nulls().str.to_lowercase().str.strip_suffix(".").to_list())

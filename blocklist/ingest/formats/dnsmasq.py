@@ -8,6 +8,7 @@ from blocklist.catalog import InputFormat
 from blocklist.ingest.formats import Rows
 from blocklist.ingest.formats.lines import without_comment
 from blocklist.ingest.formats.wildcard import below
+from blocklist.ingest.refused import refused
 from blocklist.names import Reject
 
 # The target after the last slash must be one that blocks; any other address redirects the names.
@@ -25,6 +26,5 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     names = frame.filter(blocks).select("number", line.str.replace_all(_ONE, "").alias("text"))
     if names["text"].str.contains("/", literal=True).any():
         names = names.with_columns(pl.col("text").str.split("/")).explode("text")
-    rejected = frame.height - int(blocks.sum())
     rows = names.with_columns(below(pl.col("text")), subtree=pl.lit(True))
-    return Rows(rows, rejects={Reject.UNSUPPORTED: rejected} if rejected else {})
+    return Rows(rows, refused(Reject.UNSUPPORTED, frame, ~blocks))

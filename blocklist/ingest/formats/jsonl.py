@@ -7,6 +7,7 @@ import polars as pl
 from blocklist.catalog import InputFormat
 from blocklist.errors import FeedError
 from blocklist.ingest.formats import OVERRIDES, Rows, percent
+from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
 
@@ -16,15 +17,17 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     Raises FeedError when the descriptor names no key.
     Each line is decoded alone into just the keys asked for, so that one damaged line costs itself only.
     """
-    if spec.value is None:
+    values = [str(value) for value in spec.values]
+    if not values:
         raise FeedError(
             "the lines are JSON, and the feed does not say which key holds the indicator",
             hint='set format = { name = "jsonl", value = "the key" }',
         )
-    wanted = {"text": str(spec.value)}
-    wanted |= {o: str(c) for o in ("scope", *OVERRIDES) if (c := getattr(spec, o)) is not None}
-    keys = sorted({*wanted.values(), *spec.where, *([spec.skip_if] if spec.skip_if else [])})
+    wanted = {o: str(c) for o in ("scope", *OVERRIDES) if (c := getattr(spec, o)) is not None}
+    keys = sorted({*values, *wanted.values(), *spec.where, *([spec.skip_if] if spec.skip_if else [])})
     looks = lines["line"].str.starts_with("{") & lines["line"].str.ends_with("}")
+    rejects = Refused()
+    rejects.refuse(Reject.SYNTAX, lines["number"].filter(~looks))
     line = pl.col("line")
     frame = lines.filter(looks).select(
         "number",
@@ -35,20 +38,23 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
         skipped = frame[f"\0{spec.skip_if}"].is_not_null()
         comments += int(skipped.sum())
         frame = frame.filter(~skipped)
-    for key, value in spec.where.items():
-        matching = (frame[f"\0{key}"] == value).fill_null(False)
+    for key in spec.where:
+        matching = frame[f"\0{key}"].is_in(spec.accepted(key)).fill_null(False)
         comments += frame.height - int(matching.sum())
         frame = frame.filter(matching)
-    missing = frame[f"\0{wanted['text']}"].is_null()
-    rejected = lines.height - int(looks.sum()) + int(missing.sum())
-    selected = [pl.col(f"\0{key}").str.strip_chars().alias(name) for name, key in wanted.items()]
-    rows = frame.filter(~missing).select("number", *selected)
+    text = pl.coalesce(pl.col(f"\0{key}").replace("", None) for key in values).str.strip_chars().alias("text")
+    rows = frame.select(
+        "number", text, *(pl.col(f"\0{key}").str.strip_chars().alias(name) for name, key in wanted.items())
+    )
+    missing = rows["text"].is_null()
+    rejects.refuse(Reject.SYNTAX, rows["number"].filter(missing))
+    rows = rows.filter(~missing)
     if "confidence" in rows.columns:
         rows = rows.with_columns(percent(pl.col("confidence")))
     if "scope" in rows.columns:
         subtree = (pl.col("scope").str.to_lowercase() == "subtree").fill_null(False)
         rows = rows.with_columns(subtree.alias("subtree")).drop("scope")
-    return Rows(rows, {Reject.SYNTAX: rejected} if rejected else {}, comments=comments)
+    return Rows(rows, rejects, comments=comments)
 
 
 def _quoted(key: str) -> str:

@@ -10,8 +10,15 @@ from blocklist.ingest.formats import Rows
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """The first token of each line; a second one that is no comment is left for the normaliser to refuse."""
-    line = pl.col("line")
-    return Rows(lines.select("number", without_comment(lines["line"], line).alias("text")))
+    text = refanged(without_comment(lines["line"], pl.col("line")), lines["line"])
+    return Rows(lines.select("number", text.alias("text")))
+
+
+def refanged(text: pl.Expr, series: pl.Series) -> pl.Expr:
+    """`evil[.]example` as people write it in reports, with its dots; `hxxp:` is left to the normaliser."""
+    if not series.str.contains_any(["[.]", "(.)", "[dot]"]).any():
+        return text
+    return text.str.replace_all(r"\[\.\]|\(\.\)|\[dot\]", ".")
 
 
 def without_comment(series: pl.Series, line: pl.Expr) -> pl.Expr:

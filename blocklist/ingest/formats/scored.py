@@ -6,6 +6,7 @@ import polars as pl
 
 from blocklist.catalog import InputFormat
 from blocklist.ingest.formats import Rows, percent
+from blocklist.ingest.refused import refused
 from blocklist.names import Reject
 
 
@@ -18,7 +19,6 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
         parts.struct.field("field_1").str.strip_chars().alias("score"),
     )
     numeric = frame["score"].str.contains(r"^[0-9]+(?:\.[0-9]+)?(?:[ ].*)?$").fill_null(False)
-    rejected = frame.height - int(numeric.sum())
     kept = frame.filter(numeric)
     columns: list[pl.Expr | str] = ["number", "text"]
     if spec.confidence is not None:
@@ -26,4 +26,4 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
         column = spec.confidence - 2 if isinstance(spec.confidence, int) else 0
         score = pl.col("score").str.extract_all(r"[^ ]+").list.get(column, null_on_oob=True)
         columns.append(percent(score).alias("confidence"))
-    return Rows(kept.select(columns), rejects={Reject.SYNTAX: rejected} if rejected else {})
+    return Rows(kept.select(columns), refused(Reject.SYNTAX, frame, ~numeric))

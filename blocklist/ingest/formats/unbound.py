@@ -7,6 +7,7 @@ import polars as pl
 from blocklist.catalog import InputFormat
 from blocklist.ingest.formats import Rows
 from blocklist.ingest.formats.lines import without_comment
+from blocklist.ingest.refused import refused
 from blocklist.names import Reject
 
 _ZONE = (
@@ -26,9 +27,4 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     name = line.str.strip_prefix("local-zone:").str.replace_all("\t", " ", literal=True).str.strip_chars_start(' "')
     text = name.str.splitn(" ", 2).struct.field("field_0").str.strip_suffix('"')
     rows = frame.filter(zone).select("number", text.alias("text"), pl.lit(True).alias("subtree"))
-    rejected = frame.height - int((zone | clause).sum())
-    return Rows(
-        rows,
-        rejects={Reject.UNSUPPORTED: rejected} if rejected else {},
-        comments=int((clause & ~zone).sum()),
-    )
+    return Rows(rows, refused(Reject.UNSUPPORTED, frame, ~(zone | clause)), comments=int((clause & ~zone).sum()))
