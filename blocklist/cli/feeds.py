@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -14,6 +14,9 @@ from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, sha
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
 from blocklist.decode import nearest
+
+if TYPE_CHECKING:
+    from blocklist.trial import Trial
 
 
 @click.group("feeds", cls=ListingGroup)
@@ -61,6 +64,8 @@ def show(screen: Screen, feed: str) -> int:
             + ", ".join(f"{n:,} {k}" for k, n in account["indicators"].items())
             + f", {account['comments']:,} comments, {account['blank']:,} blank"
         )
+        if account.get("why"):
+            screen.line(f"  chosen because: {safe(account['why'])}")
         for reason, count in account["rejects"].items():
             screen.line(f"  refused: {count:,} {reason}")
         if s["gate"]:
@@ -91,49 +96,88 @@ def _snapshots(config: Config, feed: str) -> list[dict[str, Any]]:
 @click.option(
     "--format", "fmt", default=None, metavar="FORMAT", help="Read it so; otherwise as configured, or by its looks."
 )
+@click.option(
+    "--as", "as_feed", default=None, metavar="FEED", help="Read a file or URL as if this feed had brought it."
+)
+@click.option(
+    "--examples",
+    default=3,
+    show_default=True,
+    type=click.IntRange(0, 100),
+    metavar="N",
+    help="Show so many refused lines of each reason.",
+)
 @shared_options
-def test(screen: Screen, what: str, fmt: str | None) -> int:
-    """Read a feed, file or URL and say what every line becomes. Nothing is recorded."""
-    config, _ = configuration(screen)
-    import time
+def test(screen: Screen, what: str, fmt: str | None, as_feed: str | None, examples: int) -> int:
+    """Read a feed, file or URL and say what every line becomes. Nothing is recorded.
 
+    Shows which format was chosen and why, how many lines are indicators, comments, blank or refused, some of the
+    refused with their line numbers, and what gate and guards would say. Exit status 3 where the gate would stop it.
+
+    \b
+    Examples:
+      blocklist feeds test downloaded.txt
+      blocklist feeds test https://feeds.example/list.csv --examples 10
+      blocklist feeds test saved.txt --as cert-pl
+    """
+    config, _ = configuration(screen)
     import msgspec
 
-    from blocklist.ingest.parse import parse
+    from blocklist import trial
 
-    started = time.perf_counter()
-    if what in config.catalog:
-        feed = config.catalog[what]
+    known = as_feed if as_feed is not None else what
+    if as_feed is not None and as_feed not in config.catalog:
+        raise click.UsageError(f"no feed {as_feed!r}{nearest(as_feed, config.catalog)}")
+    url = what if what.startswith(("http://", "https://", "file:")) else f"file:{Path(what).absolute()}"
+    if known in config.catalog:
+        feed = config.catalog[known]
+        if as_feed is not None:
+            feed = msgspec.structs.replace(feed, url=url, mirrors=[], allow_private=True)
     else:
-        url = what if what.startswith(("http://", "https://", "file:")) else f"file:{Path(what).absolute()}"
         feed = Feed(id=Path(what).name or "test", title=what, url=url, category="other", allow_private=True)
     if fmt is not None:
         if fmt not in get_args(FormatName):
             raise click.UsageError(f"no format {fmt!r}{nearest(fmt, get_args(FormatName))}")
-        feed = msgspec.structs.replace(feed, format=fmt)
-    parsed = parse(_bytes(config, feed), feed)
-    examples = parsed.frame.head(5)["name"].to_list()
-    result = {
-        "format": parsed.format,
-        "lines": parsed.lines,
-        "blank": parsed.blank,
-        "comments": parsed.comments,
-        "indicators": parsed.kinds,
-        "rejects": {r.value: n for r, n in parsed.rejects.items()},
-        "extra": parsed.extra,
-        "examples": examples,
-        "seconds": round(time.perf_counter() - started, 3),
-    }
+        feed = msgspec.structs.replace(feed, format=msgspec.structs.replace(feed.input, name=fmt))
+    done = trial.read(config, feed, _bytes(config, feed), examples)
+    result = trial.account(done)
     screen.json(result)
-    screen.line(
-        f"read as {parsed.format}: {parsed.lines:,} lines, {parsed.comments:,} comments, {parsed.blank:,} blank"
-    )
-    for kind, count in parsed.kinds.items():
-        screen.line(f"  {number(count):>12} {kind}")
-    for reason, count in parsed.rejects.items():
+    _show_trial(screen, done, result)
+    return 3 if done.gate else 0
+
+
+def _show_trial(screen: Screen, done: Trial, result: dict[str, Any]) -> None:
+    parsed = done.parsed
+    unit = "items" if parsed.format in ("json", "misp") else "lines"
+    screen.line(f"read as {parsed.format}: {safe(parsed.why)}")
+    for count, word in [
+        *((n, k) for k, n in sorted(parsed.kinds.items())),
+        (parsed.comments, "comments"),
+        (parsed.blank, "blank"),
+    ]:
+        if count:
+            screen.line(f"  {number(count):>12} {word}")
+    lines = {reason.value: some for reason, some in done.refused.items()}
+    for reason, count in sorted(parsed.rejects.items(), key=lambda item: -item[1]):
         screen.line(f"  {number(count):>12} refused: {reason.value}")
-    screen.line(f"{parsed.frame.height:,} different indicators, such as {', '.join(map(safe, examples)) or 'none'}")
-    return 0
+        for line, text in lines.get(reason.value, ()):
+            screen.line(f"  {'':12}   line {line:,}: {safe(text)}")
+    if parsed.extra:
+        screen.line(f"  {'−' + number(parsed.extra):>12} as some {unit} hold several")
+    ending = f"{unit} in all" if done.adds_up else f"{unit} in all, WHICH IS NOT THE SUM: please report this"
+    screen.line(f"  {number(parsed.lines):>12} {ending}")
+    names = ", ".join(map(safe, result["examples"])) or "none"
+    screen.line(f"{parsed.frame.height:,} different indicators, such as {names}")
+    for name, count in result["held"].items():
+        screen.line(f"guards would hold {count:,}: {safe(name)}")
+    if done.gate:
+        screen.line(f"the gate would stop it: {safe(done.gate)}")
+    else:
+        compared = (
+            f"with the {done.before:,} entries of now" if done.before is not None else "no snapshot to compare with"
+        )
+        screen.line(f"the gate would let it pass ({compared})")
+    screen.line(f"{done.size:,} bytes read in {parsed.seconds:.2f} s")
 
 
 def _bytes(config: Config, feed: Feed) -> bytes:
