@@ -31,13 +31,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--corpus", type=Path, help="a folder of real lists; without it lists are made up")
     parser.add_argument("--lines", type=int, default=2_500_000, help="lines to make up (default 2,500,000)")
-    parser.add_argument("--only", choices=("update", "stages"), help="half of it")
+    parser.add_argument("--only", choices=("update", "stages", "parsers"), help="a part of it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="blocklist-bench-") as folder:
         rows: list[Row] = []
-        if given.only != "stages":
+        if given.only == "parsers":
+            rows += _parser_rows(_stage("parsers", Path(folder)))
+        if given.only in (None, "update"):
             rows += updates(Path(folder), given.corpus, given.lines)
-        if given.only != "update":
+        if given.only in (None, "stages"):
             rows += stages(Path(folder))
     print("\n" + show(rows))
 
@@ -231,9 +233,35 @@ def stages(work: Path) -> list[Row]:
     rows.append(_cidr_row(_stage("cidr", work)))
     for name, rate in _stage("render", work)["rates"].items():
         rows.append(Row(f"render 1 M names, {name}", f"{rate:.0f} MB/s", "100 MB/s", rate >= 100))
+    rows += _parser_rows(_stage("parsers", work))
     if peers.found("nsd") is None:
         return [*rows, skipped("verify against NSD", "nsd is not installed")]
     return rows + _verify_rows(_stage("verify", work))
+
+
+def _parser_rows(got: dict[str, Any]) -> list[Row]:
+    """Every parser against that of hosts files by bytes, and against B by lines."""
+    from bench.formats import SLOW
+
+    rates, b = got["rates"], got["b"]
+    hosts = rates["hosts"]["mb"] / rates["hosts"]["seconds"]
+    rows = []
+    for name, figures in rates.items():
+        rate = figures["mb"] / figures["seconds"]
+        # Addresses are dear to the normaliser, not to the parser, which is that of plain lines.
+        slow = name in SLOW or name.startswith("lines, ")
+        in_b = figures["seconds"] / figures["lines"] * rates["hosts"]["lines"] / b
+        note = f"{rate:.0f} MB/s, {in_b:.2f} B a line"
+        rows.append(
+            Row(
+                f"parse 1 M lines, {name}",
+                f"{rate / hosts:.2f} × hosts",
+                "" if slow else "0.5 × hosts",
+                None if slow else rate >= 0.5 * hosts,
+                note,
+            )
+        )
+    return rows
 
 
 def _cidr_row(got: dict[str, Any]) -> Row:

@@ -146,7 +146,23 @@ async def _dnspython(names: list[str], port: int) -> float:
     return 2 * len(names) / (time.perf_counter() - started)
 
 
-STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {"fold": fold, "cidr": cidr, "render": render, "verify": verify}
+def parsers(work: Path) -> dict[str, Any]:
+    """A million lines of every input format; and B over those of `hosts`."""
+    from bench import formats, peers
+
+    names = _names(random.Random(SEED), formats.LINES)
+    (work / "hosts").write_text(formats.FORMATS["hosts"][1](names))
+    b = min(peers.pipeline([work / "hosts"], work) for _ in range(2))
+    return {"rates": formats.rates(), "b": b}
+
+
+STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "fold": fold,
+    "cidr": cidr,
+    "parsers": parsers,
+    "render": render,
+    "verify": verify,
+}
 
 if __name__ == "__main__":
     print(json.dumps(STAGES[sys.argv[1]](Path(sys.argv[2]))))
