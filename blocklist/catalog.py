@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -33,6 +35,8 @@ Category = Literal[
 CATEGORIES: tuple[str, ...] = get_args(Category)
 Kind = Literal["domain", "ipv4", "ipv6", "url"]
 KINDS: tuple[str, ...] = get_args(Kind)
+Packing = Literal["auto", "none", "gzip", "zstd", "zip", "tar", "tar.gz", "tar.zst"]
+PLACEHOLDER = "{secret}"
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Share = Annotated[float, msgspec.Meta(gt=0)]
 # The reference list that comes with the program; always enabled, unless `[protect] essential = false`.
@@ -105,6 +109,20 @@ class InputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return wanted if isinstance(wanted, list) else [wanted]
 
 
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Which secret a feed needs (`name`; the value is never in the configuration), and how it is sent.
+
+    In the request header `header`; as `Authorization: Bearer`; as `Authorization: Basic`, the secret then being
+    `user:password`; as the value of `query` in the URL; or, with none of these, where the URL says `{secret}`.
+    """
+
+    name: str
+    header: str | None = None
+    bearer: bool = False
+    basic: bool = False
+    query: str | None = None
+
+
 class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A source: where it is, how to read it, what it says and how far it is trusted. Keys as in docs/feeds.md."""
 
@@ -124,7 +142,12 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     min_interval: str = "5m"
     licence: str = "unknown"
     commercial_use: str = "unknown"
-    auth: str | None = None
+    packed: Packing = "auto"
+    member: str | None = None
+    auth: Auth | None = None
+    proxy: str | None = None
+    ca_file: str | None = None
+    client_cert: str | None = None
     max_size: str = "128MB"
     min_entries: int = 0
     max_shrink: Share = 0.5
@@ -190,6 +213,7 @@ def problems_of(feed: Feed, where: str, problems: Problems) -> None:
             continue
         if not url.startswith(("http://", "https://", "file:")):
             problems.add(below(where, "url"), f"{url!r} is none of https:, http: and file:")
+    _connection_problems(feed, where, problems)
     place = below(where, "format")
     if isinstance(feed.format, str) and not problems.choose(place, feed.format, get_args(FormatName), "format"):
         return
@@ -208,6 +232,73 @@ def problems_of(feed: Feed, where: str, problems: Problems) -> None:
     for pointer in spec.pointers:
         if pointer and not pointer.startswith("/"):
             problems.add(f"{place}.pointer", f"{pointer!r} is no pointer into JSON (RFC 6901): it begins with a slash")
+
+
+def _connection_problems(feed: Feed, where: str, problems: Problems) -> None:
+    for url in (*feed.urls, *feed.mirrors):
+        if secret := _secret_in(url):
+            problems.add(
+                below(where, "url"),
+                f"holds a secret ({secret}), and this file is no place for one; name it: "
+                'auth = { name = "…", basic = true } or { name = "…", query = "…" }',
+            )
+    if any(PLACEHOLDER in url for url in feed.mirrors):
+        problems.add(below(where, "mirrors"), f"holds {PLACEHOLDER}; a key goes to the feed's own URL only")
+    if feed.proxy is not None:
+        problems.check(below(where, "proxy"), check_proxy, feed.proxy)
+    if feed.member is not None and feed.packed in ("none", "gzip", "zstd"):
+        problems.add(below(where, "member"), f'names a file of an archive, and packed = "{feed.packed}" is none')
+    place = below(where, "auth")
+    placed = any(PLACEHOLDER in url for url in feed.urls)
+    if feed.auth is None:
+        if placed:
+            problems.add(place, f'is missing, and the URL holds {PLACEHOLDER}: auth = {{ name = "…" }}')
+        return
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", feed.auth.name):
+        problems.add(below(place, "name"), "is not a secret's name: lower-case letters, digits, '-' and '_'")
+    ways = [feed.auth.header is not None, feed.auth.bearer, feed.auth.basic, feed.auth.query is not None, placed]
+    if sum(ways) != 1:
+        problems.add(
+            place,
+            f"must say how the secret is sent, in one way: header, bearer, basic, query, or {PLACEHOLDER} in the URL",
+        )
+    if feed.auth.header is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", feed.auth.header):
+        problems.add(below(place, "header"), "is not the name of a header")
+
+
+# Names of query fields that hold keys in the URLs that publishers hand out.
+_KEY_FIELD = re.compile(r"(?:(?:api|auth|access|private|download)[-_]?)?(?:key|token|secret|password|passwd)")
+
+
+def _secret_in(url: str) -> str | None:
+    """What in `url` is a secret, in words that do not hold it; None when nothing is."""
+    try:
+        parts = urlsplit(url)
+        if parts.password and parts.password != PLACEHOLDER:
+            return "a password"
+    except ValueError:
+        return None
+    for field in parts.query.split("&"):
+        name, _, value = field.partition("=")
+        if _KEY_FIELD.fullmatch(name.lower()) and value not in ("", PLACEHOLDER):
+            return f"the value of '{name}'"
+    return None
+
+
+def check_proxy(text: str) -> None:
+    """Raises ValueError with a sentence for the user when `text` is not a proxy setting."""
+    if text in ("direct", "environment"):
+        return
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        plain = parts.path in ("", "/") and not parts.query and not parts.fragment
+    except ValueError:
+        good = plain = False
+    if "@" in text:
+        raise ValueError("holds a user; name the secret user:password with proxy_auth in [fetch]")
+    if not good or not plain:
+        raise ValueError(f'{text!r} is not a proxy: "direct", "environment" or http://proxy.example:3128')
 
 
 def builtin_descriptors() -> Iterator[tuple[str, str, dict[str, Any]]]:

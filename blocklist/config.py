@@ -21,6 +21,7 @@ from blocklist.catalog import (
     Kind,
     Percent,
     builtin_descriptors,
+    check_proxy,
     decode_feed,
     folder_descriptors,
 )
@@ -125,9 +126,16 @@ class Keep(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Fetch(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Manners of the fetcher. `contact` goes into the User-Agent, so that a publisher can write to you."""
+    """Manners of the fetcher. `contact` goes into the User-Agent, so that a publisher can write to you.
+
+    `proxy`: "direct", "environment" (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) or a URL; `proxy_auth` names the secret
+    `user:password`. `ca_file` is trusted besides the public authorities.
+    """
 
     contact: str = ""
+    proxy: str = "direct"
+    proxy_auth: str | None = None
+    ca_file: str | None = None
     per_host: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
     at_once: Annotated[int, msgspec.Meta(ge=1, le=64)] = 16
     connect: str = "10s"
@@ -385,6 +393,7 @@ def _check_values(file: _File, problems: Problems) -> None:
         problems.check(f"keep.{key}", parse_duration, getattr(file.keep, key))
     for key in ("connect", "idle", "total"):
         problems.check(f"fetch.{key}", parse_duration, getattr(file.fetch, key))
+    problems.check("fetch.proxy", check_proxy, file.fetch.proxy)
     problems.check("verify.budget", parse_duration, file.verify.budget)
 
 

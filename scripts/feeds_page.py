@@ -47,6 +47,12 @@ This page is made from the catalogue by `make docs`.
 | `min_interval` | not asked again sooner | `5m`; `0` for `[feed.ID]` of your own |
 | `update` | how often the publisher says it changes | `1d` |
 | `max_size` | reading stops there, after decompression | `128MB` |
+| `packed` | `gzip`, `zstd`, `zip`, `tar`, `tar.gz`, `tar.zst`, `none`; `auto` looks at the first bytes | `auto` |
+| `member` | the file of the archive that is the list; `*` stands for anything | the only file in it |
+| `auth` | which secret it needs and how it is sent: see below | none |
+| `proxy` | `direct`, `environment` or `http://proxy.example:3128` for this feed | `[fetch] proxy` |
+| `ca_file` | certificates (PEM) trusted for this feed besides the public authorities | `[fetch] ca_file` |
+| `client_cert` | certificate and key (PEM, mode 600) that this feed's server asks for | none |
 | `min_entries` | the gate: with fewer entries a download waits for you | 0 |
 | `max_shrink`, `max_growth` | the gate: so large a share lost, so many times as many | 0.5, 5.0 |
 | `licence`, `commercial_use` | SPDX where possible; `unknown` where it was not recorded | `unknown` |
@@ -55,6 +61,20 @@ This page is made from the catalogue by `make docs`.
 | `first` | only the first N entries (ranked lists) | all |
 | `enabled` | in the starter set, used when `[feeds] enable` is not given | `false` |
 | `source` | where the facts above come from | empty |
+
+A key is never written into a configuration. `auth` names it and says how it is sent:
+
+| `auth = …` | sent as |
+|---|---|
+| `{{ name = "abuseipdb", header = "Key" }}` | that header |
+| `{{ name = "abuseipdb", bearer = true }}` | `Authorization: Bearer …` |
+| `{{ name = "partner", basic = true }}` | `Authorization: Basic …`; the secret is `user:password` |
+| `{{ name = "abusech", query = "auth-key" }}` | a field of the URL's query |
+| `{{ name = "abusech" }}` | what replaces `{{secret}}` in the URL |
+
+Its value is looked for in the variable `BLOCKLIST_SECRET_ABUSEIPDB`, in the folder that systemd's `LoadCredential=` makes,
+and in `secrets/abuseipdb` beside `blocklist.toml`: a file of mode 600. It goes to the host of the feed's own URL and to
+no mirror, redirect, log, record or output.
 
 Options of `format`:
 
