@@ -72,9 +72,9 @@ A key is never written into a configuration. `auth` names it and says how it is 
 | `{{ name = "abusech", query = "auth-key" }}` | a field of the URL's query |
 | `{{ name = "abusech" }}` | what replaces `{{secret}}` in the URL |
 
-Its value is looked for in the variable `BLOCKLIST_SECRET_ABUSEIPDB`, in the folder that systemd's `LoadCredential=` makes,
-and in `secrets/abuseipdb` beside `blocklist.toml`: a file of mode 600. It goes to the host of the feed's own URL and to
-no mirror, redirect, log, record or output.
+Its value is looked for in the variable `BLOCKLIST_SECRET_ABUSEIPDB`, in the folder that systemd's `LoadCredential=`
+makes, and in `secrets/abuseipdb` beside `blocklist.toml`: a file of mode 600. It goes to the host of the feed's own URL
+and to no mirror, redirect, log, record or output.
 
 Options of `format`:
 

@@ -32,14 +32,14 @@ class _Codec(Protocol):
 class Decompressor:
     """One compressed stream of at most `limit` bytes once decompressed.
 
-    `coding` is one of `CODINGS` or "identity". Chunks handed out are at most 8 MiB, whatever comes in.
+    `coding` is one of `CODINGS` or "identity"; `window` the most bytes that zstd may look back. Chunks handed out are at most 8 MiB, whatever comes in.
     Raises TooLarge beyond `limit`, DecodeError for damaged or shortened input, ValueError for another coding.
     """
 
-    def __init__(self, coding: str, *, limit: int) -> None:
+    def __init__(self, coding: str, *, limit: int, window: int = _ZSTD_WINDOW) -> None:
         if coding not in _CODECS:
             raise ValueError(f"{coding!r} is not a content coding that can be undone")
-        self._codec = _CODECS[coding]()
+        self._codec = _Zstd(window) if coding == "zstd" else _CODECS[coding]()
         self._left = limit
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -131,11 +131,12 @@ class _Deflate:
 class _Zstd:
     """RFC 8878: one or more frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = _ZSTD_WINDOW) -> None:
         import zstandard
 
         self._error = zstandard.ZstdError
-        self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        self._window = window
+        self._context = zstandard.ZstdDecompressor(max_window_size=window)
         self._frame = self._context.decompressobj()
         self._fresh = True
         self._whole = False
@@ -150,7 +151,7 @@ class _Zstd:
                 chunk = self._frame.decompress(piece)
             except self._error as error:
                 if "memory" in str(error):
-                    raise DecodeError("the zstd data asks for a window over 8 MiB") from None
+                    raise DecodeError(f"the zstd data asks for a window over {self._window >> 20} MiB") from None
                 raise DecodeError("the zstd data is damaged") from None
             position += len(piece)
             if self._frame.eof:
