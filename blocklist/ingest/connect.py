@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from concurrent.futures import Executor
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -17,6 +18,7 @@ import httpcore
 import httpx
 
 from .addresses import refusal
+from .route import Route
 
 _FIRST_TRIES = 3.0  # seconds for an address while others are left: a dead IPv6 route must not eat the time
 
@@ -146,27 +148,115 @@ class _Transport(httpx.AsyncBaseTransport):
         await self._pool.aclose()
 
 
-def tls_context() -> ssl.SSLContext:
-    """Trust as httpx sets it up: certifi's roots, or SSL_CERT_FILE / SSL_CERT_DIR."""
-    return httpx.create_ssl_context()
+class _Proxied(_Transport):
+    """Through a proxy only the proxy's address is ours to check; a URL that names an address outright still is.
+
+    What a name means is the proxy's to find out, and to refuse.
+    """
+
+    def __init__(self, pool: httpcore.AsyncConnectionPool, *, allow_private: bool) -> None:
+        super().__init__(pool)
+        self._allow_private = allow_private
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host
+        try:
+            words = refusal(host, allow_private=self._allow_private)
+        except ValueError:
+            loopback = host == "localhost" or host.endswith(".localhost")
+            words = "the proxy's own host" if loopback and not self._allow_private else None
+        if words is not None:
+            raise AddressRefused(f"{host} is {words}")
+        return await super().handle_async_request(request)
 
 
-def transport(
-    *, allow_private: bool, connections: int, tls: ssl.SSLContext, resolvers: Executor
-) -> httpx.AsyncBaseTransport:
-    """What carries requests.
+class RouteError(Exception):
+    """A route can't be taken: a certificate file that can't be used, a proxy of an unknown kind."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def tls_context(ca_file: Path | None = None, client_cert: Path | None = None) -> ssl.SSLContext:
+    """Trust as httpx sets it up (certifi's roots, or SSL_CERT_FILE / SSL_CERT_DIR), and `ca_file` besides.
+
+    Raises RouteError.
+    """
+    context = httpx.create_ssl_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise RouteError(
+                f"ca_file {ca_file} can't be used: {_why(error)}", hint="it must hold certificates in PEM"
+            ) from None
+    if client_cert is not None:
+        try:
+            # Without a password OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(client_cert, password="")
+        except (OSError, ssl.SSLError) as error:
+            raise RouteError(
+                f"client_cert {client_cert} can't be used: {_why(error)}",
+                hint="it must hold a certificate and its key in PEM, without a password",
+            ) from None
+    return context
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "no PEM in it").lower().replace("_", " ")
+    return (error.strerror or type(error).__name__).lower()
+
+
+class Transports:
+    """What carries requests, one a kind of route. Used by one event loop; close with `aclose`.
 
     Used without an httpx client, which would log URLs, keep cookies and stumble over a hostile Location.
-    Feeds that may be fetched from private addresses need one apart, so that no open connection to such an
-    address is used again for a feed that may not.
+    Feeds that may be fetched from private addresses have one apart, so that no open connection to such an
+    address is used again for a feed that may not; so have those that trust or show other certificates.
     """
-    # Proxies (issue B) come in here: an httpcore.AsyncHTTPProxy takes the same backend.
-    return _Transport(
-        httpcore.AsyncConnectionPool(
-            ssl_context=tls,
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=30.0,
-            network_backend=_Backend(allow_private=allow_private, resolvers=resolvers),
+
+    def __init__(self, *, connections: int, resolvers: Executor) -> None:
+        self._connections = connections
+        self._resolvers = resolvers
+        self._tls: dict[tuple[Path | None, Path | None], ssl.SSLContext] = {}
+        self._made: dict[Route, _Transport] = {}
+
+    def on(self, route: Route) -> httpx.AsyncBaseTransport:
+        """The transport of `route`, whose proxy is settled (see `Route.to`). Raises RouteError."""
+        if (made := self._made.get(route)) is None:
+            made = self._made[route] = self._make(route)
+        return made
+
+    async def aclose(self) -> None:
+        for transport in self._made.values():
+            await transport.aclose()
+
+    def _context(self, ca_file: Path | None, client_cert: Path | None) -> ssl.SSLContext:
+        key = (ca_file, client_cert)
+        if key not in self._tls:
+            self._tls[key] = tls_context(ca_file, client_cert)
+        return self._tls[key]
+
+    def _make(self, route: Route) -> _Transport:
+        shared: dict[str, Any] = {
+            "ssl_context": self._context(route.ca_file, route.client_cert),
+            "max_connections": self._connections,
+            "max_keepalive_connections": self._connections,
+            "keepalive_expiry": 30.0,
+            # The operator named the proxy, and proxies stand in one's own network.
+            "network_backend": _Backend(allow_private=route.allow_private or route.proxied, resolvers=self._resolvers),
+        }
+        if not route.proxied:
+            return _Transport(httpcore.AsyncConnectionPool(**shared))
+        proxy = httpx.URL(route.proxy)
+        if proxy.scheme not in ("http", "https"):
+            raise RouteError(f"the proxy {route.proxy_shown} is of kind {proxy.scheme!r}; http and https proxies work")
+        pool = httpcore.AsyncHTTPProxy(
+            proxy_url=httpcore.URL(scheme=proxy.raw_scheme, host=proxy.raw_host, port=proxy.port, target=b"/"),
+            proxy_auth=(proxy.username, proxy.password) if proxy.userinfo else None,
+            proxy_ssl_context=self._context(route.ca_file, None) if proxy.scheme == "https" else None,
+            **shared,
         )
-    )
+        return _Proxied(pool, allow_private=route.allow_private)

@@ -32,7 +32,8 @@ class _Codec(Protocol):
 class Decompressor:
     """One compressed stream of at most `limit` bytes once decompressed.
 
-    `coding` is one of `CODINGS` or "identity"; `window` the most bytes that zstd may look back. Chunks handed out are at most 8 MiB, whatever comes in.
+    `coding` is one of `CODINGS` or "identity"; `window` the most bytes that zstd may look back. Chunks handed out
+    are at most 8 MiB, whatever comes in.
     Raises TooLarge beyond `limit`, DecodeError for damaged or shortened input, ValueError for another coding.
     """
 

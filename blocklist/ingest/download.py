@@ -10,6 +10,7 @@ import random
 import re
 import ssl
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -20,10 +21,12 @@ from urllib.parse import unquote
 import httpcore
 import httpx
 
-from .body import Body
-from .connect import AddressRefused, NameNotFound
+from .arrival import Arrival
+from .body import Body, Scratch
+from .connect import AddressRefused, NameNotFound, RouteError, Transports
 from .decompress import CODINGS, DecodeError, Decompressor, TooLarge
-from .reasons import Failure, redact, secrets_of, size_in_words, too_large
+from .reasons import Failure, Strain, mask, redact, secrets_of, size_in_words, too_large
+from .route import Route
 
 if TYPE_CHECKING:
     from .fetch import Limits, Request
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 # A server can't silence a feed for longer than this by a Retry-After in the year 9999.
 _LONGEST_WAIT = 7 * 86_400.0
 _MOST_WAITS = 3
+# So many connections in a row that nobody accepted, and the host's other feeds need not wait for theirs.
+_SILENCE = 3
+# What a 429 without a Retry-After asks of the other feeds of its host in this run.
+_REST = 300.0
 
 Origin = tuple[str, str, int | None]
 
@@ -47,11 +54,32 @@ class Answer:
 
 
 class Host:
-    """What is known about a host in this run: its free slots, and when it wants to be asked again."""
+    """What is known about a host in this run: its free slots, and when it wants to be asked again.
 
-    def __init__(self, slots: int) -> None:
+    `closed`: not to be asked before this time, for the reason `why`.
+    """
+
+    def __init__(self, name: str, slots: int, closed: datetime | None) -> None:
+        self.name = name
         self.slots = asyncio.Semaphore(slots)
         self.resume = 0.0
+        self.silent = 0
+        self.closed = closed
+        self.why = "asked to wait"
+
+    def close(self, until: datetime, why: str) -> None:
+        if self.closed is None or until > self.closed:
+            self.closed, self.why = until, why
+
+    def refuse(self, where: str) -> None:
+        """Raises Failure while the host is closed."""
+        if self.closed is not None and datetime.now(UTC) < self.closed:
+            raise Failure(
+                f"{where}: not asked, since {self.name} {self.why}",
+                hint=f"it is asked again from {self.closed:%Y-%m-%d %H:%M:%S} UTC on, or now with --force",
+                retry_at=self.closed,
+                asked=False,
+            )
 
 
 class Budget:
@@ -75,15 +103,19 @@ class Downloader:
 
     def __init__(
         self,
-        transport: httpx.AsyncBaseTransport,
-        hosts: dict[str, Host],
-        slots: asyncio.Semaphore,
+        transports: Transports,
         limits: Limits,
+        scratch: Scratch,
+        threads: Executor,
+        closed: Mapping[str, datetime],
     ):
-        self._transport = transport
-        self._hosts = hosts
-        self._slots = slots
+        self._transports = transports
         self._limits = limits
+        self._scratch = scratch
+        self._threads = threads
+        self._closed = closed
+        self._hosts: dict[str, Host] = {}
+        self._slots = asyncio.Semaphore(limits.at_once)
 
     async def download(self, request: Request, url: str, body: Body, *, validators: bool) -> Answer:
         """Add what `url` gives to `body`; `validators` says whether those of the request belong to it.
@@ -93,12 +125,18 @@ class Downloader:
         budget = Budget(self._limits.total)
         tries = waits = 0
         waited = 0.0
+        before: Failure | None = None
         while True:
             mark = body.mark()
+            asked: list[Host] = []
             try:
-                return await self._try(request, url, body, budget, validators=validators)
+                return await self._try(request, url, body, budget, asked, validators=validators)
             except Failure as failure:
                 body.rewind(mark)
+                failure.host = asked[-1].name if asked else None
+                if before is not None and not failure.asked:
+                    raise before from None  # the host was closed meanwhile; what it said counts
+                before = failure
                 if failure.wait is not None:
                     waits += 1
                     waited += failure.wait
@@ -111,8 +149,10 @@ class Downloader:
                 # Jitter, so that the feeds of one host do not come back in step.
                 await asyncio.sleep(self._limits.backoff * (0.5 + random.random()))  # noqa: S311
 
-    async def _try(self, request: Request, url: str, body: Body, budget: Budget, *, validators: bool) -> Answer:
-        """Follow redirects from `url` to an answer."""
+    async def _try(
+        self, request: Request, url: str, body: Body, budget: Budget, asked: list[Host], *, validators: bool
+    ) -> Answer:
+        """Follow redirects from `url` to an answer; `asked` gets the hosts on the way."""
         secrets = secrets_of((*request.urls, *request.mirrors), request.headers.values()) | frozenset(request.secrets)
         current, auth = _parse(url, secrets)
         first = current
@@ -126,34 +166,93 @@ class Downloader:
             headers = self._headers(request, current, where, validators=validators)
             if auth and _origin(current) == _origin(first):
                 headers.setdefault("Authorization", auth)
-            host = self._hosts.setdefault(current.host, Host(self._limits.per_host))
-            before = body.size
-            async with host.slots, self._slots:
-                await asyncio.sleep(max(0.0, host.resume - monotonic()))
-                try:
-                    with budget.running():
-                        async with asyncio.timeout(max(budget.left, 0.001)):
-                            outcome = await self._ask(request, current, headers, body, where, host)
-                except TimeoutError:
-                    came = size_in_words(body.size - before)
-                    raise Failure(f"{where}: not finished after {budget.whole:g} s ({came} had come)") from None
-                except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-                    raise self._in_words(error, current.raw_host.decode("ascii"), where, body.size - before) from None
-                except NameNotFound as error:
-                    raise _name_not_found(error, where) from None
-                except AddressRefused as error:
-                    hint = f"if this is your own network, set allow_private = true for feed {request.feed}"
-                    raise Failure(
-                        f"{where}: refused to connect: {error}", hint=None if request.allow_private else hint
-                    ) from None
-                except DecodeError as error:
-                    raise Failure(f"{where}: {error}", again=True) from None
-                except TooLarge:
-                    raise too_large(where, request.feed, request.max_size) from None
+            route = self._route(request, current)
+            host = self._host(current)
+            asked.append(host)
+            arrival = Arrival(self._scratch, request.feed, body, request.packing, where)
+            try:
+                outcome = await self._hop(request, current, headers, route, arrival, budget, where, host)
+                if arrival.packed:
+                    # A zip is read from its end, and what takes the processor must hold up nobody's connection.
+                    await asyncio.get_running_loop().run_in_executor(
+                        self._threads, arrival.unpack, self._limits.total, self._scratch.stop
+                    )
+            except TooLarge:
+                raise too_large(where, request.feed, request.max_size) from None
+            finally:
+                arrival.discard()
             if isinstance(outcome, Answer):
                 return replace(outcome, url=shown)
             current = _next_hop(current, outcome, where, secrets)
         raise Failure(f"{redact(url, secrets)}: more than {self._limits.max_redirects} redirects")
+
+    async def _hop(
+        self,
+        request: Request,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        route: Route,
+        arrival: Arrival,
+        budget: Budget,
+        where: str,
+        host: Host,
+    ) -> Answer | str:
+        """One request when its turn comes, with what goes wrong in words."""
+        async with host.slots, self._slots:
+            host.refuse(where)
+            await asyncio.sleep(max(0.0, host.resume - monotonic()))
+            # Through a proxy it is the proxy that does not answer.
+            peer = f"the proxy {route.proxy_shown}" if route.proxied else url.raw_host.decode("ascii")
+            try:
+                with budget.running():
+                    async with asyncio.timeout(max(budget.left, 0.001)):
+                        outcome = await self._ask(request, url, headers, route, arrival, where, host)
+                host.silent = 0
+                return outcome
+            except TimeoutError:
+                came = size_in_words(arrival.came)
+                raise Failure(
+                    f"{where}: not finished after {budget.whole:g} s ({came} had come)", strain="feed"
+                ) from None
+            except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+                if isinstance(error, httpcore.ConnectTimeout) and not route.proxied:
+                    host.silent += 1
+                    if host.silent >= _SILENCE:
+                        host.close(datetime.now(UTC) + timedelta(seconds=_REST), "did not answer before")
+                failure = self._in_words(error, peer, url.host, where, arrival.came)
+                if route.proxied and failure.strain == "host":
+                    failure.strain = None
+                raise failure from None
+            except httpcore.ProxyError as error:
+                raise _proxy_refusal(error, peer, where) from None
+            except RouteError as error:
+                raise Failure(f"{where}: {error}", hint=error.hint) from None
+            except NameNotFound as error:
+                raise _name_not_found(error, where) from None
+            except AddressRefused as error:
+                hint = f"if this is your own network, set allow_private = true for feed {request.feed}"
+                raise Failure(
+                    f"{where}: refused to connect: {error}", hint=None if route.allow_private else hint
+                ) from None
+            except DecodeError as error:
+                raise Failure(f"{where}: {error}", again=True) from None
+
+    def _host(self, url: httpx.URL) -> Host:
+        """By name for its free slots; a port that is not the usual one is another server."""
+        name = f"{url.host}:{url.port}" if url.port else url.host
+        if name not in self._hosts:
+            self._hosts[name] = Host(name, self._limits.per_host, self._closed.get(name))
+        return self._hosts[name]
+
+    def _route(self, request: Request, url: httpx.URL) -> Route:
+        route = (
+            request.route
+            if request.route.allow_private == request.allow_private
+            else replace(request.route, allow_private=request.allow_private)
+        )
+        if not _is_own(request, url):
+            route = route.without_certificate()
+        return route.to(*_origin(url))
 
     def _headers(self, request: Request, url: httpx.URL, where: str, *, validators: bool) -> dict[str, str]:
         headers = {"Accept": "*/*", "Accept-Encoding": ", ".join(CODINGS), "User-Agent": request.user_agent}
@@ -163,9 +262,7 @@ class Downloader:
             if request.last_modified:
                 headers["If-Modified-Since"] = request.last_modified
         # A key goes to the host it was made for, never to a mirror or to where that host redirects.
-        own = {_origin(httpx.URL(own)) for own in request.urls if not own.lower().startswith("file:")}
-        scheme, host, port = _origin(url)
-        if (scheme, host, port) in own or ((scheme, port) == ("https", 443) and ("http", host, 80) in own):
+        if _is_own(request, url):
             headers |= request.headers
         for name, value in headers.items():
             if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(
@@ -178,7 +275,14 @@ class Downloader:
         return headers
 
     async def _ask(
-        self, request: Request, url: httpx.URL, headers: Mapping[str, str], body: Body, where: str, host: Host
+        self,
+        request: Request,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        route: Route,
+        arrival: Arrival,
+        where: str,
+        host: Host,
     ) -> Answer | str:
         """One request: an answer, or where it redirects to."""
         limits = self._limits
@@ -195,7 +299,7 @@ class Downloader:
                 }
             },
         )
-        response = await self._transport.handle_async_request(ask)
+        response = await self._transports.on(route).handle_async_request(ask)
         try:
             status = response.status_code
             if status in (301, 302, 303, 307, 308):
@@ -204,20 +308,21 @@ class Downloader:
                 return Answer(status, where, request.etag, request.last_modified, unchanged=True)
             if status != 200:
                 raise self._refusal(response, where, host)
-            await self._receive(response, body, where)
+            await self._receive(response, arrival, where)
+            hidden = secrets_of(request.urls, request.headers.values()) | frozenset(request.secrets)
             return Answer(
                 status,
                 where,
-                _validator(response.headers.get("etag")),
-                _validator(response.headers.get("last-modified")),
+                _validator(response.headers.get("etag"), hidden),
+                _validator(response.headers.get("last-modified"), hidden),
                 unchanged=False,
             )
         finally:
             await response.aclose()
 
-    async def _receive(self, response: httpx.Response, body: Body, where: str) -> None:
+    async def _receive(self, response: httpx.Response, arrival: Arrival, where: str) -> None:
         coding = response.headers.get("content-encoding", "").strip().lower() or "identity"
-        limit = body.left
+        limit = arrival.left
         try:
             decoder = Decompressor(coding, limit=limit)
         except ValueError:
@@ -234,15 +339,14 @@ class Downloader:
                 if came > limit + 65_536:  # a stream may also be long without giving anything
                     raise TooLarge
                 for chunk in decoder.feed(data):
-                    body.write(chunk)
+                    arrival.write(chunk)
         except httpcore.RemoteProtocolError as error:
             if "complete message body" not in str(error) and "incomplete chunked" not in str(error):
                 raise
             of = f" of {expected:,}" if expected is not None else ""
             raise Failure(f"{where}: the body ended early, after {came:,}{of} bytes", again=True) from None
         decoder.finish()
-        # A body that is itself an archive (.gz, .zst, .zip, .tar.gz: issue B) is kept as published here, so
-        # that the digest and the evidence are the publisher's; unpacking is the parser's first step.
+        arrival.settle()
 
     def _refusal(self, response: httpx.Response, where: str, host: Host) -> Failure:
         status = response.status_code
@@ -252,32 +356,46 @@ class Downloader:
             words = str(status)
         message = f"{where}: the server answered {words}"
         wait = _retry_after(response.headers.get("retry-after", "")) if status in (429, 503) else None
+        # RFC 6585 §4, RFC 9110 §15.6.4: too many requests from us, or a server that is busy; both mean all of it.
         if wait is not None:
             at = datetime.now(UTC) + timedelta(seconds=wait)
             if wait <= self._limits.retry_after_max:
                 host.resume = max(host.resume, monotonic() + wait)
+            else:
+                host.close(at, f"answered {words} to another feed and asks to wait")
             return Failure(
                 f"{message} and asks to wait {wait:,.0f} s",
                 hint=f"it will not be asked again before {at:%Y-%m-%d %H:%M:%S} UTC",
                 status=status,
                 wait=wait,
                 retry_at=at,
+                strain="host",
             )
+        if status == 429:
+            host.close(datetime.now(UTC) + timedelta(seconds=_REST), f"answered {words} to another feed")
         hint = {
             401: "check the feed's key (its header or its file)",
             403: "check the feed's key, and whether the publisher still allows automated downloads",
+            407: "name the secret user:password of the proxy with proxy_auth in [fetch]",
             404: "the publisher may have moved the list: see the feed's homepage",
             410: "the publisher has withdrawn the list: see the feed's homepage",
             429: "the server is asked too often: raise the feed's min_interval",
         }.get(status)
-        return Failure(message, hint=hint, status=status, again=500 <= status <= 599)
+        broken = 500 <= status <= 599
+        strain: Strain = "host" if status == 429 else "feed" if broken else "refused"
+        return Failure(message, hint=hint, status=status, again=broken, strain=strain)
 
-    def _in_words(self, error: Exception, host: str, where: str, came: int) -> Failure:
+    def _in_words(self, error: Exception, host: str, server: str, where: str, came: int) -> Failure:
+        """`host` is whom we connect to: the `server`, or the proxy before it."""
         got = f" ({size_in_words(came)} had come)" if came else ""
         if isinstance(error, httpcore.ConnectTimeout):
-            return Failure(f"{where}: no connection to {host} within {self._limits.connect:g} s", again=True)
+            return Failure(
+                f"{where}: no connection to {host} within {self._limits.connect:g} s", again=True, strain="host"
+            )
         if isinstance(error, httpcore.TimeoutException):
-            return Failure(f"{where}: stalled: nothing came for {self._limits.idle:g} s{got}", again=True)
+            return Failure(
+                f"{where}: stalled: nothing came for {self._limits.idle:g} s{got}", again=True, strain="feed"
+            )
         if isinstance(error, httpcore.LocalProtocolError):
             return Failure(f"{where}: the request can't be sent: HTTP does not allow it")
         if isinstance(error, httpcore.RemoteProtocolError):
@@ -289,12 +407,12 @@ class Downloader:
             # OpenSSL's own words, which may quote names out of the certificate.
             words = re.sub(r"[^\x20-\x7e]", "?", cause.verify_message or "not valid")[:200].rstrip(".")
             return Failure(
-                f"{where}: the TLS certificate of {host} is not trusted: {words}",
-                hint="for a private certificate authority set SSL_CERT_FILE; is this machine's clock right?",
+                f"{where}: the TLS certificate of {server} is not trusted: {words}",
+                hint="for a private certificate authority set ca_file; is this machine's clock right?",
             )
         if isinstance(cause, ssl.SSLError):
             reason = re.sub(r"[^a-z0-9 ]", "?", (cause.reason or "handshake failed").lower().replace("_", " "))
-            return Failure(f"{where}: TLS with {host} failed: {reason}", again=True)
+            return Failure(f"{where}: TLS with {server} failed: {reason}", again=True)
         if isinstance(cause, ConnectionRefusedError):
             return Failure(f"{where}: {host} refused the connection", hint="nothing listens on that port", again=True)
         if isinstance(cause, ConnectionResetError | BrokenPipeError):
@@ -322,6 +440,25 @@ def _parse(url: str, secrets: frozenset[str]) -> tuple[httpx.URL, str | None]:
         userinfo = unquote(parsed.userinfo.decode("ascii"))
         auth = "Basic " + base64.b64encode(userinfo.encode()).decode("ascii")
     return _bare(parsed), auth
+
+
+def _is_own(request: Request, url: httpx.URL) -> bool:
+    """Is this a host of the feed's own URLs, or plain http of theirs become https?"""
+    own = {_origin(httpx.URL(own)) for own in request.urls if not own.lower().startswith("file:")}
+    scheme, host, port = _origin(url)
+    return (scheme, host, port) in own or ((scheme, port) == ("https", 443) and ("http", host, 80) in own)
+
+
+def _proxy_refusal(error: httpcore.ProxyError, proxy: str, where: str) -> Failure:
+    """The proxy's answer to CONNECT; httpcore gives status and phrase as one text."""
+    found = re.match(r"[0-9]{3}", str(error))
+    status = int(found[0]) if found else None
+    try:
+        words = f"{status} {http.HTTPStatus(status).phrase}" if status else "something that is not HTTP"
+    except ValueError:
+        words = str(status)
+    hint = "name the secret user:password of the proxy with proxy_auth in [fetch]" if status == 407 else None
+    return Failure(f"{where}: {proxy} answered {words}", hint=hint, again=bool(status and status >= 500))
 
 
 def _bare(url: httpx.URL) -> httpx.URL:
@@ -367,9 +504,13 @@ def _retry_after(value: str) -> float | None:
     return min(max(seconds, 0.0), _LONGEST_WAIT)
 
 
-def _validator(value: str | None) -> str | None:
-    """A validator that can be sent back: short, printable ASCII."""
-    if value is None or not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]{0,510}[\x21-\x7e])?", value):
+def _validator(value: str | None, secrets: frozenset[str]) -> str | None:
+    """A validator that can be sent back and kept: short, printable ASCII, no key in it."""
+    if (
+        value is None
+        or mask(value, secrets) != value
+        or not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]{0,510}[\x21-\x7e])?", value)
+    ):
         return None
     return value
 

@@ -14,13 +14,15 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from ..errors import RecordError
 from .body import Body, Scratch
 from .local import copy_local, is_local
-from .reasons import Failure, redact, secrets_of
+from .reasons import Failure, Strain, redact, secrets_of
+from .route import DIRECT, Route
+from .unpack import AUTO, Packing
 
 # asyncio and httpx are imported where the first http(s) URL is met: together 130 ms, and a run over local
 # files needs neither.
@@ -38,8 +40,9 @@ class Request:
 
     `urls` are the parts of one snapshot; each of `mirrors` has all of it and is tried, in order, when the
     parts fail. `etag` and `last_modified` belong to the accepted snapshot and are sent to a feed of one URL
-    only. `max_size` counts bytes after decompression. `file:` URLs are relative to `base`. Values of
-    `headers`, and `secrets` that stand elsewhere in a URL, are never shown.
+    only. `packing` says which file of an archive is meant; `max_size` counts bytes after unpacking. `file:` URLs
+    are relative to `base`. Values of `headers`, and `secrets` that stand elsewhere in a URL, are never shown.
+    Before `not_before` only mirrors are asked.
     """
 
     feed: str
@@ -51,7 +54,9 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     max_size: int = 64_000_000
+    packing: Packing = AUTO
     allow_private: bool = False
+    route: Route = DIRECT
     base: Path = Path()
     not_before: datetime | None = None
     user_agent: str = f"blocklist/{__version__}"
@@ -64,7 +69,8 @@ class Fetched:
     `path` is a temporary file in `into`, the caller's to move or remove, present when `outcome` is
     "fetched". "not-modified" is a 304 or a body whose digest is `known_sha256`. `url` is the one that
     answered, fit to be shown. Keep `etag` and `last_modified` once the snapshot is accepted. `retry_at` is
-    to be kept whatever the outcome: the server wants no request before it.
+    to be kept whatever the outcome: the server wants no request before it. "waiting": nobody was asked, for that
+    reason. `strain` (see `Failure`) and `host`, where the first URL failed, even if a mirror then delivered.
     """
 
     feed: str
@@ -80,6 +86,8 @@ class Fetched:
     error: str | None = None
     hint: str | None = None
     retry_at: datetime | None = None
+    strain: Strain | None = None
+    host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +118,14 @@ def fetch(
     into: Path,
     limits: Limits = DEFAULT_LIMITS,
     on_done: OnDone | None = None,
+    closed: Mapping[str, datetime] | None = None,
 ) -> list[Fetched]:
     """`fetch_all` for callers without an event loop; a run of `file:` URLs alone needs none at all."""
     if all(_all_local(request) for request in requests):
         return _fetch_local(requests, into=into, limits=limits, on_done=on_done)
     import asyncio
 
-    return asyncio.run(fetch_all(requests, into=into, limits=limits, on_done=on_done))
+    return asyncio.run(fetch_all(requests, into=into, limits=limits, on_done=on_done, closed=closed))
 
 
 async def fetch_all(
@@ -125,15 +134,18 @@ async def fetch_all(
     into: Path,
     limits: Limits = DEFAULT_LIMITS,
     on_done: OnDone | None = None,
+    closed: Mapping[str, datetime] | None = None,
 ) -> list[Fetched]:
     """Fetch every request, in their order; `on_done` hears of each as it ends.
+
+    `closed`: hosts (as in `Fetched.host`) that are not to be asked before a time.
 
     Raises RecordError when `into` can't be written. When it raises or is cancelled, no file is left.
     """
     import asyncio
 
     from . import connect
-    from .download import Downloader, Host
+    from .download import Downloader
 
     # httpcore logs the headers of answers at DEBUG: Location may hold a key.
     logging.getLogger("httpcore").setLevel(logging.WARNING)
@@ -142,20 +154,14 @@ async def fetch_all(
     loop = asyncio.get_running_loop()
     threads = concurrent.futures.ThreadPoolExecutor(_LOCAL_THREADS, "fetch-local")
     resolvers = concurrent.futures.ThreadPoolExecutor(limits.at_once, "fetch-dns")
-    tls = connect.tls_context()
-    transports = {
-        private: connect.transport(allow_private=private, connections=limits.at_once, tls=tls, resolvers=resolvers)
-        for private in (False, True)
-    }
-    hosts: dict[str, Host] = {}
-    slots = asyncio.Semaphore(limits.at_once)
-    downloaders = {private: Downloader(transport, hosts, slots, limits) for private, transport in transports.items()}
+    transports = connect.Transports(connections=limits.at_once, resolvers=resolvers)
+    downloader = Downloader(transports, limits, scratch, threads, closed or {})
 
     async def one(request: Request) -> Fetched:
         if _all_local(request):
             done = await loop.run_in_executor(threads, _local_feed, request, scratch, limits)
         else:
-            done = await _feed(request, scratch, limits, downloaders[request.allow_private], threads)
+            done = await _feed(request, scratch, limits, downloader, threads)
         if on_done is not None:
             on_done(done)
         return done
@@ -174,8 +180,7 @@ async def fetch_all(
     finally:
         threads.shutdown(wait=False)
         resolvers.shutdown(wait=False, cancel_futures=True)
-        for transport in transports.values():
-            await transport.aclose()
+        await transports.aclose()
 
 
 def _fetch_local(requests: Sequence[Request], *, into: Path, limits: Limits, on_done: OnDone | None) -> list[Fetched]:
@@ -206,16 +211,16 @@ def _places(request: Request) -> list[tuple[str, ...]]:
     return [request.urls, *((mirror,) for mirror in request.mirrors)]
 
 
-def _waiting(request: Request) -> Fetched | None:
+def _too_early(request: Request) -> Failure | None:
+    """Why the feed's own URL is not asked now, if it is not."""
     if request.not_before is None or datetime.now(UTC) >= request.not_before:
         return None
-    return Fetched(request.feed, "waiting", retry_at=request.not_before)
+    text = f"not asked before {request.not_before:%Y-%m-%d %H:%M:%S} UTC"
+    return Failure(text, retry_at=request.not_before, asked=False)
 
 
 def _local_feed(request: Request, scratch: Scratch, limits: Limits) -> Fetched:
     """A feed of `file:` URLs alone; runs in a thread."""
-    if (waiting := _waiting(request)) is not None:
-        return waiting
     start = monotonic()
     failures: list[Failure] = []
     for urls in _places(request):
@@ -253,6 +258,7 @@ def _copy(request: Request, url: str, body: Body, scratch: Scratch, limits: Limi
         deadline=monotonic() + limits.total,
         stop=scratch.stop,
         known_sha256=request.known_sha256 if alone else None,
+        packing=request.packing,
     )
 
 
@@ -264,17 +270,18 @@ async def _feed(
     threads: concurrent.futures.Executor,
 ) -> Fetched:
     """A feed with at least one http(s) URL."""
-    if (waiting := _waiting(request)) is not None:
-        return waiting
     start = monotonic()
     failures: list[Failure] = []
     for place, urls in enumerate(_places(request)):
+        if place == 0 and (early := _too_early(request)) is not None:
+            failures.append(early)
+            continue
         body = Body(scratch, request.feed, limit=request.max_size)
         try:
             # Another server's validators say nothing about a mirror's copy, so they stay with the first URL.
             own = place == 0 and len(urls) == 1
             done = await _parts(request, urls, body, scratch, limits, downloader, threads, validators=own)
-            done = replace(done, retry_at=_latest(failures))
+            done = replace(done, retry_at=_latest(failures), **_strain(failures))
             if done.outcome == "not-modified":
                 body.discard()
                 return replace(done, seconds=monotonic() - start)
@@ -351,11 +358,17 @@ def _latest(failures: Sequence[Failure]) -> datetime | None:
     return max((failure.retry_at for failure in failures if failure.retry_at is not None), default=None)
 
 
+def _strain(failures: Sequence[Failure]) -> dict[str, Any]:
+    """Whom to ask less often: what the feed's own URL said, not what a mirror did."""
+    return {"strain": failures[0].strain, "host": failures[0].host} if failures else {}
+
+
 def _failed(request: Request, failures: Sequence[Failure], start: float) -> Fetched:
     first = failures[0]
     return Fetched(
         request.feed,
-        "failed",
+        "failed" if any(failure.asked for failure in failures) else "waiting",
+        **_strain(failures),
         status=first.status,
         seconds=monotonic() - start,
         error="; then mirror ".join(failure.message for failure in failures),

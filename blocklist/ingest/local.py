@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from .body import Body
 from .decompress import TooLarge
 from .reasons import Failure, redact, too_large
+from .unpack import AUTO, HEAD, Packing, UnpackError, unpack
 
 if TYPE_CHECKING:
     import threading
@@ -69,8 +70,9 @@ def copy_local(
     deadline: float,
     stop: threading.Event,
     known_sha256: str | None = None,
+    packing: Packing = AUTO,
 ) -> bool:
-    """Add the file to `body`; True, and nothing written, if its digest is `known_sha256`.
+    """Add the file, or the one packed in it, to `body`; True, and nothing written, if its digest is `known_sha256`.
 
     `deadline` is of the monotonic clock, in seconds. Raises Failure.
     """
@@ -79,8 +81,22 @@ def copy_local(
     try:
         descriptor = _open_regular(path, where)
         with open(descriptor, "rb", buffering=0) as source:
-            if os.fstat(descriptor).st_size > body.left:
+            size = os.fstat(descriptor).st_size
+            if size > body.left:
                 raise TooLarge
+
+            def check() -> None:
+                if stop.is_set():
+                    raise Failure(f"{where}: interrupted")
+                if monotonic() > deadline:
+                    raise Failure(f"{where}: reading the file took too long", hint=f"is {path} on a slow mount?")
+
+            kind = packing.judge(source.read(HEAD))
+            if kind is not None:
+                unpack(source, size, kind, packing, body.write, check)
+                return False
+            if packing.member is not None:
+                raise UnpackError("it is not an archive", hint="leave 'member' out, or check the file")
             buffer = bytearray(_CHUNK)
             view = memoryview(buffer)
             # Hashing twice what did change is cheaper than writing what did not.
@@ -89,16 +105,15 @@ def copy_local(
                 digest = hashlib.sha256()
                 source.seek(0)
                 while size := source.readinto(buffer):
-                    if stop.is_set():
-                        raise Failure(f"{where}: interrupted")
-                    if monotonic() > deadline:
-                        raise Failure(f"{where}: reading the file took too long", hint=f"is {path} on a slow mount?")
+                    check()
                     if only_hash:
                         digest.update(view[:size])
                     else:
                         body.write(view[:size])
                 if only_hash and digest.hexdigest() == known_sha256:
                     return True
+    except UnpackError as error:
+        raise Failure(f"{where}: {error}", hint=error.hint) from None
     except TooLarge:
         raise too_large(where, feed, body.left + body.size) from None
     except OSError as error:

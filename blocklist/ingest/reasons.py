@@ -5,15 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
 _SHOWN = 200  # characters of a URL: a server chooses where it redirects to
+
+
+Strain = Literal["host", "feed", "refused"]
 
 
 class Failure(Exception):
     """One URL could not be fetched.
 
     `again`: worth one more try. `wait`: seconds after which the server allows one. `retry_at`: not before.
+    `strain`: whom to ask less often from now on. "host": all of it, "feed": this URL, since the server is busy or
+    out of order; "refused": this URL, since the server does not give it. `asked`: False when nothing was sent.
     """
 
     def __init__(
@@ -25,6 +31,8 @@ class Failure(Exception):
         again: bool = False,
         wait: float | None = None,
         retry_at: datetime | None = None,
+        strain: Strain | None = None,
+        asked: bool = True,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -33,6 +41,9 @@ class Failure(Exception):
         self.again = again
         self.wait = wait
         self.retry_at = retry_at
+        self.strain = strain
+        self.asked = asked
+        self.host: str | None = None
 
 
 def redact(url: str, secrets: Iterable[str] = ()) -> str:
