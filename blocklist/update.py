@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -17,15 +18,17 @@ import msgspec
 import polars as pl
 
 from blocklist import __version__, clock
+from blocklist.asking import limits_of, request_for
 from blocklist.catalog import ESSENTIAL, Feed
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.ingest import guard
-from blocklist.ingest.fetch import Fetched, Limits, Request, fetch
+from blocklist.ingest.backoff import next_try
+from blocklist.ingest.fetch import Fetched, Request, fetch
 from blocklist.ingest.intake import Intake, account_text, parse_key, take_in
 from blocklist.person import whoami
 from blocklist.picture import Picture, protected_domains
-from blocklist.quantities import parse_duration, parse_size
+from blocklist.quantities import parse_duration
 from blocklist.select.current import current
 from blocklist.store import columns, snapshots
 from blocklist.store.record import Record, Snapshot
@@ -148,12 +151,13 @@ class _Work:
             left.unlink()
         snapshots.remove_unrecorded(self.record.state, self.last_snapshot)
         requests = []
+        closed = {} if self.force else self._closed_hosts()
         with ThreadPoolExecutor(2, "intake") as pool:
             futures: dict[Future[None], Feed] = {}
             for feed in feeds:
                 if feed.id in self.accept:
                     futures[pool.submit(self._guarded, feed, self._accept, None)] = feed
-                elif (request := self._request(feed)) is not None:
+                elif (request := self._request(feed, closed)) is not None:
                     requests.append(request)
             by_id = {f.id: f for f in feeds}
 
@@ -166,7 +170,7 @@ class _Work:
                 for kept in self.again_read:
                     done(kept)
                 if requests:
-                    fetch(requests, into=temporary, limits=self._limits(), on_done=done)
+                    fetch(requests, into=temporary, limits=limits_of(self.config), on_done=done, closed=closed)
                 while wait(futures, timeout=0.2).not_done:
                     pass  # in pieces, so that Ctrl-C is heard (Polars' handler has an endless wait resumed)
                 for future in list(futures):
@@ -178,15 +182,13 @@ class _Work:
                 for left in temporary.iterdir():
                     left.unlink(missing_ok=True)
 
-    def _limits(self) -> Limits:
-        settings = self.config.fetch
-        return Limits(
-            connect=parse_duration(settings.connect),
-            idle=parse_duration(settings.idle),
-            total=parse_duration(settings.total),
-            per_host=settings.per_host,
-            at_once=settings.at_once,
+    def _closed_hosts(self) -> dict[str, datetime]:
+        """Hosts that asked one of our feeds to wait, or did not answer; most feeds share few hosts."""
+        rows = self.record.connection.execute(
+            "SELECT retry_host, max(retry_at) FROM feed WHERE retry_host IS NOT NULL AND retry_at > ? GROUP BY 1",
+            (clock.text(self.at),),
         )
+        return {host: clock.parse(until) for host, until in rows}
 
     def _guarded(
         self, feed: Feed, step: Callable[[Feed, Fetched | None], FeedOutcome], fetched: Fetched | None
@@ -218,17 +220,31 @@ class _Work:
     def _current(self, feed: Feed) -> Snapshot | None:
         return self.snapshots.get(self.ids[feed.id])
 
-    def _request(self, feed: Feed) -> Request | None:
-        """What to ask for, or None when it is not time yet (the outcome is then set)."""
+    def _request(self, feed: Feed, closed: Mapping[str, datetime]) -> Request | None:
+        """What to ask for, or None when it is not time yet or the key is missing (the outcome is then set)."""
         now = self._current(feed)
+        number = self.ids[feed.id]
         row = self.record.connection.execute(
-            "SELECT checked, outcome, retry_at FROM feed WHERE id = ?", (self.ids[feed.id],)
+            "SELECT checked, outcome, retry_at, retry_host, failures FROM feed WHERE id = ?", (number,)
         ).fetchone()
-        checked, outcome, retry_at = row if row else (None, None, None)
-        if not self.force:
+        checked, outcome, retry_at, retry_host, failures = row if row else (None, None, None, None, 0)
+        not_before = None
+        # With another URL, what the old one said is of no matter.
+        moved = _source(self.record.feed_version(number)) not in (None, _source(_attributes(feed)[1]))
+        if not self.force and not moved:
             if retry_at and clock.parse(retry_at) > self.at:
-                self._skip(feed, now, f"the publisher asks to wait until {retry_at}", failed=True)
-                return None
+                if not feed.mirrors:
+                    whom = f"{retry_host} is" if retry_host else "its server is"
+                    again = f", failed {failures} times in a row" if failures > 1 else ""
+                    self._skip(
+                        feed,
+                        now,
+                        f"waits: {whom} not asked before {retry_at}{again}",
+                        failed=True,
+                        hint=f"ask now with 'blocklist update --force {feed.id}'",
+                    )
+                    return None
+                not_before = clock.parse(retry_at)
             wait = timedelta(seconds=parse_duration(feed.min_interval))
             if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
                 if now.parse_key != parse_key(feed, now.sha256):
@@ -250,32 +266,35 @@ class _Work:
                     f"asked {_ago(self.at - clock.parse(checked))} ago, min_interval {feed.min_interval}",
                 )
                 return None
-        return Request(
-            feed=feed.id,
-            urls=feed.urls,
-            mirrors=tuple(feed.mirrors),
-            etag=now.etag if now and not self.force else None,
-            last_modified=now.last_modified if now and not self.force else None,
+        try:
+            request = request_for(feed, self.config)
+        except BlocklistError as error:
+            self.outcomes[feed.id] = FeedOutcome(
+                feed.id, "failed", entries=now.entries if now else None, error=error.message, hint=error.hint
+            )
+            if self.on_feed is not None:
+                self.on_feed(self.outcomes[feed.id])
+            return None
+        # Validators of one URL, or of one file of an archive, say nothing about another.
+        same = now is not None and _source(self.record.feed_version(number, now.run)) == _source(_attributes(feed)[1])
+        return replace(
+            request,
+            etag=now.etag if now and same and not self.force else None,
+            last_modified=now.last_modified if now and same and not self.force else None,
             known_sha256=now.sha256 if now and now.parse_key == parse_key(feed, now.sha256) else None,
-            max_size=parse_size(feed.max_size),
-            allow_private=feed.allow_private,
-            base=self.config.base,
-            user_agent=self._user_agent(),
+            not_before=not_before,
         )
 
-    def _user_agent(self) -> str:
-        contact = self.config.fetch.contact
-        return f"blocklist/{__version__}" + (
-            f" ({contact})" if contact.isascii() and contact.isprintable() and contact else ""
-        )
-
-    def _skip(self, feed: Feed, now: Snapshot | None, note: str, *, failed: bool = False) -> None:
+    def _skip(
+        self, feed: Feed, now: Snapshot | None, note: str, *, failed: bool = False, hint: str | None = None
+    ) -> None:
         self.outcomes[feed.id] = FeedOutcome(
             feed.id,
             "failed" if failed else "skipped",
             entries=now.entries if now else None,
             note=note,
             error=note if failed else None,
+            hint=hint,
         )
         if self.on_feed is not None:
             self.on_feed(self.outcomes[feed.id])
@@ -287,6 +306,7 @@ class _Work:
             return FeedOutcome(
                 feed.id,
                 "failed",
+                note="not asked" if fetched.outcome == "waiting" else "",
                 error=(fetched.error or "failed") + (f"; keeping {now.fetched}" if now else ""),
                 hint=fetched.hint,
             )
@@ -400,6 +420,14 @@ def _ago(span: timedelta) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def _source(attributes: str | None) -> tuple[object, ...] | None:
+    """Of a feed's attributes (JSON), those that decide which bytes are fetched."""
+    if attributes is None:
+        return None
+    known = json.loads(attributes)
+    return tuple(known.get(key) for key in ("url", "mirrors", "packed", "member", "auth", "proxy"))
 
 
 def _attributes(feed: Feed) -> tuple[dict[str, object], str]:
@@ -584,15 +612,33 @@ def _snapshot_row(work: _Work, intake: Intake) -> Snapshot:
     )
 
 
-def _feed_row(connection: object, work: _Work, feed_id: str, outcome: FeedOutcome) -> None:
+def _feed_row(connection: sqlite3.Connection, work: _Work, feed_id: str, outcome: FeedOutcome) -> None:
     if outcome.outcome == "skipped" or (outcome.note and outcome.outcome == "failed"):
         return
     fetched = work.fetched.get(feed_id)
-    retry = fetched.retry_at if fetched else None
-    work.record.connection.execute(
+    number = work.ids[feed_id]
+    failures = 0
+    retry = host = None
+    if fetched is not None:
+        (failures,) = connection.execute("SELECT failures FROM feed WHERE id = ?", (number,)).fetchone()
+        retry = fetched.retry_at
+        if fetched.strain is not None:
+            failures += 1
+            retry = next_try(fetched.strain, failures, work.at, retry)
+            host = fetched.host if fetched.strain == "host" else None
+        elif fetched.outcome in ("fetched", "not-modified") and retry is None:
+            failures = 0
+        if outcome.outcome == "unchanged" and fetched.status == 200 and (fetched.etag or fetched.last_modified):
+            # The same bytes under new validators: with the old ones they would come whole every time.
+            connection.execute(
+                "UPDATE snapshot SET etag = ?1, last_modified = ?2 WHERE feed = ?3 AND state = 'current' "
+                "AND (etag IS NOT ?1 OR last_modified IS NOT ?2)",
+                (fetched.etag, fetched.last_modified, number),
+            )
+    connection.execute(
         """
-        UPDATE feed SET enabled = 1, outcome = ?, error = ?, hint = ?, checked = ?, retry_at = ?,
-               changed = CASE WHEN ? THEN ? ELSE changed END
+        UPDATE feed SET enabled = 1, outcome = ?, error = ?, hint = ?, checked = ?, retry_at = ?, retry_host = ?,
+               failures = ?, changed = CASE WHEN ? THEN ? ELSE changed END
         WHERE id = ?
         """,
         (
@@ -601,9 +647,11 @@ def _feed_row(connection: object, work: _Work, feed_id: str, outcome: FeedOutcom
             outcome.hint,
             clock.text(work.at),
             clock.text(retry) if retry else None,
+            host,
+            failures,
             outcome.outcome == "updated",
             clock.text(work.at),
-            work.ids[feed_id],
+            number,
         ),
     )
 

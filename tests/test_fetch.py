@@ -731,7 +731,7 @@ def test_cancelling_removes_what_was_begun(server: FeedServer, tmp_path: Path) -
     begun = threading.Event()
 
     def half(talk: Talk) -> None:
-        talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n127.0.0.1 ")
+        talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + HOSTS * 20)
         begun.set()
         talk.stall()
 

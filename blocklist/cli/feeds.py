@@ -184,20 +184,13 @@ def _bytes(config: Config, feed: Feed) -> bytes:
     """The feed's bytes, fetched as an update would."""
     import tempfile
 
+    from blocklist.asking import limits_of, request_for
     from blocklist.errors import FeedError
-    from blocklist.ingest.fetch import Request, fetch
-    from blocklist.quantities import parse_size
+    from blocklist.ingest.fetch import fetch
 
     with tempfile.TemporaryDirectory(prefix="blocklist-test-") as folder:
-        request = Request(
-            feed=feed.id,
-            urls=feed.urls,
-            mirrors=tuple(feed.mirrors),
-            max_size=parse_size(feed.max_size),
-            allow_private=feed.allow_private,
-            base=config.base,
-        )
-        done = fetch([request], into=Path(folder))[0]
+        request = request_for(feed, config)
+        done = fetch([request], into=Path(folder), limits=limits_of(config))[0]
         if done.path is None:
             raise FeedError(f"{feed.id}: {done.error}", hint=done.hint)
         return done.path.read_bytes()

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from selectors import EVENT_READ, DefaultSelector
 
+from blocklist.credentials import without_secrets
+
 # Enough for any diagnosis and little enough for a report.
 _KEPT = 64 * 1024
 _SHOWN_LINES, _SHOWN_COLUMNS = 12, 200
@@ -50,6 +52,7 @@ def run(argv: Sequence[str], *, seconds: float, take: Callable[[bytes], None] | 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=without_secrets(),
         start_new_session=True,
     )
     kept = _Kept()

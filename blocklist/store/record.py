@@ -391,10 +391,12 @@ class Record:
 
     # Feed attributes
 
-    def feed_version(self, feed: int) -> str | None:
-        """The attributes (JSON) of the newest version of `feed`."""
+    def feed_version(self, feed: int, run: int | None = None) -> str | None:
+        """The attributes (JSON) of the newest version of `feed`, or of the one in force at `run`."""
         row = self.connection.execute(
-            "SELECT attributes FROM feed_version WHERE feed = ? ORDER BY since DESC LIMIT 1", (feed,)
+            "SELECT attributes FROM feed_version WHERE feed = ?1 AND (?2 IS NULL OR since <= ?2) "
+            "ORDER BY since DESC LIMIT 1",
+            (feed, run),
         ).fetchone()
         return row[0] if row else None
 

@@ -242,6 +242,13 @@ def _record(db: Database) -> None:
             db.execute(statement)
 
 
+@migrations(name="0002_backoff")
+def _backoff(db: Database) -> None:
+    """Feeds remember failures in a row, and the host that wants to be left alone until `retry_at`."""
+    db.execute("ALTER TABLE feed ADD COLUMN failures INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE feed ADD COLUMN retry_host TEXT")
+
+
 def migrate(connection: sqlite3.Connection, path: Path) -> bool:
     """Bring the database to this version; was anything applied?
 
