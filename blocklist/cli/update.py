@@ -17,6 +17,8 @@ from blocklist.decode import nearest
 from blocklist.sets import consequences
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from blocklist.catalog import Feed
     from blocklist.config import Config
     from blocklist.publish.release import ExportOutcome
@@ -66,7 +68,7 @@ def command(
         only = set(feeds) | (set(accept) if feeds else set())
         updated, picture = update(config, record, only=only, accept=set(accept), force=force, on_feed=drawn.feed)
         drawn.clear()
-        _show_feeds(screen, updated)
+        _show_feeds(screen, updated, config.feeds.values())
         _remarks(screen, config, first)
         if not no_verify:
             from blocklist.cli.verify import verify_due
@@ -111,7 +113,7 @@ def _feed_json(outcome: FeedOutcome) -> dict[str, Any]:
     return {**asdict(outcome), "seconds": round(outcome.seconds, 3)}
 
 
-def _show_feeds(screen: Screen, updated: Updated) -> None:
+def _show_feeds(screen: Screen, updated: Updated, enabled: Iterable[Feed]) -> None:
     rows = []
     for f in updated.feeds:
         note = f.error or f.note
@@ -141,6 +143,11 @@ def _show_feeds(screen: Screen, updated: Updated) -> None:
         f"{len(updated.feeds)} feeds: {parts or 'none'} · {updated.indicators:,} indicators "
         f"(+{updated.added:,} −{updated.removed:,}) · {updated.held:,} held{fresh}: blocklist held"
     )
+    from blocklist.doctor import retired
+
+    for feed in enabled:
+        if (words := retired(feed)) is not None:
+            screen.note(f"{feed.id}: {words[0]}; {words[1]}")
     hints: dict[str, list[str]] = {}
     for f in updated.feeds:
         if f.hint and f.outcome in ("gated", "failed"):

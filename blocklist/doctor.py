@@ -1,0 +1,250 @@
+"""What is wrong with this installation, and what to do about it: each check stands alone and changes nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from blocklist import clock, credentials
+from blocklist.catalog import Feed
+from blocklist.config import Config
+from blocklist.errors import BlocklistError, FeedError, RecordError
+from blocklist.publish.descriptor import Format
+from blocklist.store import columns, snapshots
+from blocklist.store.database import explained, open_for_reading, path_in
+
+Word = Literal["ok", "warn", "fail"]
+_LOW = 500_000_000  # bytes free below which an update may not fit
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: `place` is what was looked at, `hint` the way out."""
+
+    check: str
+    word: Word
+    place: str
+    text: str
+    hint: str | None = None
+
+
+def examine(config: Config, formats: dict[str, Format], *, deep: bool = False) -> Iterator[Finding]:
+    """Every check in turn. `deep` reads all kept downloads and compares them with their digests."""
+    yield Finding("configuration", "ok", str(config.path or "built-in defaults"), f"{len(config.feeds)} feeds enabled")
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        lambda: _feeds(config),
+        lambda: _secrets(config),
+        lambda: _folders(config),
+        lambda: _lock(config),
+        lambda: _record(config, deep),
+        lambda: _exports(config, formats),
+    ]
+    for check in checks:
+        try:
+            yield from check()
+        except BlocklistError as error:
+            yield Finding("record", "fail", str(config.state), error.message, error.hint)
+        except OSError as error:
+            yield Finding("files", "fail", str(error.filename or config.state), (error.strerror or str(error)).lower())
+
+
+def retired(feed: Feed) -> tuple[str, str] | None:
+    """What to say of an enabled feed that its publisher has given up, and the edit; None when it is not."""
+    if feed.status != "discontinued":
+        return None
+    text = "its publisher has discontinued it"
+    if feed.successor is None:
+        return text, f"take '{feed.id}' out of [feeds] enable"
+    return text, f"in [feeds] enable, write '{feed.successor}' instead of '{feed.id}'"
+
+
+def _feeds(config: Config) -> Iterator[Finding]:
+    known = {past: feed for feed in config.shipped.values() for past in feed.past_urls}
+    for feed in config.feeds.values():
+        if (words := retired(feed)) is not None:
+            yield Finding("feeds", "warn", feed.id, words[0], words[1])
+        for url in feed.urls:
+            if (now := known.get(url)) is not None:
+                new = now.urls[0]
+                yield Finding(
+                    "feeds",
+                    "warn",
+                    feed.id,
+                    f"{url} is a former address of {now.id}",
+                    f'in [feed.{feed.id}], write url = "{new}"' + (" or remove the key" if now.id == feed.id else ""),
+                )
+
+
+def _secrets(config: Config) -> Iterator[Finding]:
+    wanted = {feed.auth.name for feed in config.feeds.values() if feed.auth is not None}
+    if config.fetch.proxy_auth:
+        wanted.add(config.fetch.proxy_auth)
+    for name in sorted(wanted):
+        try:
+            credentials.secret(name, config.base)
+            yield Finding("secrets", "ok", name, "can be read, by nobody else")
+        except FeedError as error:
+            yield Finding("secrets", "fail", name, error.message, error.hint)
+    folder = config.base / credentials.FOLDER
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name in wanted or not path.is_file():
+            continue
+        try:
+            credentials.refuse_open(path, path.stat())
+        except FeedError as error:
+            yield Finding("secrets", "fail", path.name, error.message, error.hint)
+
+
+def _folders(config: Config) -> Iterator[Finding]:
+    for folder in dict.fromkeys([config.state, *((config.base / e.path).parent for e in config.exports.values())]):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not folder.is_dir() and folder != config.state:
+            yield Finding("folders", "fail", str(folder), "does not exist", f"'mkdir -p {folder}'")
+        elif not os.access(there, os.W_OK | os.X_OK):
+            yield Finding(
+                "folders", "fail", str(there), f"user {os.geteuid()} can't write here", "check owner and mode"
+            )
+        else:
+            yield Finding("folders", "ok", str(folder), "can be written")
+        if (free := shutil.disk_usage(there).free) < _LOW:
+            yield Finding("disk", "warn", str(there), f"{free / 1e6:,.0f} MB are free", "make room before an update")
+
+
+def _lock(config: Config) -> Iterator[Finding]:
+    path = config.state / "lock"
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield Finding("lock", "ok", str(path), "another command is at work")
+            return
+        left = file.read(1)
+    text = "a process that died left it; the next command takes it over" if left else "free"
+    yield Finding("lock", "warn" if left else "ok", str(path), text)
+
+
+def _record(config: Config, deep: bool) -> Iterator[Finding]:
+    path = path_in(config.state)
+    if not path.exists():
+        yield Finding("record", "warn", str(path), "there is none yet", "run 'blocklist update'")
+        return
+    db = open_for_reading(config.state)
+    try:
+        with explained(path):
+            troubles = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+            if troubles:
+                yield Finding("record", "fail", str(path), f"is damaged: {troubles[0]}", "restore it from a backup")
+                return
+            yield Finding("record", "ok", str(path), f"{path.stat().st_size / 1e6:,.1f} MB, whole")
+            (last,) = db.execute("SELECT max(started) FROM run").fetchone()
+            if last and clock.parse(last) > clock.now():
+                yield Finding(
+                    "clock",
+                    "fail",
+                    "this machine",
+                    f"the last run was at {last}, which is still to come",
+                    "set the clock: the record goes on, but its times and serials run ahead",
+                )
+            yield from _kept(config.state, db, deep)
+    finally:
+        db.close()
+
+
+def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
+    rows = {row[0]: row[1:] for row in db.execute("SELECT id, base, sha256, state FROM snapshot")}
+    lost = [n for n in rows if not snapshots.file_of(state, n).exists()]
+    broken = []
+    for number, (_, sha256, _) in rows.items() if deep else ():
+        chain: list[int] = []
+        at: int | None = number
+        while at is not None:
+            chain.append(at)
+            at = rows[at][0]
+        try:
+            if hashlib.sha256(snapshots.read(state, chain[::-1])).hexdigest() != sha256:
+                broken.append(number)
+        except RecordError:
+            broken.append(number)
+    place = str(state / "snapshots")
+    hint = "restore the files from a backup; 'blocklist update --force' keeps the current lists whole"
+    if lost or broken:
+        shown = ", ".join(str(n) for n in sorted({*lost, *broken})[:10])
+        text = f"{len({*lost, *broken}):,} kept downloads are missing or damaged: {shown}"
+        yield Finding("downloads", "fail", place, text, hint)
+    else:
+        how = "read and equal to their digests" if deep else "there (--deep reads them)"
+        yield Finding("downloads", "ok", place, f"{len(rows):,} {how}")
+    current = [(n, row[1]) for n, row in rows.items() if row[2] == "current"]
+    torn = [
+        n
+        for n, sha256 in current
+        if not columns.file_of(state, n).exists() or (deep and columns.kept_bytes(state, n, sha256) is None)
+    ]
+    word: Word = "warn" if torn else "ok"
+    yield Finding(
+        "caches",
+        word,
+        str(state / "columns"),
+        f"{len(torn)} of {len(current)} are missing or torn" if torn else "whole",
+        "the next update makes them again" if torn else None,
+    )
+
+
+def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
+    live: dict[str, tuple[str, str]] = {}
+    if path_in(config.state).exists():
+        db = open_for_reading(config.state)
+        live = {r[0]: r[1:] for r in db.execute("SELECT export, digest, path FROM release WHERE state = 'live'")}
+        db.close()
+    for export in config.exports.values():
+        path = config.base / export.path
+        checker = formats[export.format].check
+        if checker and export.check is not False:
+            words = [word for word in checker if not word.startswith("-")]
+            tool = words[1] if words[0] == "unshare" and len(words) > 1 else words[0]
+            found = shutil.which(tool) or shutil.which(tool, path="/usr/local/sbin:/usr/sbin:/sbin")
+            word: Word = "ok" if found else "fail" if export.check is True else "warn"
+            yield Finding(
+                "checkers",
+                word,
+                f"{export.name}: {tool}",
+                found or "is not installed",
+                None if found else f"install {tool}, or only the structure of {export.format} is checked",
+            )
+        if export.name not in live:
+            yield Finding("exports", "warn", export.name, "was never published", "run 'blocklist update'")
+        elif not path.exists():
+            yield Finding(
+                "exports", "fail", str(path), "the published file is gone", "'blocklist export' writes it again"
+            )
+        else:
+            with path.open("rb") as file:
+                same = hashlib.file_digest(file, "sha256").hexdigest() == live[export.name][0]
+            if not same:
+                yield Finding(
+                    "exports",
+                    "fail",
+                    str(path),
+                    "is not what was published: it was edited or cut short",
+                    "'blocklist export' writes it again",
+                )
+            elif export.mode is None and not path.stat().st_mode & stat.S_IROTH:
+                yield Finding(
+                    "exports",
+                    "warn",
+                    str(path),
+                    "only its owner and group can read it",
+                    "if the engine runs as another user, 'chmod o+r' or set mode of the export",
+                )
+            else:
+                yield Finding("exports", "ok", str(path), "is what was published")
