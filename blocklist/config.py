@@ -167,18 +167,13 @@ class _File(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run needs to know.
-
-    `feeds` holds the enabled ones; `catalog` all that are known; `shipped` those as descriptors have them, without
-    what this file overrides.
-    """
+    """Everything a run needs to know. `feeds` holds the enabled ones; `catalog` all that are known."""
 
     path: Path | None
     base: Path
     state: Path
     feeds: Mapping[str, Feed]
     catalog: Mapping[str, Feed]
-    shipped: Mapping[str, Feed]
     protect: Protect
     verify: Verify
     policies: Mapping[str, Policy]
@@ -308,8 +303,6 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
         else:
             raw[feed_id] = (place, table)
     own = set(file.feed) - set(raw)
-    # What is wrong in them is told below, where they are decoded with what overrides them.
-    shipped = {i: f for i, (w, t) in raw.items() if (f := decode_feed(i, w, t, Problems())) is not None}
     for feed_id, table in file.feed.items():
         if feed_id == ESSENTIAL:
             problems.add(f"feed.{feed_id}", _ESSENTIAL_STAYS)
@@ -360,7 +353,6 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
         state=(base / file.state).resolve(),
         feeds={i: catalog[i] for i in wanted},
         catalog=catalog,
-        shipped=shipped,
         protect=Protect(
             domains=[normalize_name(d) for d in file.protect.domains],
             networks=list(file.protect.networks),

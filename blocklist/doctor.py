@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from blocklist import clock, credentials
-from blocklist.catalog import Feed
+from blocklist.catalog import Feed, builtin_descriptors, decode_feed, folder_descriptors
 from blocklist.config import Config
+from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.publish.descriptor import Format
 from blocklist.store import columns, snapshots
@@ -67,7 +68,10 @@ def retired(feed: Feed) -> tuple[str, str] | None:
 
 
 def _feeds(config: Config) -> Iterator[Finding]:
-    known = {past: feed for feed in config.shipped.values() for past in feed.past_urls}
+    # As the descriptors have them, without what the configuration overrides.
+    shipped = [*builtin_descriptors(), *folder_descriptors(config.base / "feeds.d", Problems())]
+    decoded = [feed for i, where, table in shipped if (feed := decode_feed(i, where, table, Problems())) is not None]
+    known = {past: feed for feed in decoded for past in feed.past_urls}
     for feed in config.feeds.values():
         if (words := retired(feed)) is not None:
             yield Finding("feeds", "warn", feed.id, words[0], words[1])

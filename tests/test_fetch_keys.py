@@ -258,6 +258,7 @@ def test_doctor_and_update_name_a_retired_feed_and_a_moved_url(world: World) -> 
     )
     world.lines("was", LIST)
     world.feed("old", LIST, url="file:feeds/was.txt")
+    world.config.write_text(world.config.read_text().replace("enable = []", 'enable = ["old"]'))
     out = world.run("doctor").out
     assert "former address of old" in out and 'write url = "file:feeds/web.txt"' in out
     assert "write 'new' instead of 'old'" in out

@@ -60,9 +60,9 @@ class _Unseekable(io.RawIOBase):
 def zipped_as_stream(data: bytes) -> bytes:
     """Sizes in data descriptors behind the data, and zip64 (APPNOTE 4.3.9, 4.3.14)."""
     out = io.BytesIO()
-    with zipfile.ZipFile(_Unseekable(out), "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[arg-type]
-        with archive.open("list.txt", "w", force_zip64=True) as member:
-            member.write(data)
+    archive = zipfile.ZipFile(_Unseekable(out), "w", zipfile.ZIP_DEFLATED)  # type: ignore[arg-type]
+    with archive, archive.open("list.txt", "w", force_zip64=True) as member:
+        member.write(data)
     return out.getvalue()
 
 
