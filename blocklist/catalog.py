@@ -61,6 +61,7 @@ FormatName = Literal[
     "rpz",
     "suricata",
     "misp",
+    "stix",
 ]
 
 
@@ -71,6 +72,7 @@ class InputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     filled. `where` keeps only the rows whose columns have these values; `skip_if` drops JSON rows that have this key.
     `pointer` (RFC 6901) leads to the list in a JSON document; several lead to several lists. `ports`: an indicator may
     carry a port, which is dropped. `quote` is what cells of a table may stand in, empty for nothing.
+    `to_ids`: of MISP events only what is marked for detection.
     """
 
     name: FormatName = "auto"
@@ -87,6 +89,7 @@ class InputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     where: dict[str, str | list[str]] = {}
     skip_if: str | None = None
     ports: bool = False
+    to_ids: bool = True
     delimiter: str = ","
     quote: str = '"'
     header: bool = True
@@ -145,6 +148,7 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     packed: Packing = "auto"
     member: str | None = None
     auth: Auth | None = None
+    tsig: str | None = None
     proxy: str | None = None
     ca_file: str | None = None
     client_cert: str | None = None
@@ -199,6 +203,9 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return {"attack-source": "inbound", "c2": "outbound"}.get(self.category, "both")
 
 
+SCHEMES = ("http://", "https://", "file:", "taxii+http://", "taxii+https://", "axfr://")
+
+
 def problems_of(feed: Feed, where: str, problems: Problems) -> None:
     """Append what types can't say: durations, sizes, URL schemes, the format's name and needs."""
     for key in ("update", "min_interval", "stale_after", "max_age", "linger"):
@@ -211,9 +218,14 @@ def problems_of(feed: Feed, where: str, problems: Problems) -> None:
     for url in (*feed.urls, *feed.mirrors):
         if url.startswith("package:") and feed.id == ESSENTIAL:
             continue
-        if not url.startswith(("http://", "https://", "file:")):
-            problems.add(below(where, "url"), f"{url!r} is none of https:, http: and file:")
+        if not url.startswith(SCHEMES):
+            problems.add(below(where, "url"), f"{url!r} is none of https:, http:, file:, taxii+https: and axfr:")
+        for scheme, fmt in (("taxii+", "stix"), ("axfr:", "rpz")):
+            if url.startswith(scheme) and feed.input.name != fmt:
+                problems.add(below(where, "format"), f"must be {fmt!r}: that is what {scheme.rstrip('+')} gives")
     _connection_problems(feed, where, problems)
+    if feed.tsig is not None and not feed.tsig.startswith(("env:", "file:")):
+        problems.add(below(where, "tsig"), "names a key by env:VARIABLE or file:PATH, and never holds it")
     place = below(where, "format")
     if isinstance(feed.format, str) and not problems.choose(place, feed.format, get_args(FormatName), "format"):
         return

@@ -61,7 +61,7 @@ COMMENTS: dict[str, tuple[str, ...]] = {
 }
 
 # Formats whose document is one value and not lines.
-WHOLE = frozenset({"misp", "json"})
+WHOLE = frozenset({"misp", "json", "stix"})
 
 # Formats whose lines mean the same wherever they stand; a table's depend on its header, a zone's on those above.
 BY_LINE = frozenset(COMMENTS) - {"auto", "csv", "rpz"}

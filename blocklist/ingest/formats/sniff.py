@@ -171,6 +171,8 @@ def sniff_document(data: bytes) -> Chosen | None:
         return None  # one object of plain values is one line of JSON Lines
     if "list" in inside:
         return Chosen(InputFormat(name="misp"), "it is a JSON object with a 'list', as MISP's warninglists are")
+    if "objects" in inside and bytes(inside.get("type", msgspec.Raw())) == b'"bundle"':
+        return Chosen(InputFormat(name="stix"), "it is a STIX bundle")
     if "Event" in inside or "Attribute" in inside:
         return Chosen(InputFormat(name="misp"), "it is a JSON object with MISP's attributes")
     lists = [key for key, kind in kinds.items() if kind == b"["]
