@@ -45,6 +45,8 @@ def request_for(feed: Feed, config: Config) -> Request:
         route=route_for(feed, config),
         base=config.base,
         user_agent=user_agent(config),
+        format=feed.input.name,
+        tsig=feed.tsig,
     )
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -283,7 +284,15 @@ class _Work:
             last_modified=now.last_modified if now and same and not self.force else None,
             known_sha256=now.sha256 if now and now.parse_key == parse_key(feed, now.sha256) else None,
             not_before=not_before,
+            before=partial(self._kept_bytes, None if self.force else now),
         )
+
+    def _kept_bytes(self, now: Snapshot | None) -> bytes | None:
+        """The bytes of a current snapshot, if there are any."""
+        if now is not None:
+            with suppress(RecordError):
+                return self.record.current_bytes(now)
+        return None
 
     def _skip(
         self, feed: Feed, now: Snapshot | None, note: str, *, failed: bool = False, hint: str | None = None
@@ -365,10 +374,7 @@ class _Work:
         number = self.ids[feed.id]
         now = self._current(feed)
         snapshot = next(self.numbers)
-        base = None
-        if now:
-            with suppress(RecordError):  # kept bytes that are lost must not stop the feed
-                base = self.record.current_bytes(now)
+        base = self._kept_bytes(now)  # lost ones must not stop the feed
         intake = take_in(
             feed,
             data,

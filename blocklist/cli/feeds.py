@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from blocklist.catalog import Feed, FormatName
+from blocklist.catalog import SCHEMES, Feed, FormatName
 from blocklist.cli import feeds_choose, feeds_list, feeds_overlap
 from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration
@@ -128,7 +128,7 @@ def test(screen: Screen, what: str, fmt: str | None, as_feed: str | None, exampl
     known = as_feed if as_feed is not None else what
     if as_feed is not None and as_feed not in config.catalog:
         raise click.UsageError(f"no feed {as_feed!r}{nearest(as_feed, config.catalog)}")
-    url = what if what.startswith(("http://", "https://", "file:")) else f"file:{Path(what).absolute()}"
+    url = what if what.startswith(SCHEMES) else f"file:{Path(what).absolute()}"
     if known in config.catalog:
         feed = config.catalog[known]
         if as_feed is not None:

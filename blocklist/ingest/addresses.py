@@ -9,6 +9,7 @@ nobody serves a feed there. `ipaddress.is_global` is not used: it calls 3fff::/2
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -46,6 +47,25 @@ _SPECIAL = (
     ("fec0::/10", "a site-local address", True),
     ("ff00::/8", "a multicast address", False),
 )
+
+
+class AddressRefused(Exception):
+    """Every address of the host is one that this feed may not be fetched from."""
+
+
+def allowed(host: str, addresses: Iterable[str], *, allow_private: bool) -> list[str]:
+    """Those of `addresses`, which `host` has, that may be connected to. Raises AddressRefused when none may."""
+    fit = []
+    refused = ""
+    for address in addresses:
+        words = refusal(address, allow_private=allow_private)
+        if words is None:
+            fit.append(address)
+        else:
+            refused = refused or (words if address == host else f"{address}, {words}")
+    if not fit:
+        raise AddressRefused(f"{host} is {refused}" if refused else f"{host} has no address")
+    return fit
 
 
 @lru_cache(maxsize=1)

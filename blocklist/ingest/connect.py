@@ -17,14 +17,10 @@ from typing import Any
 import httpcore
 import httpx
 
-from .addresses import refusal
+from .addresses import AddressRefused, allowed, refusal
 from .route import Route
 
 _FIRST_TRIES = 3.0  # seconds for an address while others are left: a dead IPv6 route must not eat the time
-
-
-class AddressRefused(Exception):
-    """Every address of the host is one that this feed may not be fetched from."""
 
 
 class NameNotFound(Exception):
@@ -55,30 +51,20 @@ class _Backend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         deadline = monotonic() + (timeout or 60.0)
-        addresses = await self._addresses(host, port, deadline)
-        allowed = []
-        refused = ""
-        for address in addresses:
-            words = refusal(address, allow_private=self._allow_private)
-            if words is None:
-                allowed.append(address)
-            else:
-                refused = refused or (words if address == host else f"{address}, {words}")
-        if not allowed:
-            raise AddressRefused(f"{host} is {refused}" if refused else f"{host} has no address")
+        fit = allowed(host, await self._addresses(host, port, deadline), allow_private=self._allow_private)
         while True:
-            address = allowed.pop(0)
+            address = fit.pop(0)
             left = max(deadline - monotonic(), 0.1)
             try:
                 return await self._inner.connect_tcp(
                     address,
                     port,
-                    timeout=min(left, _FIRST_TRIES) if allowed else left,
+                    timeout=min(left, _FIRST_TRIES) if fit else left,
                     local_address=local_address,
                     socket_options=socket_options,
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                if not allowed or monotonic() >= deadline:
+                if not fit or monotonic() >= deadline:
                     raise
 
     async def _addresses(self, host: str, port: int, deadline: float) -> list[str]:

@@ -9,9 +9,9 @@ import http
 import random
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -21,9 +21,10 @@ from urllib.parse import unquote
 import httpcore
 import httpx
 
+from .addresses import AddressRefused
 from .arrival import Arrival
 from .body import Body, Scratch
-from .connect import AddressRefused, NameNotFound, RouteError, Transports
+from .connect import NameNotFound, RouteError, Transports
 from .decompress import CODINGS, DecodeError, Decompressor, TooLarge
 from .reasons import Failure, Strain, mask, redact, secrets_of, size_in_words, too_large
 from .route import Route
@@ -44,13 +45,17 @@ Origin = tuple[str, str, int | None]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server said; with `unchanged` (304) nothing was added to the body."""
+    """What the server said; with `unchanged` (304) nothing was added to the body.
+
+    `added`: when the last object of a page was added (TAXII 2.1 §3.4, X-TAXII-Date-Added-Last).
+    """
 
     status: int
     url: str
     etag: str | None
     last_modified: str | None
     unchanged: bool
+    added: str | None = None
 
 
 class Host:
@@ -116,6 +121,12 @@ class Downloader:
         self._closed = closed
         self._hosts: dict[str, Host] = {}
         self._slots = asyncio.Semaphore(limits.at_once)
+
+    @asynccontextmanager
+    async def turn(self, host: str) -> AsyncIterator[None]:
+        """A slot to ask `host` by another protocol than HTTP."""
+        async with self._hosts.setdefault(host, Host(self._limits.per_host)).slots, self._slots:
+            yield
 
     async def download(self, request: Request, url: str, body: Body, *, validators: bool) -> Answer:
         """Add what `url` gives to `body`; `validators` says whether those of the request belong to it.
@@ -316,6 +327,7 @@ class Downloader:
                 _validator(response.headers.get("etag"), hidden),
                 _validator(response.headers.get("last-modified"), hidden),
                 unchanged=False,
+                added=_validator(response.headers.get("x-taxii-date-added-last")),
             )
         finally:
             await response.aclose()
@@ -431,7 +443,7 @@ def _parse(url: str, secrets: frozenset[str]) -> tuple[httpx.URL, str | None]:
     if parsed.scheme not in ("http", "https"):
         raise Failure(
             f"{redact(url, secrets)}: {parsed.scheme or 'no scheme'!r} can't be fetched",
-            hint="feeds come from https:, http: or file: URLs",
+            hint="feeds come from https:, http:, file:, taxii+https: and axfr: URLs",
         )
     if not parsed.host:
         raise Failure(f"{redact(url, secrets)}: names no host")

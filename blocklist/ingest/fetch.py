@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import __version__
 from ..errors import RecordError
 from .body import Body, Scratch
+from .collect import Documents, is_misp_feed, is_taxii, is_transfer
 from .local import copy_local, is_local
 from .reasons import Failure, Strain, redact, secrets_of
 from .route import DIRECT, Route
@@ -27,7 +28,7 @@ from .unpack import AUTO, Packing
 # asyncio and httpx are imported where the first http(s) URL is met: together 130 ms, and a run over local
 # files needs neither.
 if TYPE_CHECKING:
-    from .download import Downloader
+    from .download import Answer, Downloader
 
 _LOCAL_THREADS = 4
 
@@ -42,7 +43,9 @@ class Request:
     parts fail. `etag` and `last_modified` belong to the accepted snapshot and are sent to a feed of one URL
     only. `packing` says which file of an archive is meant; `max_size` counts bytes after unpacking. `file:` URLs
     are relative to `base`. Values of `headers`, and `secrets` that stand elsewhere in a URL, are never shown.
-    Before `not_before` only mirrors are asked.
+    Before `not_before` only mirrors are asked. `format` is how the body will be read: a manifest of MISP stands for
+    its events. `before` gives the bytes of the accepted snapshot, for sources that can be asked for what changed;
+    `tsig` names the key of a zone transfer.
     """
 
     feed: str
@@ -60,6 +63,9 @@ class Request:
     base: Path = Path()
     not_before: datetime | None = None
     user_agent: str = f"blocklist/{__version__}"
+    format: str = "auto"
+    before: Callable[[], bytes | None] = field(default=lambda: None, repr=False)
+    tsig: str | None = None
 
 
 @dataclass(frozen=True)
@@ -327,7 +333,7 @@ async def _parts(
             )
             shown, status, etag, last_modified = redact(url), None, None, None
         else:
-            answer = await downloader.download(request, url, body, validators=validators)
+            answer = await _ask(request, url, body, scratch, limits, downloader, threads, validators=validators)
             unchanged, shown, status = answer.unchanged, answer.url, answer.status
             etag, last_modified = answer.etag, answer.last_modified
         done = replace(
@@ -340,6 +346,76 @@ async def _parts(
             last_modified=last_modified if validators else None,
         )
     return done
+
+
+async def _ask(
+    request: Request,
+    url: str,
+    body: Body,
+    scratch: Scratch,
+    limits: Limits,
+    downloader: Downloader,
+    threads: concurrent.futures.Executor,
+    *,
+    validators: bool,
+) -> Answer:
+    """What one URL gives: a document, or where the URL stands for many documents or records, all of them."""
+    if is_transfer(url):
+        return await _transfer(request, url, body, scratch, limits, downloader, threads, validators=validators)
+    if is_taxii(url):
+        from . import taxii
+
+        documents = Documents(request, downloader, scratch, limits)
+        return await taxii.collect(documents, url, body, validators=validators)
+    if is_misp_feed(url, request.format):
+        from . import mispfeed
+
+        documents = Documents(request, downloader, scratch, limits)
+        return await mispfeed.collect(documents, url, body, validators=validators)
+    return await downloader.download(request, url, body, validators=validators)
+
+
+async def _transfer(
+    request: Request,
+    url: str,
+    body: Body,
+    scratch: Scratch,
+    limits: Limits,
+    downloader: Downloader,
+    threads: concurrent.futures.Executor,
+    *,
+    validators: bool,
+) -> Answer:
+    """A zone, in a thread: reading a message of records takes the processor, not the network."""
+    import asyncio
+
+    from .download import Answer
+    from .transfer import Transfer, primary_of
+
+    primary = primary_of(url)
+    # The serial is that of one zone: after a change of the URL it says nothing.
+    mark = f"{primary.zone} "
+    etag = request.etag if validators and request.etag and request.etag.startswith(mark) else None
+    held = etag.removeprefix(mark) if etag else ""
+    async with downloader.turn(primary.host):
+        transfer = Transfer(
+            primary,
+            request.feed,
+            request.tsig,
+            request.base,
+            max_size=request.max_size,
+            allow_private=request.allow_private,
+            connect=limits.connect,
+            idle=limits.idle,
+            deadline=monotonic() + limits.total,
+            stop=scratch.stop,
+        )
+        serial = int(held) if held.isdigit() else None
+        loop = asyncio.get_running_loop()
+        zone = await loop.run_in_executor(threads, transfer.fetch, serial, request.before)
+    if zone.data is not None:
+        body.write(zone.data)
+    return Answer(200, primary.shown, f"{mark}{zone.serial}", None, unchanged=zone.data is None)
 
 
 def _finish(done: Fetched, request: Request, body: Body, start: float) -> Fetched:
