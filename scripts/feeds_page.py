@@ -30,7 +30,7 @@ This page is made from the catalogue by `make docs`.
 | key | meaning | default |
 |---|---|---|
 | `title` | name for people | needed |
-| `url` | `https:`, `http:` or `file:`; a list is one feed in parts: if one part fails, the feed fails | needed |
+| `url` | `https:`, `http:`, `file:`, or [many documents](#sources-of-many-documents); a list is parts of one feed | needed |
 | `category` | {categories} | needed |
 | `format` | a name, or a table with the options below | `"auto"` |
 | `publisher`, `homepage` | who publishes it, where it is described | empty |
@@ -56,6 +56,7 @@ This page is made from the catalogue by `make docs`.
 | `min_entries` | the gate: with fewer entries a download waits for you | 0 |
 | `max_shrink`, `max_growth` | the gate: so large a share lost, so many times as many | 0.5, 5.0 |
 | `licence`, `commercial_use` | SPDX where possible; `unknown` where it was not recorded | `unknown` |
+| `tsig` | the key of a zone transfer: `env:VARIABLE` or `file:PATH` | none |
 | `allow_private` | may be fetched from a private or loopback address | `false` |
 | `url_hosts` | a URL with a path stands for its host | `false` |
 | `first` | only the first N entries (ranked lists) | all |
@@ -81,7 +82,7 @@ Options of `format`:
 | key | meaning |
 |---|---|
 | `name` | `auto`, `hosts`, `lines`, `wildcard`, `adblock`, `dnsmasq`, `unbound`, \
-`csv`, `json`, `jsonl`, `scored`, `urls`, `maltrail`, `dshield`, `rpz`, `suricata`, `misp` |
+`csv`, `json`, `jsonl`, `scored`, `urls`, `maltrail`, `dshield`, `rpz`, `suricata`, `misp`, `stix` |
 | `value` | csv, json, jsonl: the column or key that holds the indicator; \
 a number counts from 1; of a list of them the first that is filled |
 | `pointer` | json: where the list stands in the document (RFC 6901), such as `"/data"`; a list of them for several |
@@ -89,6 +90,7 @@ a number counts from 1; of a list of them the first that is filled |
 | `reason`, `reference`, `date`, `expires` | columns that say more: kept, and shown by `why` |
 | `where` | only rows whose columns have these values: `where = {{ match = "exact" }}` |
 | `skip_if` | jsonl: objects with this key are metadata |
+| `to_ids` | misp: only attributes that are marked for detection (`true`) |
 | `delimiter`, `quote`, `header` | csv: one ASCII character (`,`; a blank for any run of white space), \
 what cells may stand in (`"`, empty for nothing), whether the first record names the columns (`true`) |
 
@@ -96,6 +98,31 @@ What a line means where neither feed nor row says so: `hosts`, `lines`, `csv`, `
 (`exact`); `wildcard`, `adblock`, `dnsmasq`, `unbound`, `maltrail` name a host and everything below it (`subtree`). A
 zone (`rpz`) and rules (`suricata`) say it themselves. A range of addresses, `192.0.2.1-192.0.2.9`, may stand wherever
 an address may. `auto` looks at the content and says what it chose and why: `blocklist feeds test FILE` shows it.
+
+## Sources of many documents
+
+| source | `url` | `format` | what is asked for |
+|---|---|---|---|
+| MISP feed | `https://…/manifest.json` | `misp` | the manifest, then events with a new timestamp |
+| TAXII 2.1 collection | `taxii+https://…/collections/ID/` | `stix` | what was added; everything once a week |
+| zone transfer | `axfr://PRIMARY/ZONE`, `axfr://PRIMARY:PORT/ZONE` | `rpz` | the serial, then IXFR or AXFR |
+
+Each is kept as one text whose bytes depend on its content alone, and `why` shows the line of the attribute, the object
+or the record. `max_size` holds for all documents together, and so do four times `[fetch] total`. One event that is
+missing, or a transfer that is cut, fails the feed: the last good list stays.
+
+A MISP event or a STIX bundle is read from any other URL too. From MISP come `domain`, `hostname`, `ip-src`, `ip-dst`,
+`url` and their pairs with a port or an address; from STIX, `=` and `IN` on domain names, addresses and URLs, joined
+by OR. What else they hold is counted.
+
+A TSIG key never stands in the configuration: `tsig = "file:rpz.key"` names a file of mode 600 as `tsig-keygen` makes,
+`tsig = "env:RPZ_KEY"` a variable that holds `hmac-sha256:NAME:SECRET`.
+
+    [feed.partner-zone]
+    url = "axfr://192.0.2.53/rpz.example"
+    format = "rpz"
+    category = "malware"
+    tsig = "file:rpz.key"
 
 """
 

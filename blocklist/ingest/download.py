@@ -125,7 +125,7 @@ class Downloader:
     @asynccontextmanager
     async def turn(self, host: str) -> AsyncIterator[None]:
         """A slot to ask `host` by another protocol than HTTP."""
-        async with self._hosts.setdefault(host, Host(self._limits.per_host)).slots, self._slots:
+        async with self._known(host).slots, self._slots:
             yield
 
     async def download(self, request: Request, url: str, body: Body, *, validators: bool) -> Answer:
@@ -250,7 +250,9 @@ class Downloader:
 
     def _host(self, url: httpx.URL) -> Host:
         """By name for its free slots; a port that is not the usual one is another server."""
-        name = f"{url.host}:{url.port}" if url.port else url.host
+        return self._known(f"{url.host}:{url.port}" if url.port else url.host)
+
+    def _known(self, name: str) -> Host:
         if name not in self._hosts:
             self._hosts[name] = Host(name, self._limits.per_host, self._closed.get(name))
         return self._hosts[name]
@@ -327,7 +329,7 @@ class Downloader:
                 _validator(response.headers.get("etag"), hidden),
                 _validator(response.headers.get("last-modified"), hidden),
                 unchanged=False,
-                added=_validator(response.headers.get("x-taxii-date-added-last")),
+                added=_validator(response.headers.get("x-taxii-date-added-last"), hidden),
             )
         finally:
             await response.aclose()
