@@ -30,7 +30,7 @@ This page is made from the catalogue by `make docs`.
 | key | meaning | default |
 |---|---|---|
 | `title` | name for people | needed |
-| `url` | `https:`, `http:`, `file:`, or [many documents](#sources-of-many-documents); a list is parts of one feed | needed |
+| `url` | `https:`, `http:`, `file:`, [others](#sources-of-many-documents); a list is one feed in parts | needed |
 | `category` | {categories} | needed |
 | `format` | a name, or a table with the options below | `"auto"` |
 | `publisher`, `homepage` | who publishes it, where it is described | empty |

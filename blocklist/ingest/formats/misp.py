@@ -120,14 +120,14 @@ def parse(data: bytes, spec: InputFormat) -> Rows:
     """
     if data.lstrip()[:1] == b"[":
         return _Events(data, spec).read(decoded(data, list[msgspec.Raw], "a list of MISP events"))
-    document = decoded(data, _Document, "a MISP event or warninglist")
+    document = decoded(data, _Document, "a MISP warninglist or event")
     if bytes(document.items):
         return _warninglist(data)
     if bytes(document.event):
         return _Events(data, spec).read([msgspec.Raw(data)])
     if bytes(document.response):
         return _Events(data, spec).read(decoded(bytes(document.response), list[msgspec.Raw], "a list of MISP events"))
-    raise FeedError("not a MISP event or warninglist: it has none of the keys 'Event', 'response' and 'list'")
+    raise FeedError("not a MISP warninglist or event: it has none of the keys 'Event', 'response' and 'list'")
 
 
 @dataclass
