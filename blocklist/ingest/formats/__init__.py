@@ -2,7 +2,7 @@
 
 Each line format is a function `parse(lines, spec) -> Rows`. In: `number: UInt32` (line in the file, from 1),
 `line: String` (stripped, neither blank nor a comment). Out: a frame with `number` and `text: String`, one row an
-indicator, and where the format has them `subtree: Boolean` and the columns of `OVERRIDES`; with it a count of
+indicator, and where the format has them `subtree: Boolean`, the columns of `OVERRIDES` and `kind`; with it a count of
 lines refused, by reason. What text becomes is not decided here but in `blocklist.ingest.normalize`.
 """
 
@@ -18,8 +18,22 @@ import polars as pl
 from blocklist.catalog import InputFormat
 from blocklist.names import Reject
 
-# Columns by which a row may say more than its feed does.
-OVERRIDES = ("confidence", "category", "reason", "reference", "date", "expires")
+# Columns by which a row may say more than its feed does; all String but `confidence` (see `percent`). `tags` is text
+# with commas or List(String). What they say is validated in `blocklist.ingest.meaning`.
+OVERRIDES = (
+    "confidence",
+    "category",
+    "reason",
+    "reference",
+    "date",
+    "expires",
+    "tlp",
+    "tags",
+    "legal_basis",
+    "authority",
+)
+# Columns that are judged and not kept: what kind of indicator the row says it has.
+JUDGED = ("kind",)
 
 
 @dataclass(frozen=True)

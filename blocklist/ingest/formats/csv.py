@@ -8,7 +8,7 @@ import polars as pl
 
 from blocklist.catalog import InputFormat
 from blocklist.errors import FeedError
-from blocklist.ingest.formats import OVERRIDES, Rows, percent
+from blocklist.ingest.formats import JUDGED, OVERRIDES, Rows, percent
 from blocklist.names import Reject
 
 _HINT = 'set format = { name = "csv", value = "the column" }'
@@ -29,7 +29,7 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
         body = lines.slice(1)
     columns = {
         role: _index(column, names)
-        for role in ("value", "scope", *OVERRIDES)
+        for role in ("value", "scope", *JUDGED, *OVERRIDES)
         if (column := getattr(spec, role)) is not None
     }
     where = {_index(column, names): wanted for column, wanted in spec.where.items()}
