@@ -141,6 +141,7 @@ def account_of(parsed: Parsed) -> dict[str, object]:
         "rejects": {reason.value: n for reason, n in sorted(parsed.rejects.items()) if n},
         "extra": parsed.extra,
         "masked": parsed.masked,
+        "notes": dict(sorted(parsed.notes.items())),
     }
 
 

@@ -22,7 +22,7 @@ from blocklist.ingest.normalize import SCHEMA, normalize, unique
 from blocklist.names import DAMAGED, Reject
 
 # Raised whenever the same bytes would give other indicators, so that feeds that did not change are read again.
-PARSER_VERSION = 2
+PARSER_VERSION = 3
 
 BLOCK = 16 * 2**20
 # A column costs 16 bytes a line and more, however short: a file of line ends alone must not cost a gigabyte.
@@ -37,7 +37,8 @@ class Parsed:
 
     `kinds` and `rejects` count occurrences, before duplicates; `extra` counts tokens beyond a line's first, so
     that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`. `replaced`: where only changed lines were read,
-    the rows of before that they touch and the rows in their place.
+    the rows of before that they touch and the rows in their place. `notes` counts what rows say beyond their feed and
+    nobody can read.
     """
 
     frame: pl.DataFrame
@@ -49,6 +50,7 @@ class Parsed:
     kinds: dict[str, int] = field(default_factory=dict)
     rejects: dict[Reject, int] = field(default_factory=dict)
     masked: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     replaced: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
@@ -238,4 +240,6 @@ def _normalize(rows: pl.DataFrame, feed: Feed, out: Parsed) -> pl.DataFrame:
     for kind, count in done.kinds.items():
         out.kinds[kind] = out.kinds.get(kind, 0) + count
     out.masked += done.masked
+    for note, count in done.notes.items():
+        out.notes[note] = out.notes.get(note, 0) + count
     return done.frame
