@@ -83,14 +83,14 @@ def select(
 
 
 def _taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
-    """Listings of the feeds, categories and kinds that `policy` names; references and shadows never."""
+    """Listings of the feeds, categories and kinds that `policy` names; references, shadows and expired ones never."""
     taken = [
         i
         for i, feed in feeds.items()
         if not feed.is_reference and feed.mode == "live" and (policy.feeds is None or feed.id in policy.feeds)
     ]
     rows = current.listings.filter(
-        pl.col("feed").is_in(taken) & pl.col("category").is_in([CATEGORY[c] for c in policy.categories])
+        pl.col("feed").is_in(taken) & ~pl.col("expired") & pl.col("category").is_in([CATEGORY[c] for c in policy.categories])
     )
     if set(policy.kinds) != set(KINDS):
         codes = [KINDS.index(kind) + 1 for kind in policy.kinds]
