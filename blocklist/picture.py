@@ -23,9 +23,7 @@ from blocklist.suffixes import SuffixRules
 class Picture:
     """The current listings and references, loaded once a run and only when something asks."""
 
-    def __init__(
-        self, config: Config, record: Record, suffixes: SuffixRules, at: datetime | None = None
-    ) -> None:
+    def __init__(self, config: Config, record: Record, suffixes: SuffixRules, at: datetime | None = None) -> None:
         # Whether a listing has ended is judged as of one moment for the whole run: its start.
         self.at = clock.now() if at is None else at
         self._config = config
@@ -110,6 +108,10 @@ class Picture:
                 self._config.protected_networks,
             )
         return self._references
+
+    def forget_references(self) -> None:
+        """Drop the references alone."""
+        self._references = None
 
     def forget(self) -> None:
         """Drop what depends on frames that have just changed."""

@@ -99,7 +99,10 @@ def read_dates(texts: pl.Series) -> pl.Series:
         pl.when(pl.col("g7").str.contains(r"^[+-]"))
         .then(
             pl.when(digits.str.starts_with("-")).then(-1).otherwise(1)
-            * (digits.str.slice(1, 2).cast(pl.Int64, strict=False) * 60 + digits.str.slice(3, 2).cast(pl.Int64, strict=False))
+            * (
+                digits.str.slice(1, 2).cast(pl.Int64, strict=False) * 60
+                + digits.str.slice(3, 2).cast(pl.Int64, strict=False)
+            )
         )
         .otherwise(0)
     )

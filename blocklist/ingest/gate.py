@@ -75,9 +75,7 @@ def check(feed: Feed, parsed: Parsed, before: int | None) -> None:
 
 
 def ways_out(feed_id: str) -> str:
-    return (
-        f"inspect with 'blocklist feeds show {feed_id} --gated', accept with 'blocklist update --accept {feed_id}'"
-    )
+    return f"inspect with 'blocklist feeds show {feed_id} --gated', accept with 'blocklist update --accept {feed_id}'"
 
 
 def check_header(feed: Feed, parsed: Parsed, stated: Header, known: Known) -> None:

@@ -11,7 +11,9 @@ from blocklist.ingest.dates import read_date
 _HEAD = 65_536
 _LINES = 200
 _COMMENT = re.compile(r"^\s*(?:#|!|;|//)+\s*(.*?)\s*$")
-_COUNTED = r"(?:entries|domains|hosts|hostnames|names|rules|filters|records|lines|indicators|ips|ip addresses|urls|blocked)"
+_COUNTED = (
+    r"(?:entries|domains|hosts|hostnames|names|rules|filters|records|lines|indicators|ips|ip addresses|urls|blocked)"
+)
 # `Entries: 1,234`, `Total entries: 1234`, `Number of unique domains: 1.234`, `Total number of rules = 12`, `1,234 entries`.
 _COUNT = re.compile(
     rf"^(?:(?:total|number|count|amount)\s+(?:of\s+)?|total\s+number\s+of\s+)?(?:unique\s+|blocked\s+)?{_COUNTED}"

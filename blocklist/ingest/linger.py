@@ -67,9 +67,7 @@ def keep(
         dropped = gone
         removed = removed.filter(~pl.col("name").is_in(gone["name"].implode()))
     lines = pl.concat([frame, dropped, still.select(frame.columns)]).sort("name")
-    marked = pl.concat(
-        [dropped.select("name", pl.lit(at, pl.Int64).alias("dropped")), still.select("name", "dropped")]
-    )
+    marked = pl.concat([dropped.select("name", pl.lit(at, pl.Int64).alias("dropped")), still.select("name", "dropped")])
     began = times.filter(~pl.col("name").is_in(added["name"].implode())).select("name", "since")
     now = (
         lines.select("name")

@@ -55,7 +55,9 @@ def judge(rows: pl.DataFrame) -> Meaning:
         return out
     said = pl.DataFrame([_said(name, out.rows[name], out.notes).alias(name) for name in present])
     extra = said.select(
-        pl.when(pl.any_horizontal(pl.all().is_not_null())).then(pl.struct(pl.all()).struct.json_encode()).otherwise(None)
+        pl.when(pl.any_horizontal(pl.all().is_not_null()))
+        .then(pl.struct(pl.all()).struct.json_encode())
+        .otherwise(None)
     ).to_series()
     out.rows = out.rows.drop("kind", *present, strict=False).with_columns(extra.alias("extra"))
     return out

@@ -43,7 +43,10 @@ def current(
     `expired`: Boolean, row by row of the frames of those feeds that have listings whose time is over.
     """
     expired = expired or {}
-    parts = [_part(i, frame, feeds[i], expired.get(i) if expired else None, bool(expired)) for i, frame in sorted(frames.items())]
+    parts = [
+        _part(i, frame, feeds[i], expired.get(i) if expired else None, bool(expired))
+        for i, frame in sorted(frames.items())
+    ]
     if not parts:
         parts = [_part(0, _EMPTY, Feed(title="", url="file:", category="other"), None, bool(expired))]
     together = pl.concat(parts).sort("name", maintain_order=True)

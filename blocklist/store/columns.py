@@ -82,5 +82,9 @@ def remove_others(state: Path, current: set[int]) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.suffix not in (".parquet", ".bytes", ".times") or not path.stem.isdigit() or int(path.stem) not in current:
+        if (
+            path.suffix not in (".parquet", ".bytes", ".times")
+            or not path.stem.isdigit()
+            or int(path.stem) not in current
+        ):
             path.unlink(missing_ok=True)
