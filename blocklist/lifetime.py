@@ -1,4 +1,4 @@
-"""How long a listing counts: the definition, one at a time. Standard library only; columns: `blocklist.select.lifetime`."""
+"""How long a listing counts: the definition, one at a time; in columns it is `blocklist.select.lifetime`."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from datetime import datetime
+from typing import cast
 from urllib.parse import urlsplit
 
 import polars as pl
@@ -82,7 +83,7 @@ class Picture:
                 ended = ends(frames[number], self._times(number, feed), feed) if number in frames else None
                 last = None if ended is None else ended.filter(ended <= at).max()
                 if last is not None:
-                    out.append((number, int(last)))  # type: ignore[call-overload]
+                    out.append((number, cast(int, last)))
         return out
 
     def _times(self, number: int, feed: Feed) -> pl.DataFrame | None:

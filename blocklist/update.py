@@ -45,8 +45,8 @@ FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
 class FeedOutcome:
     """What an update did to one feed; a line of the screen and an item of `--json`.
 
-    `expired`: its listings that are over but still listed or lingering. `stale`: when it changed last, where that is too
-    long ago.
+    `expired`: its listings that are over but still listed or lingering. `stale`: when it changed last, where that is
+    too long ago.
     """
 
     id: str

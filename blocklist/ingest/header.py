@@ -14,14 +14,14 @@ _COMMENT = re.compile(r"^\s*(?:#|!|;|//)+\s*(.*?)\s*$")
 _COUNTED = (
     r"(?:entries|domains|hosts|hostnames|names|rules|filters|records|lines|indicators|ips|ip addresses|urls|blocked)"
 )
-# `Entries: 1,234`, `Total entries: 1234`, `Number of unique domains: 1.234`, `Total number of rules = 12`, `1,234 entries`.
+# `Entries: 1,234`, `Total entries: 1234`, `Number of unique domains: 1.234`, `Total number of rules = 12`.
 _COUNT = re.compile(
     rf"^(?:(?:total|number|count|amount)\s+(?:of\s+)?|total\s+number\s+of\s+)?(?:unique\s+|blocked\s+)?{_COUNTED}"
     r"(?:\s+count)?\s*[:=]\s*([0-9][0-9,.' ]*)$",
     re.IGNORECASE,
 )
 _DATED = re.compile(
-    r"^(?:last[ _-]?(?:modified|updated?|changed?|generated)|updated?(?:\s+(?:on|at))?|modified|generated(?:\s+(?:on|at))?"
+    r"^(?:last[ _-]?(?:modified|updated?|changed?|generated)|(?:updated?|generated)(?:\s+(?:on|at))?|modified"
     r"|date|release[ _-]?date|time\s?stamp)\s*[:=]\s*(.+)$",
     re.IGNORECASE,
 )

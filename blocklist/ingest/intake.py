@@ -27,6 +27,8 @@ from blocklist.select.lifetime import lasts
 from blocklist.store import columns, snapshots
 from blocklist.store.snapshots import Stored
 
+_NO_NAMES = pl.Series("name", [], dtype=pl.String)
+
 
 @dataclass
 class Intake:
@@ -58,9 +60,6 @@ class Intake:
     next_end: int | None = None
 
 
-_NO_NAMES = pl.Series("name", [], dtype=pl.String)
-
-
 def parse_key(feed: Feed, sha256: str) -> str:
     """What decides how bytes are read: their digest, the parser's version, the format and scope of the feed."""
     spec = msgspec.json.encode([feed.input, feed.kinds, feed.scope, feed.url_hosts, feed.first]).decode()
@@ -87,8 +86,8 @@ def take_in(
 
     `before`, `base` and `account` are indicators, bytes and account of the current snapshot; with an account the
     shared lines need not be read again. `times` are those of `before`, `at` the start of the run (seconds since 1970).
-    `known`: what the current snapshot and the answer say of their age. `accept`: a person has seen it; no gate. Raises FeedError when it can't be
-    read at all.
+    `known`: what the current snapshot and the answer say of their age. `accept`: a person has seen it; no gate. Raises
+    FeedError when it can't be read at all.
     """
     reason = hint = None
     parsed = Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)

@@ -7,6 +7,7 @@ A *times* frame, sorted by `name`, goes with the indicators frame of a feed whos
 from __future__ import annotations
 
 from datetime import datetime
+from typing import cast
 
 import polars as pl
 
@@ -54,14 +55,14 @@ def over(times: pl.DataFrame, feed: Feed, at: int) -> pl.Series:
 
 
 def next_end(frame: pl.DataFrame, times: pl.DataFrame | None, feed: Feed, at: int) -> int | None:
-    """The first moment after `at` at which a listing ends, so that a run at which nothing else changed need not look."""
+    """The first moment after `at` at which a listing ends: until then a run without changes need not look."""
     moments: list[int] = []
     for series in (
         ends(frame, times, feed),
         None if times is None else times["dropped"].drop_nulls() + (feed.keeps_for or 0),
     ):
         if series is not None and (first := series.filter(series > at).min()) is not None:
-            moments.append(int(first))  # type: ignore[call-overload]
+            moments.append(cast(int, first))
     return min(moments, default=None)
 
 

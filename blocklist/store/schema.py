@@ -286,7 +286,8 @@ def _keep_copy(connection: sqlite3.Connection, path: Path, version: str) -> None
 def migrate(connection: sqlite3.Connection, path: Path) -> bool:
     """Bring the database to this version; was anything applied?
 
-    A copy of an older one is kept beside it (`backup_of`). Raises RecordError for a database of a newer version: sqlite-utils would accept unknown migrations in silence.
+    A copy of an older one is kept beside it (`backup_of`). Raises RecordError for a database of a newer version:
+    sqlite-utils would accept unknown migrations in silence.
     """
     db = Database(connection, execute_plugins=False)
     applied = {m.name for m in migrations.applied(db)}
