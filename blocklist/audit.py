@@ -503,7 +503,8 @@ class Audit:
             rows = self._db.execute(
                 f"""
                 SELECT l.name, l.kind, l.subtree, l.line, l.confidence, l.extra, l.since, l.feed, r.started, u.started,
-                       CASE WHEN ?2 IS NULL OR l.dropped <= ?2 THEN d.started END, f.name, v.category, v.confidence, v.family, v.direction
+                       CASE WHEN ?2 IS NULL OR l.dropped <= ?2 THEN d.started END,
+                       f.name, v.category, v.confidence, v.family, v.direction
                 FROM ({source}) l JOIN feed f ON f.id = l.feed JOIN run r ON r.id = l.since
                 LEFT JOIN run u ON u.id = l.until LEFT JOIN run d ON d.id = l.dropped
                 LEFT JOIN feed_version v ON v.feed = l.feed

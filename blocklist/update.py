@@ -148,6 +148,7 @@ class _Work:
         self.intakes: dict[str, Intake] = {}
         self.fetched: dict[str, Fetched] = {}
         self.again: set[str] = set()
+        self.unasked: set[str] = set()
         self.next_ends = record.next_ends()
         self.again_read: list[Fetched] = []
 
@@ -241,6 +242,14 @@ class _Work:
                 self._skip(feed, now, f"the publisher asks to wait until {retry_at}", failed=True)
                 return None
             wait = timedelta(seconds=parse_duration(feed.min_interval))
+            waiting = self.record.gated_snapshot(self.ids[feed.id]) if outcome == "gated" else None
+            if waiting and checked and clock.parse(checked) + wait > self.at:
+                # What waits for a person is said at every run, and the publisher not asked more often for it.
+                self.outcomes[feed.id] = _still_gated(feed, waiting)
+                self.unasked.add(feed.id)
+                if self.on_feed is not None:
+                    self.on_feed(self.outcomes[feed.id])
+                return None
             if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
                 if now.parse_key != parse_key(feed, now.sha256):
                     # Other options for the bytes we have: no reason to ask the publisher.
@@ -773,7 +782,7 @@ def _snapshot_row(work: _Work, intake: Intake) -> Snapshot:
 
 
 def _feed_row(connection: object, work: _Work, feed_id: str, outcome: FeedOutcome) -> None:
-    if outcome.outcome == "skipped" or (outcome.note and outcome.outcome == "failed"):
+    if feed_id in work.unasked or outcome.outcome == "skipped" or (outcome.note and outcome.outcome == "failed"):
         return
     fetched = work.fetched.get(feed_id)
     retry = fetched.retry_at if fetched else None
