@@ -243,7 +243,8 @@ class _Work:
                 return None
             wait = timedelta(seconds=parse_duration(feed.min_interval))
             waiting = self.record.gated_snapshot(self.ids[feed.id]) if outcome == "gated" else None
-            if waiting and checked and clock.parse(checked) + wait > self.at:
+            same = waiting and waiting.parse_key == parse_key(feed, waiting.sha256)
+            if waiting and same and checked and clock.parse(checked) + wait > self.at:
                 # What waits for a person is said at every run, and the publisher not asked more often for it.
                 self.outcomes[feed.id] = _still_gated(feed, waiting)
                 self.unasked.add(feed.id)
