@@ -45,6 +45,8 @@ This page is made from the catalogue by `make docs`.
 | `max_size` | reading stops there, after decompression | `128MB` |
 | `min_entries` | the gate: with fewer entries a download waits for you | 0 |
 | `max_shrink`, `max_growth` | the gate: so large a share lost, so many times as many | 0.5, 5.0 |
+| `check_count` | the gate: compare with the count that the file states | `true` |
+| `max_new_holds` | the gate of a reference: so many exported entries newly held | 100 |
 | `licence`, `commercial_use` | SPDX where possible; `unknown` where it was not recorded | `unknown` |
 | `allow_private` | may be fetched from a private or loopback address | `false` |
 | `url_hosts` | a URL with a path stands for its host | `false` |
