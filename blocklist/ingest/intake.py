@@ -163,7 +163,7 @@ def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataF
     return added, removed, int(differs.sum())
 
 
-def account_of(parsed: Parsed, stated: Header) -> dict[str, object]:
+def account_of(parsed: Parsed, stated: Header | None = None) -> dict[str, object]:
     """What became of the lines, as it is kept with the snapshot and shown by `feeds show`."""
     return {
         "format": parsed.format,
@@ -175,7 +175,7 @@ def account_of(parsed: Parsed, stated: Header) -> dict[str, object]:
         "extra": parsed.extra,
         "masked": parsed.masked,
         "notes": dict(sorted(parsed.notes.items())),
-        "stated": stated.as_json(),
+        "stated": stated.as_json() if stated else {},
         "entries": parsed.frame.height,
     }
 
