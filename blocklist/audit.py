@@ -18,6 +18,7 @@ from blocklist.catalog import CATEGORIES, KINDS
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
+from blocklist.lifetime import end_of
 from blocklist.names import MAX_NAME, Reject, RejectedError, normalize_name, parents
 from blocklist.publish.descriptor import Format
 from blocklist.rules import Rule
@@ -141,10 +142,14 @@ def network_text(family: int, first: int, last: int) -> str:
 
 @dataclass(frozen=True)
 class Moment:
-    """A state of the record: after `run` was written, at time `at`; no `run` means now."""
+    """A state of the record: after `run` was written, at time `at`; no `run` means now.
+
+    `judged`: as of when it was judged what has expired, which is the start of its run.
+    """
 
     run: int | None
     at: str
+    judged: str
 
 
 _Look = Callable[[Moment], Facts]
@@ -158,7 +163,8 @@ class Audit:
         self._config, self._formats = config, formats
         self._path = path_in(config.state)
         self._db = open_for_reading(config.state)
-        self._now = Moment(None, clock.text(clock.now()))
+        now = clock.text(clock.now())
+        self._now = Moment(None, now, now)
         self._rules: dict[Moment, list[Rule]] = {}
         self._lines = True
 
@@ -386,7 +392,8 @@ class Audit:
         else:
             now = judge(look(self._now), policy, _target(export, fmt))
         live = self._db.execute(
-            "SELECT id, published, revision, run, created FROM release WHERE export = ? AND state = 'live'",
+            "SELECT id, published, revision, run, created, coalesce(judged, created) FROM release "
+            "WHERE export = ? AND state = 'live'",
             (export.name,),
         ).fetchone()
         command = f"run 'blocklist export {export.name}'"
@@ -395,10 +402,11 @@ class Audit:
             if now.blocked:
                 because = f"{now.because}, but {because}"
             return InExport(export.name, export.format, False, now.by, because, None, None, now.blocked or None)
-        number, published, revision, run, created = live
+        number, published, revision, run, created, judged = live
         then = now
-        if revision != self._revision() and left_out is None:
-            then = judge(look(Moment(run, created)), policy, _target(export, fmt))
+        ended = any(x.ends and judged < x.ends <= self._now.judged for x in look(self._now).listings)
+        if (ended or revision != self._revision()) and left_out is None:
+            then = judge(look(Moment(run, created, judged)), policy, _target(export, fmt))
         if then.blocked == now.blocked:
             return InExport(export.name, export.format, now.blocked, now.by, now.because, number, published)
         if self._gated(export.name, number):
@@ -468,9 +476,10 @@ class Audit:
     def _listed(self, look: _Look, chain: Sequence[str]) -> list[Listing]:
         """Listings to show: those of now, and those that ended since but stand in a published file."""
         published = self._db.execute(
-            "SELECT run, created FROM release WHERE state = 'live' AND revision <> ?", (self._revision(),)
+            "SELECT run, created, coalesce(judged, created) FROM release WHERE state = 'live' AND revision <> ?",
+            (self._revision(),),
         )
-        moments = [self._now, *(Moment(run, created) for run, created in published)]
+        moments = [self._now, *(Moment(*row) for row in published)]
         found = {(x.indicator, x.feed, x.since): x for m in reversed(moments) for x in look(m).listings}
         # The nearest name, the narrowest network first.
         order = {name: i for i, name in enumerate(chain)}
@@ -478,8 +487,7 @@ class Audit:
         return sorted(shown, key=lambda x: (order[x.indicator], x.since, x.feed))
 
     def _listings(self, names: Sequence[str], moment: Moment) -> list[Listing]:
-        values: tuple[int, ...] = ()
-        columns = "name, kind, subtree, line, confidence, extra, since, feed"
+        columns = "name, kind, subtree, line, confidence, extra, since, feed, dropped"
         if moment.run is None:
             source = f"SELECT {columns}, NULL AS until FROM listing WHERE name = ?1"
         else:
@@ -490,22 +498,22 @@ class Audit:
                 f"SELECT {columns}, until FROM listing_closed WHERE period IN ({periods}) "
                 "AND name = ?1 AND since <= ?2 AND until > ?2"
             )
-            values = (moment.run,)
         out = []
         for name in names:
             rows = self._db.execute(
                 f"""
                 SELECT l.name, l.kind, l.subtree, l.line, l.confidence, l.extra, l.since, l.feed, r.started, u.started,
+                       CASE WHEN ?2 IS NULL OR l.dropped <= ?2 THEN d.started END,
                        f.name, v.category, v.confidence, v.family, v.direction
                 FROM ({source}) l JOIN feed f ON f.id = l.feed JOIN run r ON r.id = l.since
-                LEFT JOIN run u ON u.id = l.until
+                LEFT JOIN run u ON u.id = l.until LEFT JOIN run d ON d.id = l.dropped
                 LEFT JOIN feed_version v ON v.feed = l.feed
                      AND v.since = (SELECT max(since) FROM feed_version WHERE feed = l.feed)
                 ORDER BY l.since, f.name
                 """,
-                (name, *values),
+                (name, moment.run),
             )
-            out += [self._listing(*row) for row in rows]
+            out += [self._listing(moment, *row) for row in rows]
         return out
 
     def _periods(self) -> list[int]:
@@ -519,6 +527,7 @@ class Audit:
 
     def _listing(
         self,
+        moment: Moment,
         name: str,
         kind: int,
         subtree: int,
@@ -529,6 +538,7 @@ class Audit:
         number: int,
         since: str,
         until: str | None,
+        dropped: str | None,
         feed_id: str,
         *version: Any,
     ) -> Listing:
@@ -539,6 +549,13 @@ class Audit:
         if feed is not None:
             category, own, family, direction = feed.category, feed.confidence, feed.family, feed.matches
         told = row.get("category")
+        end = end_of(
+            feed,
+            expires=_said(row, "expires"),
+            date=_said(row, "date"),
+            since=clock.parse(since),
+            dropped=clock.parse(dropped) if dropped else None,
+        )
         snapshot = self._db.execute(
             "SELECT id, sha256, url FROM snapshot WHERE feed = ? AND run = ? AND state <> 'refused' "
             "ORDER BY id DESC LIMIT 1",
@@ -562,7 +579,13 @@ class Audit:
             text=self._line(snapshot[0], line) if snapshot and self._lines else None,
             snapshot=f"sha256:{snapshot[1]}" if snapshot else None,
             url=snapshot[2] if snapshot else None,
-            extra=row,
+            extra={key: value for key, value in row.items() if value is not None},
+            ends=clock.text(end.at) if end else None,
+            ends_by=end.cause if end else None,
+            expired=end is not None and clock.text(end.at) <= moment.judged,
+            dropped=dropped,
+            legal_basis=_said(row, "legal_basis") or (feed.legal_basis or None if feed else None),
+            tlp=_said(row, "tlp") or (feed.tlp if feed else None),
         )
 
     def _line(self, snapshot: int, line: int) -> str | None:
@@ -575,6 +598,11 @@ class Audit:
             return snapshots.line(self._config.state, links[::-1], line).decode("utf-8", "replace")
         except RecordError:
             return None
+
+
+def _said(row: Mapping[str, Any], key: str) -> str | None:
+    value = row.get(key)
+    return value if isinstance(value, str) else None
 
 
 def _open_at(moment: Moment) -> tuple[str, tuple[int, ...]]:

@@ -37,6 +37,9 @@ Kind = Literal["domain", "ipv4", "ipv6", "url"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Packing = Literal["auto", "none", "gzip", "zstd", "zip", "tar", "tar.gz", "tar.zst"]
 PLACEHOLDER = "{secret}"
+REFERENCE_LINGER = "30d"
+Tlp = Literal["clear", "green", "amber", "amber+strict", "red"]
+TLP: tuple[str, ...] = get_args(Tlp)
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Share = Annotated[float, msgspec.Meta(gt=0)]
 # The reference list that comes with the program; always enabled, unless `[protect] essential = false`.
@@ -72,7 +75,8 @@ class InputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     filled. `where` keeps only the rows whose columns have these values; `skip_if` drops JSON rows that have this key.
     `pointer` (RFC 6901) leads to the list in a JSON document; several lead to several lists. `ports`: an indicator may
     carry a port, which is dropped. `quote` is what cells of a table may stand in, empty for nothing.
-    `to_ids`: of MISP events only what is marked for detection.
+    `to_ids`: of MISP events only what is marked for detection. A row of another kind than its `kind` says is refused;
+    `category` to `authority` are what a row may say beyond its feed.
     """
 
     name: FormatName = "auto"
@@ -86,6 +90,10 @@ class InputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     reference: str | int | None = None
     date: str | int | None = None
     expires: str | int | None = None
+    tlp: str | int | None = None
+    tags: str | int | None = None
+    legal_basis: str | int | None = None
+    authority: str | int | None = None
     where: dict[str, str | list[str]] = {}
     skip_if: str | None = None
     ports: bool = False
@@ -156,13 +164,15 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     min_entries: int = 0
     max_shrink: Share = 0.5
     max_growth: Share = 5.0
+    max_new_holds: Annotated[int, msgspec.Meta(ge=0)] = 100
+    check_count: bool = True
     stale_after: str | None = None
     max_age: str | None = None
     linger: str | None = None
     family: str | None = None
     direction: Literal["inbound", "outbound", "both"] | None = None
     action: Literal["hold", "inform"] = "hold"
-    tlp: Literal["clear", "green", "amber", "amber+strict", "red"] | None = None
+    tlp: Tlp | None = None
     status: Literal["active", "discontinued"] = "active"
     successor: str | None = None
     contact: str = ""
@@ -190,6 +200,15 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def is_reference(self) -> bool:
         """Must what it names never be blocked?"""
         return self.category == "reference"
+
+    @property
+    def keeps_for(self) -> int | None:
+        """Seconds for which a listing stays after the feed drops it; None where it does not.
+
+        Names come and go at the end of a ranking: a reference keeps them 30 days, so that holds don't flap.
+        """
+        linger = self.linger or (REFERENCE_LINGER if self.is_reference else None)
+        return parse_duration(linger) if linger else None
 
     @property
     def matches(self) -> str:

@@ -15,7 +15,9 @@ class Listing:
 
     `category`, `confidence`, `family`, `mode` and `direction` are the row's, else its feed's, as the configuration
     has them now; the `mode` of a feed that is not configured any more is `off`. `reference`: is it the listing of a
-    reference feed? `holds`: of one with `action = "hold"`?
+    reference feed? `holds`: of one with `action = "hold"`? `ends`: from when it no longer counts, by `ends_by`
+    (`expires`, `max_age`, `linger`); `expired`: it does not. `dropped`: when its feed ceased to list it. `legal_basis`,
+    `tlp`: the row's, else the feed's.
     """
 
     indicator: str
@@ -36,6 +38,12 @@ class Listing:
     snapshot: str | None
     url: str | None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    ends: str | None = None
+    ends_by: str | None = None
+    expired: bool = False
+    dropped: str | None = None
+    legal_basis: str | None = None
+    tlp: str | None = None
 
 
 @dataclass(frozen=True)

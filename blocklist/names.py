@@ -39,6 +39,7 @@ class Reject(StrEnum):
     WHOLE_INTERNET = "whole-internet"
     BAD_URL = "bad-url"
     UNWANTED_KIND = "unwanted-kind"
+    OTHER_KIND = "other-kind-than-stated"
     UNSUPPORTED = "unsupported"
 
 

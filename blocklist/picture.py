@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from datetime import datetime
+from typing import cast
 from urllib.parse import urlsplit
 
 import polars as pl
 
+from blocklist import clock
 from blocklist.catalog import Feed
 from blocklist.config import Config
 from blocklist.ingest import guard
 from blocklist.names import RejectedError, normalize_name
 from blocklist.select.current import Current, current
+from blocklist.select.lifetime import ends, lasts, seconds
 from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules
 
@@ -19,11 +24,14 @@ from blocklist.suffixes import SuffixRules
 class Picture:
     """The current listings and references, loaded once a run and only when something asks."""
 
-    def __init__(self, config: Config, record: Record, suffixes: SuffixRules) -> None:
+    def __init__(self, config: Config, record: Record, suffixes: SuffixRules, at: datetime | None = None) -> None:
+        # Whether a listing has ended is judged as of one moment for the whole run: its start.
+        self.at = clock.now() if at is None else at
         self._config = config
         self._record = record
         self.suffixes = suffixes
         self.frames: dict[int, pl.DataFrame] = {}
+        self.times: dict[int, pl.DataFrame] = {}
         self._current: Current | None = None
         self._references: guard.References | None = None
         # An update looks at the references while another thread draws the current picture.
@@ -49,8 +57,44 @@ class Picture:
         if self._current is None:
             feeds = self.feeds
             frames = {i: f for i, f in self._load().items() if i in feeds and not feeds[i].is_reference}
-            self._current = current(frames, feeds, self.suffixes)
+            self._current = current(frames, feeds, self.suffixes, self.expired(frames))
         return self._current
+
+    def expired(self, frames: Mapping[int, pl.DataFrame]) -> dict[int, pl.Series]:
+        """Which rows of `frames` have ended, Boolean, of the feeds that have such rows."""
+        feeds, at, out = self.feeds, seconds(self.at), {}
+        for number, frame in frames.items():
+            ended = ends(frame, self._times(number, feeds[number]), feeds[number])
+            if ended is not None and (past := (ended <= at).fill_null(False)).any():
+                out[number] = past
+        return out
+
+    def lapsed(self) -> list[tuple[int, int]]:
+        """Feeds with listings that ended since the last update judged them, and when the last one of each did.
+
+        An export of its own must notice what no update has yet.
+        """
+        due = [i for i, end in self._record.next_ends().items() if end <= clock.text(self.at) and i in self.feeds]
+        at, out = seconds(self.at), []
+        if due:
+            frames = self._load()
+            for number in due:
+                feed = self.feeds[number]
+                ended = ends(frames[number], self._times(number, feed), feed) if number in frames else None
+                last = None if ended is None else ended.filter(ended <= at).max()
+                if last is not None:
+                    out.append((number, cast(int, last)))
+        return out
+
+    def _times(self, number: int, feed: Feed) -> pl.DataFrame | None:
+        if not lasts(feed):
+            return None
+        if number not in self.times:
+            snapshot = self._record.current_snapshots().get(number)
+            if snapshot is None:
+                return None
+            self.times[number] = self._record.times(number, snapshot.id)
+        return self.times[number]
 
     def references(self) -> guard.References:
         """What guards compare with: reference feeds, `[protect]`, and what this tool itself needs to reach."""
@@ -65,6 +109,10 @@ class Picture:
                 self._config.protected_networks,
             )
         return self._references
+
+    def forget_references(self) -> None:
+        """Drop the references alone."""
+        self._references = None
 
     def forget(self) -> None:
         """Drop what depends on frames that have just changed."""

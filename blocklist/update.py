@@ -7,11 +7,11 @@ import itertools
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal
 
@@ -26,11 +26,16 @@ from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.ingest import guard
 from blocklist.ingest.backoff import next_try
 from blocklist.ingest.fetch import Fetched, Request, fetch
+from blocklist.ingest.gate import Known, ways_out
 from blocklist.ingest.intake import Intake, account_text, parse_key, take_in
+from blocklist.lifetime import stale_since
 from blocklist.person import whoami
 from blocklist.picture import Picture, protected_domains
 from blocklist.quantities import parse_duration
-from blocklist.select.current import current
+from blocklist.select import lifetime
+from blocklist.select.current import Current, current
+from blocklist.select.lifetime import lasts, seconds
+from blocklist.select.policy import Withheld, taken_by
 from blocklist.store import columns, snapshots
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
@@ -41,7 +46,11 @@ FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
 
 @dataclass
 class FeedOutcome:
-    """What an update did to one feed; a line of the screen and an item of `--json`."""
+    """What an update did to one feed; a line of the screen and an item of `--json`.
+
+    `expired`: its listings that are over but still listed or lingering. `stale`: when it changed last, where that is
+    too long ago.
+    """
 
     id: str
     outcome: FeedOutcomeName
@@ -52,6 +61,8 @@ class FeedOutcome:
     held: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    expired: int = 0
+    stale: str | None = None
     note: str = ""
     error: str | None = None
     hint: str | None = None
@@ -90,7 +101,7 @@ def update(
     started_at, started = clock.now(), time.perf_counter()
     run = record.next_run()
     suffixes = builtin_rules()
-    picture = Picture(config, record, suffixes)
+    picture = Picture(config, record, suffixes, started_at)
     _sync_feeds(config, record)
     work = _Work(config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed)
     out = Updated(run, [])
@@ -142,6 +153,8 @@ class _Work:
         self.intakes: dict[str, Intake] = {}
         self.fetched: dict[str, Fetched] = {}
         self.again: set[str] = set()
+        self.unasked: set[str] = set()
+        self.next_ends = record.next_ends()
         self.again_read: list[Fetched] = []
 
     def gather(self, feeds: list[Feed]) -> None:
@@ -247,6 +260,15 @@ class _Work:
                     return None
                 not_before = clock.parse(retry_at)
             wait = timedelta(seconds=parse_duration(feed.min_interval))
+            waiting = self.record.gated_snapshot(self.ids[feed.id]) if outcome == "gated" else None
+            same = waiting and waiting.parse_key == parse_key(feed, waiting.sha256)
+            if waiting and same and checked and clock.parse(checked) + wait > self.at:
+                # What waits for a person is said at every run, and the publisher not asked more often for it.
+                self.outcomes[feed.id] = _still_gated(feed, waiting)
+                self.unasked.add(feed.id)
+                if self.on_feed is not None:
+                    self.on_feed(self.outcomes[feed.id])
+                return None
             if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
                 if now.parse_key != parse_key(feed, now.sha256):
                     # Other options for the bytes we have: no reason to ask the publisher.
@@ -373,6 +395,7 @@ class _Work:
     ) -> FeedOutcome:
         number = self.ids[feed.id]
         now = self._current(feed)
+        times = self._times(feed, now)
         snapshot = next(self.numbers)
         base = self._kept_bytes(now)  # lost ones must not stop the feed
         intake = take_in(
@@ -388,6 +411,9 @@ class _Work:
             accept=accept,
             # Other options or another parser may read the shared lines otherwise.
             account=json.loads(now.account) if now and now.parse_key == parse_key(feed, now.sha256) else None,
+            at=seconds(self.at),
+            times=times,
+            known=Known(json.loads(now.account), now.last_modified, fetched.last_modified) if now else None,
         )
         self.intakes[feed.id] = intake
         rejected = {reason.value: n for reason, n in intake.parsed.rejects.items()}
@@ -403,12 +429,52 @@ class _Work:
         return FeedOutcome(
             feed.id,
             "updated",
-            entries=intake.frame.height,
+            entries=intake.entries,
             added=intake.added.height - intake.changed,
-            removed=intake.removed.height - intake.changed,
+            removed=intake.removed.height - intake.changed + intake.over.height,
             changed=intake.changed,
             rejected=rejected,
         )
+
+    def _times(self, feed: Feed, now: Snapshot | None) -> pl.DataFrame | None:
+        """The times of the current listings, where they may end or some linger."""
+        if now is None or not (lasts(feed) or columns.times_of(self.record.state, now.id).exists()):
+            return None
+        return self.record.times(now.feed, now.id)
+
+
+@dataclass
+class _Lapse:
+    """A feed that brought nothing new and has listings that end: what is left, and the rows that linger no more."""
+
+    feed: Feed
+    snapshot: int
+    frame: pl.DataFrame
+    times: pl.DataFrame | None
+    over: pl.DataFrame
+    next_end: int | None
+
+
+def _lapses(work: _Work, taken: Mapping[str, Intake], versions: Collection[str]) -> list[_Lapse]:
+    """Feeds whose listings ended since the last run, or whose lifetimes the configuration changed."""
+    out = []
+    for feed in work.config.feeds.values():
+        number = work.ids[feed.id]
+        now, end = work.snapshots.get(number), work.next_ends.get(number)
+        if now is None or feed.id in taken:
+            continue
+        if not (end is not None and end <= clock.text(work.at)) and not (
+            feed.id in versions and (end is not None or feed.max_age is not None or feed.linger is not None)
+        ):
+            continue
+        at, times = seconds(work.at), work._times(feed, now)
+        frame = work.record.indicators(number, now.id)
+        gone = lifetime.over(times, feed, at) if times is not None else pl.Series("name", [], dtype=pl.String)
+        left = frame.filter(~pl.col("name").is_in(gone.implode()))
+        times = times.filter(~pl.col("name").is_in(gone.implode())) if times is not None else None
+        over = frame.filter(pl.col("name").is_in(gone.implode()))
+        out.append(_Lapse(feed, now.id, left, times, over, lifetime.next_end(left, times, feed, at)))
+    return out
 
 
 def _still_gated(feed: Feed, waiting: Snapshot) -> FeedOutcome:
@@ -416,7 +482,7 @@ def _still_gated(feed: Feed, waiting: Snapshot) -> FeedOutcome:
         feed.id,
         "gated",
         error=waiting.gate or "gated",
-        hint=f"inspect with 'blocklist feeds show {feed.id}', accept with 'blocklist update --accept {feed.id}'",
+        hint=ways_out(feed.id),
     )
 
 
@@ -463,15 +529,28 @@ def _record(work: _Work, out: Updated) -> None:
         for feed in config.feeds.values()
         if record.feed_version(work.ids[feed.id]) != (text := _attributes(feed)[1])
     }
+    lapses = _lapses(work, taken, versions)
     for intake in taken.values():
         picture.frames[work.ids[intake.feed.id]] = intake.frame
+        if intake.times is not None:
+            picture.times[work.ids[intake.feed.id]] = intake.times
+    for lapse in lapses:
+        picture.frames[work.ids[lapse.feed.id]] = lapse.frame
+        if lapse.times is not None:
+            picture.times[work.ids[lapse.feed.id]] = lapse.times
     for number in gone:
         picture.frames.pop(number, None)
-    listings_changed = bool(gone) or any(w.added.height or w.removed.height for w in taken.values())
-    inputs = _guard_inputs(work)
-    before = record.guard_input()
-    if taken or gone:
+    if taken or gone or lapses:
         picture.forget()
+    taken = _gate_references(work, taken)
+    listings_changed = (
+        bool(gone or lapses)
+        or any(w.added.height or w.removed.height or w.over.height or len(w.back) for w in taken.values())
+        # What ended since the last run ended, whatever else this run brings.
+        or any((end := work.next_ends.get(work.ids[i])) is not None and end <= clock.text(at) for i in taken)
+    )
+    inputs = _guard_inputs(work, lapses)
+    before = record.guard_input()
     names = {number: name for name, number in work.ids.items()}
     with record.transaction() as connection, ThreadPoolExecutor(2, "beside") as beside:
         actual = record.begin_run(connection, clock.text(at), "update", whoami(), __version__)
@@ -492,6 +571,13 @@ def _record(work: _Work, out: Updated) -> None:
             record.event(connection, clock.text(at), run, "feed disabled", whoami(), feed=names[number])
         if taken:
             record.close_listings(connection, run, period, _with_feed(work, taken, "removed"), "no longer listed")
+            for feed_id, intake in taken.items():
+                record.mark_dropped(connection, run, work.ids[feed_id], intake.dropped)
+                record.mark_dropped(connection, None, work.ids[feed_id], intake.back)
+        for feed, rows in [(w.feed, w.over) for w in taken.values()] + [(x.feed, x.over) for x in lapses]:
+            these = rows.with_columns(pl.lit(work.ids[feed.id], pl.UInt16).alias("feed"))
+            record.close_listings(connection, run, period, these, "no longer listed, and lingered its time")
+        if taken:
             # SQLite takes the rows while the guards look at them; both leave the interpreter free.
             written = beside.submit(record.add_listings, connection, run, _with_feed(work, taken, "added"))
         holds = None
@@ -506,7 +592,7 @@ def _record(work: _Work, out: Updated) -> None:
             written.result()
         if holds is not None:
             out.newly_held, closed = record.replace_holds(
-                connection, run, holds, None if anew else _no_longer_listed(work, taken)
+                connection, run, holds, None if anew else _no_longer_listed(work, taken, lapses)
             )
             record.set_guard_input(connection, inputs)
             if out.newly_held or closed:
@@ -515,8 +601,16 @@ def _record(work: _Work, out: Updated) -> None:
             record.bump(connection)
         for feed_id, outcome in work.outcomes.items():
             _feed_row(connection, work, feed_id, outcome)
+        _note_ends(connection, work, taken, lapses)
         connection.execute("UPDATE run SET finished = ? WHERE id = ?", (clock.text(clock.now()), run))
     out.timings["record"] = time.perf_counter() - started
+    # After the transaction: rows of before that a crash leaves in a file have ended by their times all the same.
+    for lapse in lapses:
+        if lapse.over.height:
+            columns.write(record.state, lapse.snapshot, lapse.frame)
+            if lapse.times is not None:
+                columns.write_times(record.state, lapse.snapshot, lapse.times)
+    _tell_ends(work, taken, lapses)
     columns.remove_others(record.state, {s.id for s in record.current_snapshots().values()})
     out.changed = listings_changed or bool(versions)
     out.added = sum(o.added for o in work.outcomes.values())
@@ -545,10 +639,11 @@ def _holds_of_added(work: _Work, taken: Mapping[str, Intake]) -> pl.DataFrame:
     return guard.guard(current(added, feeds, work.picture.suffixes), work.picture.references())
 
 
-def _no_longer_listed(work: _Work, taken: Mapping[str, Intake]) -> pl.Series:
+def _no_longer_listed(work: _Work, taken: Mapping[str, Intake], lapses: Sequence[_Lapse]) -> pl.Series:
     """Names that this run removed and that no feed but references lists any more; to be asked after the removal."""
     held = work.record.open_holds().select("name").unique()
-    removed = pl.concat([w.removed.select("name") for w in taken.values()]).unique()
+    parts = [rows.select("name") for w in taken.values() for rows in (w.removed, w.over)]
+    removed = pl.concat([*parts, *(x.over.select("name") for x in lapses)]).unique()
     suspects = removed.join(held, on="name", how="semi")["name"].to_list()
     references = {work.ids[f.id] for f in work.config.feeds.values() if f.is_reference}
     gone = []
@@ -559,20 +654,24 @@ def _no_longer_listed(work: _Work, taken: Mapping[str, Intake]) -> pl.Series:
     return pl.Series("name", gone, dtype=pl.String)
 
 
-def _guard_inputs(work: _Work) -> tuple[str, str]:
+def _guard_inputs(work: _Work, lapses: Sequence[_Lapse]) -> tuple[str, str]:
     """Digests of what holds depend on: of everything but the listings, and of the listings.
 
     While both stay, nothing is guarded; while the first stays, only what is new.
     """
     references, listed = [], []
+    # What lingers in a reference belongs to it until its time is over.
+    left = {work.ids[x.feed.id]: x.next_end for x in lapses}
+    ends = {**work.next_ends, **{i: None if e is None else clock.text(_moment(e)) for i, e in left.items()}}
     for feed_id, feed in work.config.feeds.items():
         number = work.ids[feed_id]
         intake = work.intakes.get(feed_id)
         snapshot = work.snapshots[number].id if number in work.snapshots else None
         if intake is not None and intake.gate is None:
             snapshot = intake.snapshot
+            ends[number] = None if intake.next_end is None else clock.text(_moment(intake.next_end))
         if feed.is_reference:
-            references.append((feed_id, feed.action, snapshot))
+            references.append((feed_id, feed.action, snapshot, ends.get(number)))
         else:
             listed.append((feed_id, snapshot))
     fixed = [
@@ -585,6 +684,106 @@ def _guard_inputs(work: _Work) -> tuple[str, str]:
         work.config.protected_networks,
     ]
     return _digest(fixed), _digest(listed)
+
+
+def _note_ends(
+    connection: sqlite3.Connection, work: _Work, taken: Mapping[str, Intake], lapses: Sequence[_Lapse]
+) -> None:
+    """When the next listing of each feed ends, so that a run need only look at these moments."""
+    ends = {i: w.next_end for i, w in taken.items()} | {x.feed.id: x.next_end for x in lapses}
+    connection.executemany(
+        "UPDATE feed SET next_end = ? WHERE id = ?",
+        [(None if end is None else clock.text(_moment(end)), work.ids[i]) for i, end in ends.items()],
+    )
+
+
+def _tell_ends(work: _Work, taken: Mapping[str, Intake], lapses: Sequence[_Lapse]) -> None:
+    """How many listings of the feeds in question are over, and which feeds are stale, into the outcomes."""
+    frames = {work.ids[i]: w.frame for i, w in taken.items()} | {work.ids[x.feed.id]: x.frame for x in lapses}
+    counts = {number: int(ended.sum()) for number, ended in work.picture.expired(frames).items()}
+    changed = dict(work.record.connection.execute("SELECT name, changed FROM feed"))
+    for lapse in lapses:
+        if lapse.feed.id in work.outcomes:
+            work.outcomes[lapse.feed.id].removed += lapse.over.height
+    for feed_id, outcome in work.outcomes.items():
+        outcome.expired = counts.get(work.ids[feed_id], 0)
+        if outcome.outcome in ("unchanged", "skipped"):
+            outcome.stale = stale_since(work.config.feeds[feed_id], changed.get(feed_id), work.at)
+
+
+def _gate_references(work: _Work, taken: dict[str, Intake]) -> dict[str, Intake]:
+    """`taken` without the references that would suddenly hold much of what is exported: those wait for a person.
+
+    Whoever buys a rank must not unblock (semantics, rule 6). The first snapshot of a reference is the operator's word.
+    """
+    suspects = [
+        w
+        for i, w in taken.items()
+        if w.feed.is_reference
+        and w.feed.action == "hold"
+        and w.added.height
+        and work.ids[i] in work.snapshots
+        and i not in work.accept
+    ]
+    if not suspects:
+        return taken
+    picture, record = work.picture, work.record
+    current_ = picture.current()
+    passed = [*record.released_names(), *record.open_holds().filter(~pl.col("subtree_only"))["name"].to_list()]
+    exported: pl.Series | None = None
+    for intake in suspects:
+        number = work.ids[intake.feed.id]
+        known = guard.references({number: intake.added}, picture.feeds, picture.suffixes, (), ())
+        held = guard.guard(current_, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
+        names = held["name"].unique().sort()
+        if len(names) <= intake.feed.max_new_holds:
+            continue
+        if exported is None:
+            exported = _exported(work, current_)
+        names = names.filter(names.is_in(exported.implode()))
+        if len(names) <= intake.feed.max_new_holds:
+            continue
+        intake.gate = (
+            f"would newly hold {len(names):,} entries that are exported, {', '.join(names.head(3))} among them "
+            f"(limit {intake.feed.max_new_holds:,})"
+        )
+        intake.hint = f"has somebody bought ranks? {ways_out(intake.feed.id)}"
+        now = work.snapshots[number]
+        intake.added, intake.removed, intake.over = intake.frame.clear(), intake.frame.clear(), intake.over.clear()
+        work.outcomes[intake.feed.id] = FeedOutcome(
+            intake.feed.id,
+            "gated",
+            entries=now.entries,
+            rejected=work.outcomes[intake.feed.id].rejected,
+            seconds=work.outcomes[intake.feed.id].seconds,
+            error=intake.gate,
+            hint=intake.hint,
+        )
+        picture.frames[number] = record.indicators(number, now.id)
+        picture.times.pop(number, None)
+        # References are no part of the current listings, which stay drawn.
+        picture.forget_references()
+    return {i: w for i, w in taken.items() if w.gate is None}
+
+
+def _exported(work: _Work, current_: Current) -> pl.Series:
+    """Names that some export takes, as holds were until now."""
+    record, feeds, config = work.record, work.picture.feeds, work.config
+    none = pl.DataFrame(schema={"family": pl.UInt8, "first": pl.UInt64, "last": pl.UInt64})
+    holds = record.open_holds().filter(~pl.col("name").is_in(list(record.released_names())))
+    withheld = Withheld(
+        names=holds.filter(~pl.col("subtree_only")).select("name").unique(),
+        subtrees=holds.filter("subtree_only").select("name").unique(),
+        addresses=none,
+    )
+    parts = [pl.Series("name", [], dtype=pl.String)]
+    for policy in {e.policy for e in config.exports.values()}:
+        parts.append(taken_by(current_, feeds, config.policies[policy], withheld)["name"])
+    return pl.concat(parts).unique()
+
+
+def _moment(seconds_: int) -> datetime:
+    return datetime.fromtimestamp(seconds_, UTC)
 
 
 def _digest(parts: object) -> str:
@@ -612,14 +811,14 @@ def _snapshot_row(work: _Work, intake: Intake) -> Snapshot:
         stored=stored.stored,
         format=intake.parsed.format,
         lines=intake.parsed.lines,
-        entries=intake.frame.height,
+        entries=intake.entries,
         account=account_text(intake.account),
         gate=intake.gate,
     )
 
 
 def _feed_row(connection: sqlite3.Connection, work: _Work, feed_id: str, outcome: FeedOutcome) -> None:
-    if outcome.outcome == "skipped" or (outcome.note and outcome.outcome == "failed"):
+    if feed_id in work.unasked or outcome.outcome == "skipped" or (outcome.note and outcome.outcome == "failed"):
         return
     fetched = work.fetched.get(feed_id)
     number = work.ids[feed_id]
@@ -655,11 +854,17 @@ def _feed_row(connection: sqlite3.Connection, work: _Work, feed_id: str, outcome
             clock.text(retry) if retry else None,
             host,
             failures,
-            outcome.outcome == "updated",
+            # The same bytes read by a better parser are no news of the publisher's.
+            outcome.outcome == "updated" and not _same_bytes(work, feed_id),
             clock.text(work.at),
             number,
         ),
     )
+
+
+def _same_bytes(work: _Work, feed_id: str) -> bool:
+    now, intake = work.snapshots.get(work.ids[feed_id]), work.intakes.get(feed_id)
+    return now is not None and intake is not None and now.sha256 == intake.sha256
 
 
 def _count_held(work: _Work, out: Updated) -> None:

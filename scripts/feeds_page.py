@@ -55,6 +55,8 @@ This page is made from the catalogue by `make docs`.
 | `client_cert` | certificate and key (PEM, mode 600) that this feed's server asks for | none |
 | `min_entries` | the gate: with fewer entries a download waits for you | 0 |
 | `max_shrink`, `max_growth` | the gate: so large a share lost, so many times as many | 0.5, 5.0 |
+| `check_count` | the gate: compare with the count that the file states | `true` |
+| `max_new_holds` | the gate of a reference: so many exported entries newly held | 100 |
 | `licence`, `commercial_use` | SPDX where possible; `unknown` where it was not recorded | `unknown` |
 | `tsig` | the key of a zone transfer: `env:VARIABLE` or `file:PATH` | none |
 | `allow_private` | may be fetched from a private or loopback address | `false` |

@@ -344,6 +344,12 @@ def test_the_json_has_the_keys_that_the_contract_promises(house: Path) -> None:
         "url",
         "line",
         "text",
+        "ends",
+        "ends_by",
+        "expired",
+        "dropped",
+        "legal_basis",
+        "tlp",
     }
     assert listing == set(told["listings"][0])
     assert told["listings"][0]["snapshot"].startswith("sha256:") and told["listings"][0]["line"] == 1

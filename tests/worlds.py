@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -58,6 +59,13 @@ class Line:
     subtree: bool = False
     confidence: int | None = None
     category: str | None = None
+    expires: str | None = None
+    dropped: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Has its time ended? The feeds of these worlds keep what they drop for a day, and the run is of yesterday."""
+        return self.dropped or (self.expires is not None and self.expires < "2026")
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,7 @@ class World:
         feed, policy = self.feeds[line.feed], self.policy
         return (
             not feed.is_reference
+            and not line.over
             and feed.mode == "live"
             and (policy.feeds is None or feed.id in policy.feeds)
             and (line.category or feed.category) in policy.categories
@@ -243,7 +252,8 @@ def settled(world: World, outputs: dict[str, Export], texts: dict[int, bytes] | 
 def _write(world: World, record: Record, texts: dict[int, bytes]) -> None:
     now = clock.text(clock.now())
     with record.transaction() as db:
-        # The test's record may be lost with the machine.
+        # What a feed dropped, it dropped long ago.
+        past = record.begin_run(db, "2026-01-01T00:00:00Z", "update", "tests", "0")
         run = record.begin_run(db, now, "update", "tests", "0")
         ids = record.add_feeds(db, [f.id for f in world.feeds])
         for i, feed in enumerate(world.feeds):
@@ -252,6 +262,9 @@ def _write(world: World, record: Record, texts: dict[int, bytes]) -> None:
             record.add_feed_version(db, ids[feed.id], run, versioned, "{}")
             record.add_snapshot(db, snapshot(i + 1, ids[feed.id], run, now))
         record.add_listings(db, run, indicators(world.lines, [ids[f.id] for f in world.feeds]))
+        for x in world.lines:
+            if x.dropped:
+                record.mark_dropped(db, past, ids[world.feeds[x.feed].id], pl.Series([x.name]))
         holds = pl.DataFrame(
             [(n, KINDS.index(kind(n)) + 1, "reference", only, "named by tests") for n, only in world.holds],
             schema={"name": pl.String, "kind": pl.UInt8, "guard": pl.String, "subtree_only": pl.Boolean}
@@ -285,13 +298,22 @@ def indicators(lines: Sequence[Line], ids: Sequence[int]) -> pl.DataFrame:
     rows = [
         (
             *(x.name, KINDS.index(kind(x.name)) + 1, x.subtree, i, x.confidence),
-            None if x.category is None else f'{{"category": "{x.category}"}}',
+            _extra(x),
             ids[x.feed],
         )
         for i, x in enumerate(lines, start=1)
     ]
     schema = {"name": pl.String, "kind": pl.UInt8, "subtree": pl.Boolean, "line": pl.UInt32, "confidence": pl.UInt8}
     return pl.DataFrame(rows, schema=schema | {"extra": pl.String, "feed": pl.UInt16}, orient="row")
+
+
+def _extra(line: Line) -> str | None:
+    said = {"category": line.category, "expires": line.expires}
+    return (
+        json.dumps({k: v for k, v in said.items() if v is not None}, separators=(",", ":"))
+        if any(said.values())
+        else None
+    )
 
 
 # Worlds for hypothesis
@@ -314,6 +336,7 @@ def feeds(draw: st.DrawFn) -> list[Feed]:
             family=draw(st.sampled_from([None, "kin"])),
             direction=draw(st.sampled_from([None, "inbound", "outbound", "both"])),
             mode=draw(st.sampled_from(["live", "live", "live", "live", "shadow"])),
+            linger="1d",
             action=draw(st.sampled_from(["hold", "hold", "inform"])),
         )
         for i in range(count)
@@ -332,9 +355,12 @@ def worlds(draw: st.DrawFn, names: Sequence[str], ruled: Sequence[str]) -> World
         st.booleans(),
         st.one_of(st.none(), _CONFIDENCE),
         st.sampled_from([None, None, None, None, "malware", "phishing", "reference"]),
+        st.sampled_from([None, None, None, "2020-01-31", "2120-01-31", "2025-12-31T23:00:00Z"]),
+        st.sampled_from([False, False, False, True]),
     )
     lines = draw(st.lists(line, min_size=4, max_size=12, unique_by=lambda x: (x.feed, x.name)))
-    lines = [x if kind(x.name) == "domain" else Line(x.feed, x.name, False, x.confidence, x.category) for x in lines]
+    lines = [x if kind(x.name) == "domain" else replace(x, subtree=False) for x in lines]
+    lines = [replace(x, dropped=False) if some[x.feed].is_reference else x for x in lines]
     few = draw(st.integers(0, 4))
     word = st.builds(Word, st.sampled_from(["allow", "deny"]), st.sampled_from(ruled), st.booleans())
     holds = draw(st.lists(st.tuples(listed, st.booleans()), max_size=2, unique_by=lambda h: h[0]))

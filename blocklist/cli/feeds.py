@@ -43,12 +43,24 @@ command.add_command(feeds_overlap.command)
 
 @command.command("show")
 @click.argument("feed")
+@click.option("--gated", is_flag=True, help="The snapshot that waits at the gate: why, and its first lines.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="With --gated: write its bytes to this file.")
 @shared_options
-def show(screen: Screen, feed: str) -> int:
-    """One feed: its facts, its state, and what became of every line of its snapshots."""
+def show(screen: Screen, feed: str, gated: bool, output: str | None) -> int:
+    """One feed: its facts, its state, and what became of every line of its snapshots.
+
+    \b
+    Examples:
+      blocklist feeds show cert-pl
+      blocklist feeds show openphish --gated -o suspect.txt
+    """
     config, _ = configuration(screen)
     if feed not in config.catalog:
         raise click.UsageError(f"no feed {feed!r}{nearest(feed, config.catalog)}")
+    if output is not None and not gated:
+        raise click.UsageError("-o goes with --gated")
+    if gated:
+        return _show_gated(screen, config, feed, output)
     import msgspec
 
     facts: dict[str, Any] = msgspec.to_builtins(config.catalog[feed])
@@ -68,9 +80,48 @@ def show(screen: Screen, feed: str) -> int:
             screen.line(f"  chosen because: {safe(account['why'])}")
         for reason, count in account["rejects"].items():
             screen.line(f"  refused: {count:,} {reason}")
+        for note, count in account.get("notes", {}).items():
+            screen.line(f"  kept without: {count:,} {note}")
         if s["gate"]:
             screen.line(f"  waits: {safe(s['gate'])}")
             screen.line(f"  accept it with 'blocklist update --accept {feed}'")
+    return 0
+
+
+def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -> int:
+    """What waits for a person: the reason, the counts beside those of the current snapshot, the first lines."""
+    from blocklist.errors import FeedError
+    from blocklist.store import snapshots as kept
+    from blocklist.store.database import open_for_reading
+
+    found = _snapshots(config, feed)
+    waiting = next((s for s in found if s["state"] == "gated"), None)
+    if waiting is None:
+        raise FeedError(f"{feed}: no snapshot waits at its gate", hint="'blocklist status' lists those that do")
+    db = open_for_reading(config.state)
+    links, at = [], waiting["id"]
+    while at is not None:
+        links.append(at)
+        at = db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
+    current = db.execute(
+        "SELECT s.entries, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
+        "WHERE f.name = ? AND s.state = 'current'",
+        (feed,),
+    ).fetchone()
+    db.close()
+    data = kept.read(config.state, links[::-1])
+    if output is not None:
+        Path(output).write_bytes(data)
+    lines = [line.decode("utf-8", "replace")[:120] for line in data[:65_536].splitlines()[:20]]
+    screen.json({**waiting, "current_entries": current and current[0], "first_lines": lines})
+    screen.line(f"{feed}: {safe(waiting['gate'])}")
+    screen.line(f"fetched {moment(waiting['fetched'])} from {safe(waiting['url'])}, {waiting['bytes']:,} bytes")
+    counts = f"{waiting['entries']:,} entries"
+    screen.line(counts + (f"; the current one of {moment(current[1])} has {current[0]:,}" if current else ""))
+    for line in lines:
+        screen.line(f"  | {safe(line)}")
+    screen.line(f"written to {output}" if output else f"all of it: blocklist feeds show {feed} --gated -o FILE")
+    screen.line(f"accept it with 'blocklist update --accept {feed}'")
     return 0
 
 
@@ -162,6 +213,8 @@ def _show_trial(screen: Screen, done: Trial, result: dict[str, Any]) -> None:
         screen.line(f"  {number(count):>12} refused: {reason.value}")
         for line, text in lines.get(reason.value, ()):
             screen.line(f"  {'':12}   line {line:,}: {safe(text)}")
+    for note, count in parsed.notes.items():
+        screen.line(f"  {number(count):>12} kept without: {note}")
     if parsed.extra:
         screen.line(f"  {'−' + number(parsed.extra):>12} as some {unit} hold several")
     ending = f"{unit} in all" if done.adds_up else f"{unit} in all, WHICH IS NOT THE SUM: please report this"

@@ -7,6 +7,7 @@ import click
 from blocklist.cli.rules import publish
 from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
 from blocklist.cli.setup import configuration, writing
+from blocklist.config import Config
 
 
 @click.group("held", cls=ListingGroup)
@@ -24,11 +25,14 @@ def command() -> None:
 @command.command("list")
 @click.option("--guard", help="Only this guard: public-suffix, reference, protect, too-wide.")
 @click.option("--released", is_flag=True, help="Those that a person let pass.")
+@click.option("--inform", is_flag=True, help="What references that only inform name: listed, and not held.")
 @click.option("--all", "everything", is_flag=True, help="All of them, not the newest 50.")
 @shared_options
-def listing(screen: Screen, guard: str | None, released: bool, everything: bool) -> int:
+def listing(screen: Screen, guard: str | None, released: bool, inform: bool, everything: bool) -> int:
     """The holds in force, newest first."""
     config, _ = configuration(screen)
+    if inform:
+        return _informed(screen, config, everything)
     from blocklist.store.database import explained, open_for_reading, path_in
 
     db = open_for_reading(config.state)
@@ -60,6 +64,32 @@ def listing(screen: Screen, guard: str | None, released: bool, everything: bool)
         ],
     )
     screen.line(f"{total:,} held" + (f", {len(rows)} shown; --all shows every one" if len(rows) < total else ""))
+    return 0
+
+
+def _informed(screen: Screen, config: Config, everything: bool) -> int:
+    """Listed names that a reference with `action = "inform"` names, itself or without `www.`"""
+    from blocklist.store.database import explained, open_for_reading, path_in
+
+    references = [f.id for f in config.feeds.values() if f.is_reference]
+    informing = [f.id for f in config.feeds.values() if f.is_reference and f.action == "inform"]
+    every, some = (", ".join("?" * len(ids)) for ids in (references, informing))
+    db = open_for_reading(config.state)
+    with explained(path_in(config.state)):
+        rows = db.execute(
+            "SELECT l.name, group_concat(DISTINCT lf.name), min(rf.name), min(r.line) "
+            "FROM feed rf CROSS JOIN listing r ON r.feed = rf.id "
+            "CROSS JOIN listing l ON l.name IN (r.name, 'www.' || r.name) JOIN feed lf ON lf.id = l.feed "
+            f"WHERE rf.name IN ({some}) AND lf.name NOT IN ({every}) GROUP BY l.name ORDER BY l.name",
+            (*informing, *references),
+        ).fetchall()
+    db.close()
+    shown = rows if everything or screen.as_json else rows[:50]
+    for r in shown:
+        screen.json(dict(zip(("indicator", "feeds", "reference", "line"), r, strict=True)))
+    screen.table(("listed", "by", "named by"), [(r[0], r[1], f"{r[2]}, line {r[3]}") for r in shown])
+    more = f", {len(shown)} shown; --all shows every one" if len(shown) < len(rows) else ""
+    screen.line(f"{len(rows):,} named by references that only inform{more}; none of them is held for that")
     return 0
 
 

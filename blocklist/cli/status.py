@@ -22,8 +22,7 @@ def command(screen: Screen) -> int:
     """
     config, _ = configuration(screen)
     from blocklist import clock
-    from blocklist.ingest.local import is_local
-    from blocklist.quantities import parse_duration
+    from blocklist.lifetime import stale_since
     from blocklist.rules import ending_soon
     from blocklist.store.database import explained, open_for_reading, path_in
 
@@ -62,10 +61,7 @@ def command(screen: Screen) -> int:
     rows: list[tuple[Any, ...]] = []
     for feed in config.feeds.values():
         _, outcome, error, checked, changed, entries, gate = known.get(feed.id, (feed.id,) + (None,) * 6)
-        limit = parse_duration(feed.stale_after) if feed.stale_after else 4 * parse_duration(feed.update)
-        age = (now - clock.parse(changed)).total_seconds() if changed else None
-        local = all(map(is_local, feed.urls))
-        stale = age is not None and age > limit and not local
+        stale = stale_since(feed, changed, now) is not None
         state = (
             "never" if outcome is None else "gated" if gate else "stale" if stale and outcome != "failed" else outcome
         )

@@ -11,7 +11,7 @@ import click
 
 from blocklist.catalog import ESSENTIAL
 from blocklist.cli.ending import show_ending
-from blocklist.cli.screen import Screen, change, number, safe, shared_options
+from blocklist.cli.screen import Screen, change, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.decode import nearest
 from blocklist.sets import consequences
@@ -116,12 +116,14 @@ def _feed_json(outcome: FeedOutcome) -> dict[str, Any]:
 def _show_feeds(screen: Screen, updated: Updated, enabled: Iterable[Feed]) -> None:
     rows = []
     for f in updated.feeds:
-        note = f.error or f.note
+        notes = [f.error or f.note, f"{f.expired:,} expired" if f.expired else ""]
+        notes.append(f"stale: unchanged since {moment(f.stale)}" if f.stale else "")
+        note = "; ".join(filter(None, notes))
         new = f.outcome == "updated"
         rows.append(
             (
                 f.id,
-                f.outcome,
+                "stale" if f.stale else f.outcome,
                 number(f.entries),
                 change(f.added, "+") if new else "",
                 change(f.removed, "−") if new else "",
@@ -213,7 +215,7 @@ def _lost(lost: dict[str, int]) -> str:
 
 
 def exit_code(feeds: list[FeedOutcome], exports: list[ExportOutcome]) -> int:
-    """3 when a feed failed or was gated, 4 when a release was held or failed; the highest wins."""
+    """3 when a feed failed, was gated or is stale, 4 when a release was held or failed; the highest wins."""
     if any(e.outcome in ("held", "failed") for e in exports):
         return 4
-    return 3 if any(f.outcome in ("failed", "gated") for f in feeds) else 0
+    return 3 if any(f.stale or f.outcome in ("failed", "gated") for f in feeds) else 0

@@ -66,19 +66,20 @@ def _show(screen: Screen, answer: Answer) -> None:
         screen.table(
             ("feed", "category", "confidence", "since", "until", "line", ""),
             [
-                (x.feed, x.category, x.confidence, moment(x.since), moment(x.until) or "–", x.line, _text(x))
+                (x.feed, x.category, x.confidence, moment(x.since), moment(x.until or x.ends) or "–", x.line, _text(x))
                 for x in answer.listings
             ],
             right=(2, 5),
         )
         for x in answer.listings:
-            for key in ("reason", "reference", "date", "expires"):
-                if x.extra.get(key):
-                    screen.line(f"  {x.feed}: {key} {safe(str(x.extra[key]))[:300]}")
+            for line in meaning(x):
+                screen.line(f"  {x.feed}: {safe(line)[:600]}")
     else:
         screen.line("no feed lists it, nor a name or network above it")
     for x in answer.references:
-        screen.line(f"reference {x.feed} names it in line {x.line}: {safe((x.text or '').strip())[:120]}")
+        left = f", dropped it {moment(x.dropped)}, counts until {moment(x.ends)}" if x.dropped else ""
+        what = "" if x.holds else " and only informs"
+        screen.line(f"reference {x.feed} names it in line {x.line}{what}{left}: {safe((x.text or '').strip())[:120]}")
     facts = []
     if answer.listings:
         facts.append(f"confidence {answer.confidence} (policy {answer.policy} asks {answer.asks})")
@@ -114,6 +115,28 @@ def _show(screen: Screen, answer: Answer) -> None:
         screen.line(f"  to let it pass: blocklist held release {safe(held)} --reason '…'")
     for note in answer.notes:
         screen.line(note)
+
+
+def meaning(x: Listing) -> list[str]:
+    """What a listing says beyond its name, in words for people; the feed's legal basis where the row has none."""
+    row = x.extra
+    order = [f"ordered by {row['authority']}"] if row.get("authority") else []
+    order += [f"reason {row['reason']}"] if row.get("reason") else []
+    order += [f"legal basis {x.legal_basis}"] if x.legal_basis else []
+    order += [f"dated {row['date']}"] if row.get("date") else []
+    out = [", ".join(order)] if order else []
+    if x.ends is not None and x.until is None:
+        how = {"expires": "by its row", "max_age": "by the feed's max_age"}.get(x.ends_by or "", "")
+        if x.ends_by == "linger":
+            verb = "lingered" if x.expired else "lingers"
+            out.append(f"dropped by the feed on {moment(x.dropped)}, {verb} until {moment(x.ends)}")
+        else:
+            out.append(f"{'expired on' if x.expired else 'until'} {moment(x.ends)} {how}")
+    facts = [f"reference {row['reference']}"] if row.get("reference") else []
+    tags = row.get("tags")
+    facts += [f"tags {', '.join(map(str, tags))}"] if isinstance(tags, list) and tags else []
+    facts += [f"TLP {x.tlp.upper()}"] if x.tlp else []
+    return [*out, ", ".join(facts)] if facts else out
 
 
 def _text(listing: Listing) -> str:
@@ -192,6 +215,12 @@ def _listing_json(x: Listing) -> dict[str, Any]:
         "confidence": x.confidence,
         "since": x.since,
         "until": x.until,
+        "ends": x.ends,
+        "ends_by": x.ends_by,
+        "expired": x.expired,
+        "dropped": x.dropped,
+        "legal_basis": x.legal_basis,
+        "tlp": x.tlp,
         "snapshot": x.snapshot,
         "url": x.url,
         "line": x.line,

@@ -71,6 +71,7 @@ def parse_change(feed: Feed, old: bytes, new: bytes, before: pl.DataFrame, accou
     out.comments += comments + now.comments(marks)
     out.extra += account["extra"] - less.extra
     out.masked += account["masked"] - less.masked
+    out.notes = _sum(account.get("notes", {}), out.notes, less.notes)
     out.kinds = _sum(account["indicators"], out.kinds, less.kinds)
     rejects = {Reject(reason): count for reason, count in account["rejects"].items()}
     out.rejects = Refused(_sum(rejects, out.rejects, less.rejects))

@@ -16,19 +16,27 @@ import polars as pl
 
 from blocklist.catalog import Feed
 from blocklist.errors import FeedError, FeedGated
-from blocklist.ingest import gate
+from blocklist.ingest import gate, linger
 from blocklist.ingest.change import parse_change
+from blocklist.ingest.gate import Known
+from blocklist.ingest.header import Header, read_header
 from blocklist.ingest.normalize import SCHEMA
 from blocklist.ingest.parse import PARSER_VERSION, Parsed, parse
+from blocklist.select import lifetime
+from blocklist.select.lifetime import lasts
 from blocklist.store import columns, snapshots
 from blocklist.store.snapshots import Stored
+
+_NO_NAMES = pl.Series("name", [], dtype=pl.String)
 
 
 @dataclass
 class Intake:
     """What one feed brings. `added` and `removed` are indicators frames; a changed listing is in both.
 
-    `frame`: all of the new snapshot. `gate`: why it waits for a person, else None.
+    `frame`: all that counts from now on; `entries` of it are listed by the new snapshot, others linger. `gate`: why it
+    waits for a person, else None. `times`, `dropped`, `back`, `over`: as in `blocklist.ingest.linger`, where listings
+    may end. `next_end`: seconds since 1970, when the next one does.
     """
 
     feed: Feed
@@ -44,6 +52,12 @@ class Intake:
     hint: str | None = None
     changed: int = 0
     account: dict[str, object] = field(default_factory=dict)
+    entries: int = 0
+    times: pl.DataFrame | None = None
+    dropped: pl.Series = field(default_factory=lambda: _NO_NAMES)
+    back: pl.Series = field(default_factory=lambda: _NO_NAMES)
+    over: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCHEMA))
+    next_end: int | None = None
 
 
 def parse_key(feed: Feed, sha256: str) -> str:
@@ -64,36 +78,50 @@ def take_in(
     base_depth: int,
     accept: bool,
     account: Mapping[str, Any] | None = None,
+    at: int = 0,
+    times: pl.DataFrame | None = None,
+    known: Known | None = None,
 ) -> Intake:
     """Parse `data`, judge it, compare it with `before`, and put bytes and columns on disk.
 
     `before`, `base` and `account` are indicators, bytes and account of the current snapshot; with an account the
-    shared lines need not be read again. `accept`: a person has seen it; no gate. Raises FeedError when it can't be
-    read at all.
+    shared lines need not be read again. `times` are those of `before`, `at` the start of the run (seconds since 1970).
+    `known`: what the current snapshot and the answer say of their age. `accept`: a person has seen it; no gate. Raises
+    FeedError when it can't be read at all.
     """
     reason = hint = None
     parsed = Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)
+    listed = None if before is None else linger.listed(before, times)
+    stated = read_header(data)
     try:
         change = None
-        if before is not None and base is not None and account is not None:
-            change = parse_change(feed, base, data, before, account)
+        if listed is not None and base is not None and account is not None:
+            change = parse_change(feed, base, data, listed, account)
         parsed = change or parse(data, feed)
         if not accept:
-            gate.check(feed, parsed, before.height if before is not None else None)
+            gate.check(feed, parsed, listed.height if listed is not None else None)
+            gate.check_header(feed, parsed, stated, known or Known())
     except FeedGated as gated:
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
     stored = snapshots.write(state, snapshot, data, base, base_depth)
     frame = parsed.frame
+    entries, kept, next_end = frame.height, None, None
     if reason is None:
+        added, removed, changed = difference(*(parsed.replaced or (listed, frame)))
+        if lasts(feed) or times is not None:
+            kept = linger.keep(feed, before, times, frame, added, removed, at)
+            frame, added, removed = kept.frame, kept.added, kept.removed
+            changed = int(added["name"].is_in(removed["name"].implode()).sum())
+            columns.write_times(state, snapshot, kept.times)
+        next_end = lifetime.next_end(frame, kept.times if kept else None, feed, at)
         columns.write(state, snapshot, frame)
         columns.keep_bytes(state, snapshot, data)
-        added, removed, changed = difference(*(parsed.replaced or (before, frame)))
     else:
         added = removed = frame.clear()
         changed = 0
-    return Intake(
+    intake = Intake(
         feed=feed,
         snapshot=snapshot,
         sha256=sha256,
@@ -106,8 +134,13 @@ def take_in(
         gate=reason,
         hint=hint,
         changed=changed,
-        account=account_of(parsed),
+        account=account_of(parsed, stated),
+        entries=entries,
+        next_end=next_end,
     )
+    if kept is not None:
+        intake.times, intake.dropped, intake.back, intake.over = kept.times, kept.dropped, kept.back, kept.over
+    return intake
 
 
 def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
@@ -130,7 +163,7 @@ def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataF
     return added, removed, int(differs.sum())
 
 
-def account_of(parsed: Parsed) -> dict[str, object]:
+def account_of(parsed: Parsed, stated: Header | None = None) -> dict[str, object]:
     """What became of the lines, as it is kept with the snapshot and shown by `feeds show`."""
     return {
         "format": parsed.format,
@@ -142,6 +175,9 @@ def account_of(parsed: Parsed) -> dict[str, object]:
         "rejects": {reason.value: n for reason, n in sorted(parsed.rejects.items()) if n},
         "extra": parsed.extra,
         "masked": parsed.masked,
+        "notes": dict(sorted(parsed.notes.items())),
+        "stated": stated.as_json() if stated else {},
+        "entries": parsed.frame.height,
     }
 
 

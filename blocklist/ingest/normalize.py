@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from blocklist.catalog import CATEGORIES, KINDS, Feed
+from blocklist.catalog import KINDS, Feed
 from blocklist.errors import FeedError
-from blocklist.ingest.formats import OVERRIDES, SUBTREE
+from blocklist.ingest.formats import SUBTREE
+from blocklist.ingest.meaning import judge
 from blocklist.ingest.refused import Refused
 from blocklist.names import DAMAGED, MAX_NAME, Reject, RejectedError, to_ascii
 from blocklist.select import networks
@@ -67,7 +68,7 @@ class Normalized:
     """Indicators of a chunk or a feed (`frame`, not yet unique), and what was refused, by reason.
 
     `kinds` counts accepted rows by kind, before duplicates are joined; `extra` the networks beyond the first that a
-    range of addresses became.
+    range of addresses became; `notes` what rows say and nobody can read.
     """
 
     frame: pl.DataFrame
@@ -75,6 +76,7 @@ class Normalized:
     kinds: dict[str, int] = field(default_factory=dict)
     masked: int = 0
     extra: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
 
 
 def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
@@ -84,11 +86,9 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
         rows = rows.with_columns(pl.lit(subtree).alias("subtree"))
     if "confidence" not in rows.columns:
         rows = rows.with_columns(pl.lit(None, pl.UInt8).alias("confidence"))
-    if "category" in rows.columns:
-        category = pl.col("category").str.to_lowercase()
-        rows = rows.with_columns(pl.when(category.is_in(CATEGORIES)).then(category).alias("category"))
-    rows = rows.with_columns(_extra(rows).alias("extra")).select("number", "text", "subtree", "confidence", "extra")
-    out = Normalized(pl.DataFrame(schema=SCHEMA))
+    meaning = judge(rows)
+    rows = meaning.rows.select("number", "text", "subtree", "confidence", "extra")
+    out = Normalized(pl.DataFrame(schema=SCHEMA), meaning.rejects, notes=meaning.notes)
     if _beyond_ascii(rows["text"]).any():
         damaged = rows["text"].str.contains(DAMAGED, literal=True)
         out.rejects.refuse(Reject.ENCODING, rows["number"].filter(damaged))
@@ -149,17 +149,6 @@ def unique(frame: pl.DataFrame, confidence: int) -> pl.DataFrame:
         pl.col("extra").drop_nulls().first(),
     )
     return joined.cast(dict(SCHEMA))  # type: ignore[arg-type]
-
-
-def _extra(rows: pl.DataFrame) -> pl.Expr:
-    present = [name for name in OVERRIDES if name in rows.columns and name != "confidence"]
-    if not present:
-        return pl.lit(None, pl.String)
-    return (
-        pl.when(pl.any_horizontal(pl.col(name).is_not_null() for name in present))
-        .then(pl.struct(present).struct.json_encode())
-        .otherwise(None)
-    )
 
 
 def _beyond_ascii(text: pl.Series) -> pl.Series:

@@ -40,8 +40,8 @@ class Parsed:
 
     `kinds` and `rejects` count occurrences, before duplicates; `extra` counts tokens beyond a line's first, so
     that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`. `why`: a sentence about the choice of
-    the format. `replaced`: where only changed lines were read, the rows of before that they touch and the rows in
-    their place.
+    the format. `notes` counts what rows say beyond their feed and nobody can read. `replaced`: where only changed
+    lines were read, the rows of before that they touch and the rows in their place.
     """
 
     frame: pl.DataFrame
@@ -54,6 +54,7 @@ class Parsed:
     rejects: Refused = field(default_factory=Refused)
     masked: int = 0
     why: str = ""
+    notes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     replaced: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
@@ -283,4 +284,6 @@ def _normalize(rows: pl.DataFrame, feed: Feed, out: Parsed) -> pl.DataFrame:
         out.kinds[kind] = out.kinds.get(kind, 0) + count
     out.masked += done.masked
     out.extra += done.extra
+    for note, count in done.notes.items():
+        out.notes[note] = out.notes.get(note, 0) + count
     return done.frame

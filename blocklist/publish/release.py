@@ -173,7 +173,7 @@ class Selector:
         blocked = pl.concat([domains, self._row_networks(chosen), urls]).join(
             chosen.listed.select("name", "gid", "confidence"), on="name", how="left"
         )
-        listings = current.listings.join(blocked.drop_nulls("gid"), on="gid", how="semi")
+        listings = current.listings.filter(~pl.col("expired")).join(blocked.drop_nulls("gid"), on="gid", how="semi")
         by_name = (
             listings.sort("gid", "confidence", "feed")
             .group_by("gid")
@@ -254,6 +254,7 @@ def export_all(
     rules = rules_in_force(record.connection, now)
     selector = Selector(picture, record, config.policies, rules)
     shared = _shared_inputs(record, picture, rules)
+    judged = clock.text(picture.at)
     _recover(record)
     jobs: list[_Job] = []
     with ExitStack() as stack:
@@ -289,7 +290,7 @@ def export_all(
         _renew_inputs(record, jobs)
         ready = [job for job in jobs if job.candidate is not None and job.state == "pending"]
         if any(job.state in ("held", "failed") for job in jobs) or ready:
-            _record_releases(record, jobs, run, clock.text(now))
+            _record_releases(record, jobs, run, clock.text(now), judged)
         for job in ready:
             started = time.perf_counter()
             try:
@@ -317,7 +318,9 @@ def live_release(record: Record, export: str) -> Live | None:
 
 
 def _shared_inputs(record: Record, picture: Picture, rules: Sequence[Rule]) -> list[object]:
-    return [__version__, record.revision(), picture.suffixes.digest, [r.id for r in rules]]
+    shared: list[object] = [__version__, record.revision(), picture.suffixes.digest, [r.id for r in rules]]
+    # Only what ended since the last update: what it judged itself is in the revision.
+    return [*shared, lapsed] if (lapsed := picture.lapsed()) else shared
 
 
 def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy) -> str:
@@ -536,7 +539,7 @@ def _difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[int, in
     return added, before.height - (now.height - added)
 
 
-def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: str) -> None:
+def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: str, judged: str) -> None:
     with record.transaction() as connection:
         number = run
         if number is None:
@@ -551,8 +554,8 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
             cursor = connection.execute(
                 """
                 INSERT INTO release (export, format, policy, path, run, revision, state, created, serial, digest,
-                    body_digest, bytes, entries, added, removed, lost, inputs, checked, note)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    body_digest, bytes, entries, added, removed, lost, inputs, checked, note, judged)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 (
                     job.export.name,
@@ -574,6 +577,7 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
                     job.inputs,
                     outcome.checked,
                     outcome.error or outcome.note,
+                    judged,
                 ),
             )
             outcome.release = cursor.lastrowid

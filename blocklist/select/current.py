@@ -22,7 +22,8 @@ class Current:
     """What every enabled feed lists now.
 
     `listings`, sorted by `gid` and `feed`: `gid: UInt32`, `feed: UInt16` (id in the record), `subtree: Boolean`,
-    `line: UInt32`, `confidence: UInt8` (the row's or its feed's), `category: UInt8` (code of `CATEGORY`).
+    `line: UInt32`, `confidence: UInt8` (the row's or its feed's), `category: UInt8` (code of `CATEGORY`),
+    `expired: Boolean` (its time is over: guards still see it, exports don't).
     `names`, row number = gid, sorted by `name`: `name: String`, `kind: UInt8`, `suffix`, `wildcard_suffix`,
     `registrable: Boolean` (false for what is no domain).
     """
@@ -31,19 +32,34 @@ class Current:
     names: pl.DataFrame
 
 
-def current(frames: Mapping[int, pl.DataFrame], feeds: Mapping[int, Feed], suffixes: SuffixRules) -> Current:
-    """Join indicators frames (`blocklist.ingest.normalize`), by feed id, into one picture."""
-    parts = [_part(feed_id, frame, feeds[feed_id]) for feed_id, frame in sorted(frames.items())]
+def current(
+    frames: Mapping[int, pl.DataFrame],
+    feeds: Mapping[int, Feed],
+    suffixes: SuffixRules,
+    expired: Mapping[int, pl.Series] | None = None,
+) -> Current:
+    """Join indicators frames (`blocklist.ingest.normalize`), by feed id, into one picture.
+
+    `expired`: Boolean, row by row of the frames of those feeds that have listings whose time is over.
+    """
+    expired = expired or {}
+    parts = [
+        _part(i, frame, feeds[i], expired.get(i) if expired else None, bool(expired))
+        for i, frame in sorted(frames.items())
+    ]
     if not parts:
-        parts = [_part(0, _EMPTY, Feed(title="", url="file:", category="other"))]
+        parts = [_part(0, _EMPTY, Feed(title="", url="file:", category="other"), None, bool(expired))]
     together = pl.concat(parts).sort("name", maintain_order=True)
     first = (together["name"] != together["name"].shift(1)).fill_null(True)
     together = together.with_columns((first.cast(pl.UInt32).cum_sum() - 1).alias("gid"))
     names = together.filter(first).select("name", "kind")
     domain = names["kind"] == DOMAIN
+    if not expired:
+        # A literal behind the sort: feeds whose listings have no end pay nothing for it.
+        together = together.with_columns(pl.lit(False).alias("expired"))
     flags = suffixes.columns(names["name"]).with_columns(pl.all() & domain)
     return Current(
-        together.select("gid", "feed", "subtree", "line", "confidence", "category"),
+        together.select("gid", "feed", "subtree", "line", "confidence", "category", "expired"),
         pl.concat([names, flags], how="horizontal"),
     )
 
@@ -60,11 +76,11 @@ _EMPTY = pl.DataFrame(
 )
 
 
-def _part(feed_id: int, frame: pl.DataFrame, feed: Feed) -> pl.DataFrame:
+def _part(feed_id: int, frame: pl.DataFrame, feed: Feed, expired: pl.Series | None, told: bool) -> pl.DataFrame:
     category = pl.lit(CATEGORY[feed.category], pl.UInt8)
     if frame["extra"].null_count() < frame.height:
-        told = pl.col("extra").str.json_path_match("$.category")
-        category = told.replace_strict(CATEGORY, default=CATEGORY[feed.category], return_dtype=pl.UInt8)
+        word = pl.col("extra").str.json_path_match("$.category")
+        category = word.replace_strict(CATEGORY, default=CATEGORY[feed.category], return_dtype=pl.UInt8)
     return frame.select(
         "name",
         "kind",
@@ -73,4 +89,5 @@ def _part(feed_id: int, frame: pl.DataFrame, feed: Feed) -> pl.DataFrame:
         "line",
         pl.col("confidence").fill_null(pl.lit(feed.confidence, pl.UInt8)),
         category.alias("category"),
+        *([pl.lit(False).alias("expired") if expired is None else expired.alias("expired")] if told else []),
     )

@@ -59,6 +59,27 @@ def select(
     dead: pl.DataFrame,
 ) -> Chosen:
     """Decide for `policy`. `dead` holds `name: String` of the domains that count as dead."""
+    rows, listed, no_subtree = _listed(current, feeds, policy, withheld)
+    if policy.dead == "drop" and dead.height:
+        listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(dead["name"].implode()))
+    domains = listed.filter(pl.col("kind") == DOMAIN)
+    return Chosen(
+        decisions=_decisions(domains, no_subtree, rules),
+        networks=_networks(listed, rows, feeds, withheld, rules),
+        urls=_urls(listed, rules),
+        listed=listed,
+    )
+
+
+def taken_by(current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld) -> pl.DataFrame:
+    """`name` (and more) of what `policy` takes by its listings and holds alone, before rules and verdicts."""
+    return _listed(current, feeds, policy, withheld)[1]
+
+
+def _listed(
+    current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+    """Listings that count; `gid`, `subtree`, `confidence`, `name`, `kind` of the names that stand; held as subtrees."""
     rows = _taken(current, feeds, policy)
     held = current.names.select("name").with_columns(
         pl.col("name").is_in(withheld.names["name"].implode()).alias("whole"),
@@ -71,26 +92,20 @@ def select(
         current.names["name"].gather(scored["gid"]).alias("name"),
         current.names["kind"].gather(scored["gid"]).alias("kind"),
     )
-    if policy.dead == "drop" and dead.height:
-        listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(dead["name"].implode()))
-    domains = listed.filter(pl.col("kind") == DOMAIN)
-    return Chosen(
-        decisions=_decisions(domains, no_subtree, rules),
-        networks=_networks(listed, rows, feeds, withheld, rules),
-        urls=_urls(listed, rules),
-        listed=listed,
-    )
+    return rows, listed, no_subtree
 
 
 def _taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
-    """Listings of the feeds, categories and kinds that `policy` names; references and shadows never."""
+    """Listings of the feeds, categories and kinds that `policy` names; references, shadows and expired ones never."""
     taken = [
         i
         for i, feed in feeds.items()
         if not feed.is_reference and feed.mode == "live" and (policy.feeds is None or feed.id in policy.feeds)
     ]
     rows = current.listings.filter(
-        pl.col("feed").is_in(taken) & pl.col("category").is_in([CATEGORY[c] for c in policy.categories])
+        pl.col("feed").is_in(taken)
+        & ~pl.col("expired")
+        & pl.col("category").is_in([CATEGORY[c] for c in policy.categories])
     )
     if set(policy.kinds) != set(KINDS):
         codes = [KINDS.index(kind) + 1 for kind in policy.kinds]

@@ -177,6 +177,13 @@ def refusal(listing: Listing, policy: Policy) -> str | None:
     """Why `policy` does not take `listing`, as the rest of "it is listed, but …"; None when it does."""
     if listing.mode == "off":
         return f"feed {listing.feed} is not enabled any more"
+    if listing.expired:
+        how = {
+            "expires": "by its row",
+            "max_age": "by max_age",
+            "linger": "having lingered since its feed dropped it",
+        }.get(listing.ends_by or "", "")
+        return f"it expired on {(listing.ends or '')[:16].replace('T', ' ')} {how} (feed {listing.feed})"
     if listing.mode != "live":
         return f"feed {listing.feed} is in shadow mode: recorded, never exported"
     if policy.feeds is not None and listing.feed not in policy.feeds:

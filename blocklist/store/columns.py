@@ -19,6 +19,23 @@ def bytes_of(state: Path, snapshot: int) -> Path:
     return state / "columns" / f"{snapshot}.bytes"
 
 
+def times_of(state: Path, snapshot: int) -> Path:
+    return state / "columns" / f"{snapshot}.times"
+
+
+def write_times(state: Path, snapshot: int, times: pl.DataFrame) -> None:
+    """Write a times frame (see `blocklist.select.lifetime`) beside the columns, in the same way."""
+    _write(times_of(state, snapshot), times)
+
+
+def read_times(state: Path, snapshot: int) -> pl.DataFrame | None:
+    """The frame, or None when the file is gone or torn."""
+    try:
+        return pl.read_parquet(times_of(state, snapshot), memory_map=False)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+
+
 def keep_bytes(state: Path, snapshot: int, data: bytes) -> None:
     """Keep the bytes at hand for the next difference: unpacking a chain of patches costs 60 ms a link (71 MB)."""
     path = bytes_of(state, snapshot)
@@ -40,9 +57,12 @@ def write(state: Path, snapshot: int, frame: pl.DataFrame) -> None:
 
     Not fsynced: a file torn by a crash is no Parquet and is parsed again from the kept bytes.
     """
-    path = file_of(state, snapshot)
+    _write(file_of(state, snapshot), frame)
+
+
+def _write(path: Path, frame: pl.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".new")
+    beside = path.with_suffix(path.suffix + ".new")
     frame.write_parquet(beside, compression="lz4", statistics=False)
     beside.replace(path)
 
@@ -62,5 +82,9 @@ def remove_others(state: Path, current: set[int]) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.suffix not in (".parquet", ".bytes") or not path.stem.isdigit() or int(path.stem) not in current:
+        if (
+            path.suffix not in (".parquet", ".bytes", ".times")
+            or not path.stem.isdigit()
+            or int(path.stem) not in current
+        ):
             path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from blocklist.errors import RecordError
 
 NAME = "record.db"
 # Names of the migrations that this version knows (`blocklist.store.schema` has them), for readers that must be quick.
-MIGRATIONS = ("0001_record", "0002_backoff")
+MIGRATIONS = ("0001_record", "0002_backoff", "0003_lifetimes")
 
 
 def path_in(state: Path) -> Path:
@@ -46,8 +46,14 @@ def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
     if not {"run", "listing", "_sqlite_migrations"} <= _tables(connection):
         raise not_a_record(path)
     applied = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'blocklist'")
-    if unknown := sorted({row[0] for row in applied} - set(MIGRATIONS)):
+    names = {row[0] for row in applied}
+    if unknown := sorted(names - set(MIGRATIONS)):
         raise of_newer_version(path, unknown)
+    if set(MIGRATIONS) - names:
+        raise RecordError(
+            f"{path} was written by an earlier version of blocklist",
+            hint="run 'blocklist update': it keeps a backup copy and brings the record up to date",
+        )
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:

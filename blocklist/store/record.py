@@ -18,6 +18,8 @@ from blocklist.store import columns, snapshots
 from blocklist.store.database import explained, open_for_writing, path_in
 from blocklist.store.schema import migrate
 
+TIMES = {"name": pl.String, "since": pl.Int64, "dropped": pl.Int64}  # see `blocklist.select.lifetime`
+
 # Rows a VALUES clause; measured: a row a statement takes 4 times as long.
 _BATCH = 100
 _LINE_BITS = 32
@@ -270,8 +272,9 @@ class Record:
         )
         connection.execute(
             """
-            INSERT INTO listing_closed (period, name, feed, since, until, cause, kind, subtree, line, confidence, extra)
-            SELECT ?, l.name, l.feed, l.since, ?, ?, l.kind, l.subtree, l.line, l.confidence, l.extra
+            INSERT INTO listing_closed
+                (period, name, feed, since, until, cause, kind, subtree, line, confidence, extra, dropped)
+            SELECT ?, l.name, l.feed, l.since, ?, ?, l.kind, l.subtree, l.line, l.confidence, l.extra, l.dropped
             FROM closing c JOIN listing l ON l.name = c.name AND l.feed = c.feed
             """,
             (period, run, cause),
@@ -283,8 +286,10 @@ class Record:
         """Close every open listing of `feed`; how many there were."""
         cursor = connection.execute(
             """
-            INSERT INTO listing_closed (period, name, feed, since, until, cause, kind, subtree, line, confidence, extra)
-            SELECT ?, name, feed, since, ?, ?, kind, subtree, line, confidence, extra FROM listing WHERE feed = ?
+            INSERT INTO listing_closed
+                (period, name, feed, since, until, cause, kind, subtree, line, confidence, extra, dropped)
+            SELECT ?, name, feed, since, ?, ?, kind, subtree, line, confidence, extra, dropped
+            FROM listing WHERE feed = ?
             """,
             (period, run, cause, feed),
         )
@@ -293,6 +298,29 @@ class Record:
             "UPDATE snapshot SET state = 'superseded' WHERE feed = ? AND state IN ('current', 'gated')", (feed,)
         )
         return cursor.rowcount
+
+    def mark_dropped(self, connection: sqlite3.Connection, run: int | None, feed: int, names: pl.Series) -> None:
+        """Note with which run `feed` ceased to list `names`, which linger; None: it lists them again."""
+        connection.executemany(
+            "UPDATE listing SET dropped = ? WHERE name = ? AND feed = ?", ((run, name, feed) for name in names)
+        )
+
+    def next_ends(self) -> dict[int, str]:
+        """When the next listing of each feed ends, by feed id, of those that have an end."""
+        return dict(self.connection.execute("SELECT id, next_end FROM feed WHERE next_end IS NOT NULL"))
+
+    def times(self, feed: int, snapshot: int) -> pl.DataFrame:
+        """The times frame (`blocklist.select.lifetime`) of a feed's current snapshot: its file, or rebuilt."""
+        frame = columns.read_times(self.state, snapshot)
+        if frame is None:
+            rows = self.connection.execute(
+                "SELECT l.name, unixepoch(r.started), unixepoch(d.started) FROM listing l "
+                "JOIN run r ON r.id = l.since LEFT JOIN run d ON d.id = l.dropped WHERE l.feed = ? ORDER BY l.name",
+                (feed,),
+            ).fetchall()
+            frame = pl.DataFrame(rows, schema=TIMES, orient="row")
+            columns.write_times(self.state, snapshot, frame)
+        return frame
 
     def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
         """The indicators frame of a feed's current snapshot: its column file, or rebuilt from the open listings."""

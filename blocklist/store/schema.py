@@ -6,6 +6,7 @@ views beside them say the words.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -249,10 +250,51 @@ def _backoff(db: Database) -> None:
     db.execute("ALTER TABLE feed ADD COLUMN retry_host TEXT")
 
 
+@migrations(name="0003_lifetimes")
+def _lifetimes(db: Database) -> None:
+    """When a feed dropped a listing that lingers, when the next listing of a feed ends, as of when a release judged."""
+    for statement in (
+        "ALTER TABLE listing ADD COLUMN dropped INTEGER REFERENCES run (id)",
+        "ALTER TABLE listing_closed ADD COLUMN dropped INTEGER REFERENCES run (id)",
+        "ALTER TABLE feed ADD COLUMN next_end TEXT",
+        "ALTER TABLE release ADD COLUMN judged TEXT",
+        "DROP VIEW listings_now",
+        """
+        CREATE VIEW listings_now AS
+        SELECT l.name AS indicator,
+               CASE l.kind WHEN 1 THEN 'domain' WHEN 2 THEN 'ipv4' WHEN 3 THEN 'ipv6' ELSE 'url' END AS kind,
+               CASE l.subtree WHEN 1 THEN 'subtree' ELSE 'exact' END AS scope,
+               f.name AS feed, r.started AS since, l.line, l.confidence AS row_confidence, l.extra,
+               d.started AS dropped
+        FROM listing l JOIN feed f ON f.id = l.feed JOIN run r ON r.id = l.since LEFT JOIN run d ON d.id = l.dropped
+        """,
+    ):
+        db.execute(statement)
+
+
+def backup_of(path: Path, version: str) -> Path:
+    """Where the copy of a database is kept that the migration `version` last touched."""
+    return path.with_name(f"{path.stem}-{version}{path.suffix}")
+
+
+def _keep_copy(connection: sqlite3.Connection, path: Path, version: str) -> None:
+    """A whole copy beside the database, before anything in it is changed; one that is there already is kept."""
+    copy = backup_of(path, version)
+    if copy.exists():
+        return
+    beside = copy.with_name(copy.name + ".new")
+    beside.unlink(missing_ok=True)
+    connection.execute("VACUUM INTO ?", (str(beside),))
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    beside.rename(copy)
+
+
 def migrate(connection: sqlite3.Connection, path: Path) -> bool:
     """Bring the database to this version; was anything applied?
 
-    Raises RecordError for a database of a newer version: sqlite-utils would accept unknown migrations in silence.
+    A copy of an older one is kept beside it (`backup_of`). Raises RecordError for a database of a newer version:
+    sqlite-utils would accept unknown migrations in silence.
     """
     db = Database(connection, execute_plugins=False)
     applied = {m.name for m in migrations.applied(db)}
@@ -261,5 +303,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> bool:
         raise of_newer_version(path, sorted(applied - known))
     if not migrations.pending(db):
         return False
+    if applied:
+        _keep_copy(connection, path, max(applied))
     migrations.apply(db)
     return True

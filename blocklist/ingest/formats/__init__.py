@@ -2,7 +2,7 @@
 
 Each line format is a function `parse(lines, spec) -> Rows`. In: `number: UInt32` (line in the file, from 1),
 `line: String` (stripped, neither blank nor a comment). Out: a frame with `number` and `text: String`, one row an
-indicator, and where the format has them `subtree: Boolean` and the columns of `OVERRIDES`; with it the lines
+indicator, and where the format has them `subtree: Boolean`, the columns of `OVERRIDES` and `kind`; with it the lines
 refused, by reason. What text becomes is not decided here but in `blocklist.ingest.normalize`. A module whose lines
 depend on those above them has a class `Reader` with such a `parse`, made once a file.
 """
@@ -19,8 +19,22 @@ import polars as pl
 from blocklist.catalog import InputFormat
 from blocklist.ingest.refused import Refused
 
-# Columns by which a row may say more than its feed does.
-OVERRIDES = ("confidence", "category", "reason", "reference", "date", "expires")
+# Columns by which a row may say more than its feed does; all String but `confidence` (see `percent`). `tags` is text
+# with commas or List(String). What they say is validated in `blocklist.ingest.meaning`.
+OVERRIDES = (
+    "confidence",
+    "category",
+    "reason",
+    "reference",
+    "date",
+    "expires",
+    "tlp",
+    "tags",
+    "legal_basis",
+    "authority",
+)
+# Columns that are judged and not kept: what kind of indicator the row says it has.
+JUDGED = ("kind",)
 
 
 @dataclass(frozen=True)

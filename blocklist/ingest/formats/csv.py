@@ -12,7 +12,7 @@ import polars as pl
 
 from blocklist.catalog import InputFormat
 from blocklist.errors import FeedError
-from blocklist.ingest.formats import OVERRIDES, Rows, percent
+from blocklist.ingest.formats import JUDGED, OVERRIDES, Rows, percent
 from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
@@ -37,7 +37,9 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
         body = lines.slice(1)
     values = [_index(column, names) for column in spec.values]
     columns = {
-        role: _index(column, names) for role in ("scope", *OVERRIDES) if (column := getattr(spec, role)) is not None
+        role: _index(column, names)
+        for role in ("scope", *JUDGED, *OVERRIDES)
+        if (column := getattr(spec, role)) is not None
     }
     where = {_index(column, names): spec.accepted(column) for column in spec.where}
     table = _read(body, spec, sorted({*values, *columns.values(), *where}))

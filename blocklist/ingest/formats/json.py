@@ -14,7 +14,7 @@ import polars as pl
 
 from blocklist.catalog import InputFormat
 from blocklist.errors import FeedError
-from blocklist.ingest.formats import OVERRIDES, Rows, percent
+from blocklist.ingest.formats import JUDGED, OVERRIDES, Rows, percent
 from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
@@ -30,7 +30,9 @@ def parse(data: bytes, spec: InputFormat) -> Rows:
     Raises FeedError when the bytes are no JSON, or a pointer leads nowhere or to no list.
     """
     values = [str(value) for value in spec.values]
-    roles = {role: str(key) for role in ("scope", *OVERRIDES) if (key := getattr(spec, role, None)) is not None}
+    roles = {
+        role: str(key) for role in ("scope", *JUDGED, *OVERRIDES) if (key := getattr(spec, role, None)) is not None
+    }
     keys = list(dict.fromkeys([*values, *roles.values(), *spec.where, *([spec.skip_if] if spec.skip_if else [])]))
     item = msgspec.defstruct(
         "Item", [(f"k{i}", Any, None) for i in range(len(keys))], rename={f"k{i}": key for i, key in enumerate(keys)}

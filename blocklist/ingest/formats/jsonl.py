@@ -6,7 +6,7 @@ import polars as pl
 
 from blocklist.catalog import InputFormat
 from blocklist.errors import FeedError
-from blocklist.ingest.formats import OVERRIDES, Rows, percent
+from blocklist.ingest.formats import JUDGED, OVERRIDES, Rows, percent
 from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
@@ -23,7 +23,7 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
             "the lines are JSON, and the feed does not say which key holds the indicator",
             hint='set format = { name = "jsonl", value = "the key" }',
         )
-    wanted = {o: str(c) for o in ("scope", *OVERRIDES) if (c := getattr(spec, o)) is not None}
+    wanted = {o: str(c) for o in ("scope", *JUDGED, *OVERRIDES) if (c := getattr(spec, o)) is not None}
     keys = sorted({*values, *wanted.values(), *spec.where, *([spec.skip_if] if spec.skip_if else [])})
     looks = lines["line"].str.starts_with("{") & lines["line"].str.ends_with("}")
     rejects = Refused()

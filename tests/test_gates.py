@@ -1,0 +1,157 @@
+"""The gates of feeds: what contradicts itself, is older, is a page; kept, shown, said until resolved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from installation import World, names
+
+from blocklist.catalog import Feed, InputFormat
+from blocklist.ingest.header import read_header
+from blocklist.ingest.parse import parse
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("# Entries: 1,904", 1904),
+        ("! Domains: 147753", 147753),
+        ("# Total entries: 1234", 1234),
+        ("! Number of unique domains: 85,291", 85291),
+        ("# Total number of rules = 12", 12),
+        ("# Entries: 1,5", None),
+        ("#    3 |   40872 | domains | http", None),
+        ("# Domains: see below", None),
+        ("# Expires: 4 days", None),
+        ("# Blocks 300 domains of 20 vendors", None),
+    ],
+)
+def test_only_a_plain_statement_is_a_count(line: str, count: int | None) -> None:
+    assert read_header(f"{line}\nevil.example\n".encode()).count == count
+
+
+def test_two_counts_are_none_and_those_after_the_first_entry_do_not_count() -> None:
+    assert read_header(b"# Entries: 10\n# Entries: 20\nx.example\n").count is None
+    assert read_header(b"x.example\n# Entries: 20\n").count is None
+
+
+@pytest.mark.parametrize(
+    ("line", "made"),
+    [
+        ("# Last modified: 2026-07-18 01:35:22 UTC", "2026-07-18T01:35:22Z"),
+        ("! Last modified: So 24. Jul 12:25:34 UTC 2022", "2022-07-24T12:25:34Z"),
+        ("# Last update: Sat, 22 Aug 2026 03:00:29 +0200", "2026-08-22T01:00:29Z"),
+        ("# Updated: 2026-11-24", "2026-11-24"),
+        ("# Updated regularly", None),
+    ],
+)
+def test_headers_say_when_a_file_was_made(line: str, made: str | None) -> None:
+    assert read_header(line.encode() + b"\n").made == made
+
+
+def stated(count: int, *, says: int, made: str = "2026-11-01") -> list[str]:
+    return [f"# Last modified: {made}", f"# Entries: {says:,}", *names(count)]
+
+
+def test_a_copy_cut_short_is_gated_shown_and_said_until_it_is_whole_again(world: World) -> None:
+    world.feed("list", stated(1200, says=1200))
+    world.export("dns")
+    assert world.update().code == 0
+    world.lines("list", stated(1100, says=1200))
+    ran = world.update()
+    assert ran.code == 3 and ran.feed("list")["outcome"] == "gated"
+    assert ran.feed("list")["error"] == "it holds 1,100 entries, but says 'Entries: 1,200'"
+    assert len(world.exported("dns")) == 1200
+    shown = world.run("feeds", "show", "list", "--gated", "-o", world.base / "suspect.txt").out
+    assert "1,100 entries; the current one" in shown and "| # Entries: 1,200" in shown
+    assert (world.base / "suspect.txt").read_text().startswith("# Last modified")
+    assert world.update().feed("list")["outcome"] == "gated" and world.run("status").code == 3
+    world.lines("list", stated(1200, says=1200))
+    assert world.update().code == 0 and world.run("status").code == 0
+
+
+def test_a_publisher_who_counts_something_else_is_accepted_once(world: World) -> None:
+    world.feed("list", stated(200, says=999))
+    assert world.update().feed("list")["outcome"] == "gated"
+    assert world.update("--accept", "list").feed("list")["outcome"] == "updated"
+    world.lines("list", stated(210, says=1001))
+    assert world.update().feed("list")["outcome"] == "updated"
+
+
+def test_a_count_is_not_asked_of_small_lists_of_parts_or_where_the_feed_says_so(world: World) -> None:
+    world.feed("small", stated(20, says=30))
+    world.feed("odd", stated(200, says=999), check_count=False)
+    world.feed("parts", stated(200, says=200))
+    second = world.lines("second", stated(100, says=100))
+    world.feeds["parts"]["url"] = [world.feeds["parts"]["url"], f"file:{second}"]
+    world.write()
+    assert world.update().code == 0
+
+
+def test_an_older_copy_is_refused_with_both_dates(world: World) -> None:
+    world.feed("list", stated(150, says=150, made="2026-11-20 10:00:00 UTC"))
+    world.update()
+    world.lines("list", stated(140, says=140, made="2026-11-18 10:00:00 UTC"))
+    ran = world.update()
+    assert ran.code == 3 and ran.feed("list")["outcome"] == "gated"
+    assert "older copy, made 2026-11-18T10:00:00Z; the current one: 2026-11-20T10:00:00Z" in ran.feed("list")["error"]
+    world.lines("list", stated(160, says=160, made="2026-11-21 10:00:00 UTC"))
+    assert world.update().feed("list")["entries"] == 160
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        (b"<!DOCTYPE html><title>Login</title>", "web page"),
+        (b'{"error": "quota exceeded"}', "error in JSON"),
+        (b"", "empty"),
+        (b"# only\n# comments\n", "comments only"),
+    ],
+)
+def test_pages_errors_and_nothing_are_gated_and_the_list_is_kept(world: World, body: bytes, word: str) -> None:
+    world.feed("list", names(3))
+    world.export("dns")
+    world.update()
+    world.lines("list", body)
+    ran = world.update()
+    assert ran.code == 3 and ran.feed("list")["outcome"] == "gated" and word in ran.feed("list")["error"]
+    assert len(world.exported("dns")) == 3
+
+
+def test_a_row_of_another_kind_than_it_says_is_refused_and_counted() -> None:
+    rows = ["v,t", "evil.example,domain", "192.0.2.1,domain", "192.0.2.2,ip", "2001:db8::1,ipv4", "abcdef,sha256"]
+    rows += ["http://evil.example/x,url", "other.example,url", "third.example,"]
+    feed = Feed(id="f", title="", url="file:x", category="other", format=InputFormat(name="csv", value="v", kind="t"))
+    parsed = parse("\n".join(rows).encode(), feed)
+    assert parsed.frame["name"].to_list() == ["//evil.example/x", "192.0.2.2", "evil.example", "third.example"]
+    assert {r.value: n for r, n in parsed.rejects.items()} == {"other-kind-than-stated": 3, "unsupported": 1}
+    assert sum(parsed.kinds.values()) + sum(parsed.rejects.values()) + parsed.comments == parsed.lines
+
+
+def test_what_a_row_says_is_judged_and_what_can_not_be_read_is_counted() -> None:
+    line = '{"d":"evil.example","on":"24.11.2026","end":"soon","tlp":"TLP:WHITE","t":"a; b,a","c":"Phishing"}'
+    keys = {"date": "on", "expires": "end", "tlp": "tlp", "tags": "t", "category": "c"}
+    feed = Feed(id="f", title="", url="file:x", category="other", format=InputFormat(name="jsonl", value="d", **keys))
+    parsed = parse(line.encode(), feed)
+    said = parsed.frame.select(
+        pl.col("extra").str.json_decode(pl.Struct(dict.fromkeys(("date", "tlp", "category"), pl.String)))
+    )
+    assert said["extra"][0] == {"date": "2026-11-24", "tlp": "clear", "category": "phishing"}
+    assert '"tags":["a","b"]' in parsed.frame["extra"][0] and parsed.notes == {"unreadable expires": 1}
+
+
+def test_references_that_only_inform_are_told(world: World) -> None:
+    world.feed("malware", ["evil.example", "www.top.example"])
+    world.feed("top", ["top.example"], category="reference", action="inform")
+    world.export("dns")
+    world.update()
+    assert world.exported("dns") == ["evil.example", "www.top.example"]
+    told = world.run("held", "list", "--inform").out
+    assert "www.top.example" in told and "top, line 1" in told and "1 named by references that only inform" in told
