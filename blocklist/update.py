@@ -353,7 +353,7 @@ class _Work:
             sha256,
             state=self.record.state,
             snapshot=snapshot,
-            before=self.record.indicators(number, now.id) if now else None,
+            before=self.record.columns(number, now.id) if now else None,
             base=base,
             # Where a link of the chain is lost, a whole copy begins anew.
             base_depth=now.depth if now and self.record.has_chain(now.id) else MAX_DEPTH,

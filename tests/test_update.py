@@ -512,4 +512,4 @@ def test_the_columns_of_superseded_snapshots_are_removed(world: World) -> None:
     for i in range(4):
         world.lines("a", names(5 + i))
         world.update()
-    assert sorted(p.name for p in (world.state / "columns").iterdir()) == ["4.bytes", "4.parquet"]
+    assert sorted(p.name for p in (world.state / "columns").iterdir()) == ["4.bytes", "4.columns"]

@@ -16,11 +16,13 @@ import polars as pl
 
 from blocklist.catalog import Feed
 from blocklist.errors import FeedError, FeedGated
+from blocklist.hunks import hunks
 from blocklist.ingest import gate
-from blocklist.ingest.change import parse_change
+from blocklist.ingest.change import difference, parse_change
 from blocklist.ingest.normalize import SCHEMA
 from blocklist.ingest.parse import PARSER_VERSION, Parsed, parse
 from blocklist.store import columns, snapshots
+from blocklist.store.columns import Columns
 from blocklist.store.snapshots import Stored
 
 
@@ -59,7 +61,7 @@ def take_in(
     *,
     state: Path,
     snapshot: int,
-    before: pl.DataFrame | None,
+    before: Columns | None,
     base: bytes | None,
     base_depth: int,
     accept: bool,
@@ -67,19 +69,20 @@ def take_in(
 ) -> Intake:
     """Parse `data`, judge it, compare it with `before`, and put bytes and columns on disk.
 
-    `before`, `base` and `account` are indicators, bytes and account of the current snapshot; with an account the
+    `before`, `base` and `account` are columns, bytes and account of the current snapshot; with an account the
     shared lines need not be read again. `accept`: a person has seen it; no gate. Raises FeedError when it can't be
     read at all.
     """
     reason = hint = None
+    lines = hunks(base, data) if base is not None else None
     parsed = Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)
     try:
         change = None
-        if before is not None and base is not None and account is not None:
-            change = parse_change(feed, base, data, before, account)
+        if before is not None and base is not None and lines is not None and account is not None:
+            change = parse_change(feed, base, data, lines, before.frame, before.repeated, account)
         parsed = change or parse(data, feed)
         if not accept:
-            gate.check(feed, parsed, before.height if before is not None else None)
+            gate.check(feed, parsed, before.frame.height if before is not None else None)
     except FeedGated as gated:
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -87,9 +90,9 @@ def take_in(
     stored = snapshots.write(state, snapshot, data, base, base_depth)
     frame = parsed.frame
     if reason is None:
-        columns.write(state, snapshot, frame)
+        columns.write(state, snapshot, Columns(frame, parsed.repeated))
         columns.keep_bytes(state, snapshot, data)
-        added, removed, changed = difference(*(parsed.replaced or (before, frame)))
+        added, removed, changed = parsed.difference or difference(before.frame if before else None, frame)
     else:
         added = removed = frame.clear()
         changed = 0
@@ -108,26 +111,6 @@ def take_in(
         changed=changed,
         account=account_of(parsed),
     )
-
-
-def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Rows that open and rows that close a listing, and how many of them only change one.
-
-    The line is no part of it: a feed that inserts one line at its top must not rewrite every listing.
-    """
-    if before is None or before.is_empty():
-        return now, now.clear(), 0
-    still = now["name"].is_in(before["name"].implode())
-    stays = before["name"].is_in(now["name"].implode())
-    # Both are sorted by name and unique in it, so what they share stands in the same order.
-    new, old = now.filter(still), before.filter(stays)
-    differs = new["subtree"] != old["subtree"]
-    for column in ("confidence", "extra"):
-        if new[column].null_count() < new.height or old[column].null_count() < old.height:
-            differs = differs | new[column].ne_missing(old[column])
-    added = pl.concat([now.filter(~still), new.filter(differs)])
-    removed = pl.concat([before.filter(~stays), old.filter(differs)])
-    return added, removed, int(differs.sum())
 
 
 def account_of(parsed: Parsed) -> dict[str, object]:

@@ -18,7 +18,7 @@ from blocklist.errors import FeedGated
 from blocklist.ingest.content import looks_like_html
 from blocklist.ingest.formats import COMMENTS, WHOLE, line_parser, whole_parser
 from blocklist.ingest.formats.sniff import sniff
-from blocklist.ingest.normalize import SCHEMA, normalize, unique
+from blocklist.ingest.normalize import SCHEMA, normalize, occurrences, unique
 from blocklist.names import DAMAGED, Reject
 
 # Raised whenever the same bytes would give other indicators, so that feeds that did not change are read again.
@@ -36,8 +36,9 @@ class Parsed:
     """Indicators of one snapshot (`frame`, see `blocklist.ingest.normalize`) and the account of its lines.
 
     `kinds` and `rejects` count occurrences, before duplicates; `extra` counts tokens beyond a line's first, so
-    that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`. `replaced`: where only changed lines were read,
-    the rows of before that they touch and the rows in their place.
+    that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`. `repeated`: the occurrences of names that
+    stand more than once (see `blocklist.ingest.normalize.occurrences`). `difference`: where only changed lines were
+    read, what `blocklist.ingest.change.difference` says of the indicators before and now.
     """
 
     frame: pl.DataFrame
@@ -50,7 +51,8 @@ class Parsed:
     rejects: dict[Reject, int] = field(default_factory=dict)
     masked: int = 0
     seconds: float = 0.0
-    replaced: tuple[pl.DataFrame, pl.DataFrame] | None = None
+    repeated: pl.DataFrame | None = None
+    difference: tuple[pl.DataFrame, pl.DataFrame, int] | None = None
 
     @property
     def accepted(self) -> int:
@@ -81,7 +83,7 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     column.
     """
     started = time.perf_counter()
-    data = _as_utf8(data)
+    data = as_utf8(data)
     refuse_pages(data, feed)
     spec = feed.input
     out = Parsed(pl.DataFrame(schema=SCHEMA), spec.name)
@@ -93,10 +95,14 @@ def parse(data: bytes, feed: Feed) -> Parsed:
         out.lines = out.accepted + sum(out.rejects.values())
     else:
         lines = LineReader(feed, out)
-        frames += (lines.read(block, first) for first, block in _blocks(data))
+        frames += (lines.read(block, first) for first, block in blocks(data))
         if out.format == "auto":
             out.format = "lines"
-    out.frame = unique(pl.concat(frames), feed.confidence) if frames else out.frame
+    if frames:
+        rows = pl.concat(frames)
+        out.frame = unique(rows, feed.confidence)
+        if out.frame.height < rows.height and spec.name not in WHOLE:
+            out.repeated = occurrences(rows)
     if feed.first is not None:
         # Ranked lists (top sites): the first N lines are the N best known.
         out.frame = out.frame.sort("line", "name").head(feed.first).sort("name")
@@ -104,7 +110,7 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     return out
 
 
-def _as_utf8(data: bytes) -> bytes:
+def as_utf8(data: bytes) -> bytes:
     """UTF-16 with its mark is decoded; a UTF-8 mark is dropped."""
     for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if data.startswith(mark):
@@ -132,7 +138,7 @@ def refuse_pages(data: bytes, feed: Feed) -> None:
         )
 
 
-def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
+def blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
     """`(number of its first line, bytes)` of blocks that end at line ends."""
     start, number = 0, 1
     while start < len(data):
