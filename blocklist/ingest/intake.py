@@ -87,7 +87,7 @@ def take_in(
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
-    stored = snapshots.write(state, snapshot, data, base, base_depth)
+    stored = snapshots.write(state, snapshot, data, base, base_depth, lines)
     frame = parsed.frame
     if reason is None:
         columns.write(state, snapshot, Columns(frame, parsed.repeated))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-# Bytes of the first table, CRC-32 of both: a column file is two Parquet files and this.
+# Bytes of the first table, CRC-32 of both: a column file is one or two Parquet files and this.
 _END = struct.Struct("<QI")
 
 
@@ -74,7 +74,7 @@ def write(state: Path, snapshot: int, columns: Columns) -> None:
 
 def _packed(frame: pl.DataFrame) -> memoryview:
     out = io.BytesIO()
-    frame.write_parquet(out, compression="uncompressed", statistics=False)
+    frame.write_parquet(out, compression="uncompressed", statistics=False, row_group_size=max(1, frame.height))
     return out.getbuffer()
 
 
@@ -85,9 +85,8 @@ def read(state: Path, snapshot: int) -> Columns | None:
         size, crc = _END.unpack(data[-_END.size :])
         if zlib.crc32(memoryview(data)[: -_END.size]) != crc:
             return None
-        frame = pl.read_parquet(data[:size], memory_map=False)
         again = data[size : -_END.size]
-        return Columns(frame, pl.read_parquet(again, memory_map=False) if again else None)
+        return Columns(pl.read_parquet(data[:size]), pl.read_parquet(again) if again else None)
     except (OSError, struct.error, pl.exceptions.PolarsError):
         return None
 
