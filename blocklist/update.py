@@ -37,6 +37,7 @@ from blocklist.select.current import Current, current
 from blocklist.select.lifetime import lasts, seconds
 from blocklist.select.policy import Withheld, taken_by
 from blocklist.store import columns, snapshots
+from blocklist.store.columns import Columns
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
 from blocklist.suffixes import builtin_rules
@@ -404,7 +405,7 @@ class _Work:
             sha256,
             state=self.record.state,
             snapshot=snapshot,
-            before=self.record.indicators(number, now.id) if now else None,
+            before=self.record.columns(number, now.id) if now else None,
             base=base,
             # Where a link of the chain is lost, a whole copy begins anew.
             base_depth=now.depth if now and self.record.has_chain(now.id) else MAX_DEPTH,
@@ -449,7 +450,7 @@ class _Lapse:
 
     feed: Feed
     snapshot: int
-    frame: pl.DataFrame
+    columns: Columns
     times: pl.DataFrame | None
     over: pl.DataFrame
     next_end: int | None
@@ -468,12 +469,14 @@ def _lapses(work: _Work, taken: Mapping[str, Intake], versions: Collection[str])
         ):
             continue
         at, times = seconds(work.at), work._times(feed, now)
-        frame = work.record.indicators(number, now.id)
+        frame, repeated = work.record.columns(number, now.id)
         gone = lifetime.over(times, feed, at) if times is not None else pl.Series("name", [], dtype=pl.String)
         left = frame.filter(~pl.col("name").is_in(gone.implode()))
         times = times.filter(~pl.col("name").is_in(gone.implode())) if times is not None else None
         over = frame.filter(pl.col("name").is_in(gone.implode()))
-        out.append(_Lapse(feed, now.id, left, times, over, lifetime.next_end(left, times, feed, at)))
+        # What lingers stands in no line, so what is said of repeated names stays.
+        kept = Columns(left, repeated)
+        out.append(_Lapse(feed, now.id, kept, times, over, lifetime.next_end(left, times, feed, at)))
     return out
 
 
@@ -535,7 +538,7 @@ def _record(work: _Work, out: Updated) -> None:
         if intake.times is not None:
             picture.times[work.ids[intake.feed.id]] = intake.times
     for lapse in lapses:
-        picture.frames[work.ids[lapse.feed.id]] = lapse.frame
+        picture.frames[work.ids[lapse.feed.id]] = lapse.columns.frame
         if lapse.times is not None:
             picture.times[work.ids[lapse.feed.id]] = lapse.times
     for number in gone:
@@ -607,7 +610,7 @@ def _record(work: _Work, out: Updated) -> None:
     # After the transaction: rows of before that a crash leaves in a file have ended by their times all the same.
     for lapse in lapses:
         if lapse.over.height:
-            columns.write(record.state, lapse.snapshot, lapse.frame)
+            columns.write(record.state, lapse.snapshot, lapse.columns)
             if lapse.times is not None:
                 columns.write_times(record.state, lapse.snapshot, lapse.times)
     _tell_ends(work, taken, lapses)
@@ -699,7 +702,7 @@ def _note_ends(
 
 def _tell_ends(work: _Work, taken: Mapping[str, Intake], lapses: Sequence[_Lapse]) -> None:
     """How many listings of the feeds in question are over, and which feeds are stale, into the outcomes."""
-    frames = {work.ids[i]: w.frame for i, w in taken.items()} | {work.ids[x.feed.id]: x.frame for x in lapses}
+    frames = {work.ids[i]: w.frame for i, w in taken.items()} | {work.ids[x.feed.id]: x.columns.frame for x in lapses}
     counts = {number: int(ended.sum()) for number, ended in work.picture.expired(frames).items()}
     changed = dict(work.record.connection.execute("SELECT name, changed FROM feed"))
     for lapse in lapses:
@@ -875,8 +878,12 @@ def _count_held(work: _Work, out: Updated) -> None:
     live = holds.filter(~pl.col("name").is_in(list(released)))
     out.held = live["name"].n_unique()
     whole = live.filter(~pl.col("subtree_only"))["name"].unique()
-    for feed_id, intake in work.intakes.items():
-        if intake.gate is None and not intake.feed.is_reference:
-            work.outcomes[feed_id].held = int(intake.frame["name"].is_in(whole.implode()).sum())
+    listed = [(i, w.frame["name"]) for i, w in work.intakes.items() if w.gate is None and not w.feed.is_reference]
+    if listed:
+        # One search for all feeds: every one makes a table of the held names first.
+        withheld, at = pl.concat([names for _, names in listed]).is_in(whole.implode()), 0
+        for feed_id, names in listed:
+            work.outcomes[feed_id].held = int(withheld.slice(at, len(names)).sum())
+            at += len(names)
     rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
     out.indicators = int(rows[0] or 0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocklist.catalog import Feed
+from blocklist import hunks
+from blocklist.catalog import Feed, InputFormat
 from blocklist.ingest import change
-from blocklist.ingest.intake import account_of, difference
+from blocklist.ingest.change import difference
+from blocklist.ingest.intake import account_of
 from blocklist.ingest.parse import parse
 
 LINES = st.sampled_from(
@@ -47,6 +48,17 @@ LINES = st.sampled_from(
         'alert dns any any -> any any (dns.query; content:"evil.example"; bsize:12; sid:8;)',
         "@@||rule.example^",
         "##.banner",
+        # One name said in several ways: more or less sure, with and without what is below, with other overrides.
+        "192.0.2.1\t3",
+        "192.0.2.1\t9",
+        "192.0.2.1 9",
+        "evil.example\t5",
+        "0.0.0.0 evil.example",
+        "||evil.example^",
+        "|https://evil.example|",
+        "address=/evil.example/",
+        'local-zone: "evil.example" always_nxdomain',
+        *(f'{{"v": "evil.example"{more}}}' for more in ("", ', "c": 90', ', "c": 90.0', ', "c": 10', ', "r": "why"')),
         *(f"host{i}.example" for i in range(40)),
     ]
 )
@@ -58,6 +70,7 @@ FORMATS = [
     "dnsmasq",
     "unbound",
     "scored",
+    "sure",
     "jsonl",
     "urls",
     "maltrail",
@@ -67,11 +80,11 @@ FORMATS = [
 
 
 def feed(format_name: str) -> Feed:
-    options: Any = {"name": "jsonl", "value": "v"} if format_name == "jsonl" else format_name
+    options: Any = format_name
     if format_name == "jsonl":
-        from blocklist.catalog import InputFormat
-
-        options = InputFormat(**options)
+        options = InputFormat(name="jsonl", value="v", confidence="c", reason="r")
+    if format_name == "sure":
+        options = InputFormat(name="scored", confidence=2)
     return Feed(id="f", title="f", url="file:f", category="malware", format=options)
 
 
@@ -79,18 +92,23 @@ def compare(source: Feed, old: list[str], new: list[str]) -> bool:
     """Was the short way taken? If so it must equal the long one, but for the line."""
     was, now = ("\n".join(lines).encode() + b"\n" for lines in (old, new))
     before = parse(was, source)
-    short = change.parse_change(source, was, now, before.frame, account_of(before))
+    changed = hunks.hunks(was, now)
+    if changed is None:
+        return False
+    short = change.parse_change(source, was, now, changed, before.frame, before.repeated, account_of(before))
     if short is None:
         return False
     whole = parse(now, source)
     assert account_of(short) == account_of(whole)
     assert short.frame.drop("line").equals(whole.frame.drop("line"))
-    assert short.replaced is not None
-    rows = [frame.drop("line").sort("name") for frame in difference(*short.replaced)[:2]]
-    assert all(
-        a.equals(b.drop("line").sort("name"))
-        for a, b in zip(rows, difference(before.frame, whole.frame)[:2], strict=True)
-    )
+    assert short.difference is not None
+    for ours, theirs in zip(short.difference[:2], difference(before.frame, whole.frame)[:2], strict=True):
+        assert ours.drop("line").equals(theirs.drop("line"))
+    if whole.repeated is None:
+        assert short.repeated is None
+    else:
+        key = list(whole.repeated.columns)
+        assert short.repeated is not None and short.repeated.sort(key).equals(whole.repeated.sort(key))
     assert short.frame["name"].is_sorted() and short.frame.schema == whole.frame.schema
     return True
 
@@ -98,7 +116,7 @@ def compare(source: Feed, old: list[str], new: list[str]) -> bool:
 @pytest.fixture(autouse=True)
 def no_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change, "_WORTH_IT", 0)
-    monkeypatch.setattr(change, "_SHARE", 1e9)
+    monkeypatch.setattr(hunks, "SHARE", 1e9)
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -118,9 +136,12 @@ def test_the_short_way_is_taken_for_ordinary_feeds(format_name: str, keep: set[i
         assert taken
 
 
-def test_a_name_on_two_lines_needs_the_long_way() -> None:
-    assert not compare(feed("lines"), ["evil.example", "EVIL.example"], ["evil.example"])
-    assert not compare(feed("lines"), ["evil.example"], ["evil.example", "EVIL.example"])
+@given(
+    old=st.lists(st.sampled_from(["a.example", "A.example", "a.example.", "b.example", "# a.example"]), max_size=12),
+    new=st.lists(st.sampled_from(["a.example", "A.example", "a.example.", "b.example", "# a.example"]), max_size=12),
+)
+def test_names_on_several_lines_are_counted_and_need_no_long_way(old: list[str], new: list[str]) -> None:
+    assert compare(feed("lines"), old, new)
 
 
 def test_a_rule_that_takes_others_back_needs_the_long_way() -> None:
@@ -129,18 +150,80 @@ def test_a_rule_that_takes_others_back_needs_the_long_way() -> None:
     )
 
 
-def test_foreign_bytes_need_the_long_way() -> None:
+def test_a_name_stays_until_its_last_line_is_gone() -> None:
+    source = feed("lines")
+    parsed = parse(b"evil.example\nother.example\nEVIL.example\n", source)
+    was, step = b"evil.example\nother.example\nEVIL.example\n", parsed
+    for now, left in ((b"other.example\nEVIL.example\n", True), (b"other.example\n", False)):
+        changed = hunks.hunks(was, now)
+        assert changed is not None
+        short = change.parse_change(source, was, now, changed, step.frame, step.repeated, account_of(step))
+        assert short is not None
+        assert ("evil.example" in short.frame["name"]) is left
+        was, step = now, short
+    assert step.repeated is None
+
+
+def test_what_the_order_of_lines_decides_needs_the_long_way() -> None:
+    old = ['{"v": "evil.example", "r": "one"}', '{"v": "other.example"}']
+    assert compare(feed("jsonl"), old, [*old, '{"v": "new.example", "r": "two"}'])
+    assert not compare(feed("jsonl"), old, ['{"v": "evil.example", "r": "two"}', *old])
+
+
+def test_a_row_that_only_a_shared_line_says_now_needs_the_long_way() -> None:
+    old = ['{"v": "evil.example", "c": 60}', '{"v": "evil.example", "c": 90}', '{"v": "other.example"}']
+    assert not compare(feed("jsonl"), old, old[:1] + old[2:])
+    assert compare(feed("jsonl"), old, [*old, '{"v": "evil.example", "c": 95}'])
+
+
+def test_occurrences_that_are_not_known_need_the_long_way() -> None:
+    source, old, new = feed("lines"), b"evil.example\nEVIL.example\n", b"evil.example\n"
+    parsed, changed = parse(old, source), hunks.hunks(old, new)
+    assert changed is not None
+    assert change.parse_change(source, old, new, changed, parsed.frame, None, account_of(parsed)) is None
+
+
+@pytest.mark.parametrize("more", [b"\xff.example", b"\0", "b\u00fccher.example".encode(), b"\r", b"x\xc3"])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_foreign_bytes_in_some_lines_are_no_matter(more: bytes, end: bytes) -> None:
+    source = feed("lines")
+    for old, new in (
+        (b"evil.example\n", b"evil.example\n" + more + end),
+        (more + b"\nevil.example" + end, b"\n" + more),
+    ):
+        parsed, whole, changed = parse(old, source), parse(new, source), hunks.hunks(old, new)
+        assert changed is not None
+        short = change.parse_change(source, old, new, changed, parsed.frame, parsed.repeated, account_of(parsed))
+        assert short is not None
+        assert account_of(short) == account_of(whole)
+        assert short.frame.drop("line").equals(whole.frame.drop("line"))
+
+
+def test_what_is_decoded_as_a_whole_needs_the_long_way() -> None:
     source, before = feed("lines"), b"evil.example\n"
     parsed = parse(before, source)
-    for new in (b"evil.example\n\xff.example\n", b"evil.example\n\0\n", "evil.example\n".encode("utf-16")):
-        assert change.parse_change(source, before, new, parsed.frame, account_of(parsed)) is None
+    for new in ("evil.example\nevil.example\n".encode("utf-16"), b"\xef\xbb\xbfevil.example\n"):
+        changed = hunks.hunks(before, new)
+        assert changed is not None
+        assert change.parse_change(source, before, new, changed, parsed.frame, None, account_of(parsed)) is None
 
 
 def test_the_line_of_what_stays_is_that_of_the_snapshot_that_named_it_first() -> None:
     source = feed("lines")
-    was, now = b"evil.example\n", b"new.example\nevil.example\n"
-    parsed = parse(was, source)
-    short = change.parse_change(source, was, now, parsed.frame, account_of(parsed))
+    was, now = b"evil.example\n", b"new.example\nevil.example\nEVIL.example\n"
+    parsed, changed = parse(was, source), hunks.hunks(was, now)
+    assert changed is not None
+    short = change.parse_change(source, was, now, changed, parsed.frame, None, account_of(parsed))
     assert short is not None
     assert dict(short.frame.select("name", "line").iter_rows()) == {"evil.example": 1, "new.example": 1}
-    assert isinstance(short.frame, pl.DataFrame)
+
+
+def test_the_line_of_what_changed_is_one_of_the_new_snapshot() -> None:
+    source = feed("jsonl")
+    was = b'{"v": "evil.example", "c": 60}\n'
+    now = b'{"v": "new.example"}\n' + was + b'\n{"v": "evil.example", "c": 90}\n'
+    parsed, changed = parse(was, source), hunks.hunks(was, now)
+    assert changed is not None
+    short = change.parse_change(source, was, now, changed, parsed.frame, None, account_of(parsed))
+    assert short is not None
+    assert dict(short.frame.select("name", "line").iter_rows()) == {"evil.example": 4, "new.example": 1}

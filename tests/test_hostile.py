@@ -20,6 +20,7 @@ from blocklist.ingest.parse import Parsed, parse
 from blocklist.names import Reject
 from blocklist.select.address import parse_one
 from blocklist.special_use import ENGINE_LABELS
+from blocklist.store.columns import Columns
 
 NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 URL = re.compile(r"//[a-z0-9.:\[\]_-]+/([A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
@@ -211,7 +212,7 @@ def many(count: int) -> bytes:
 def test_a_page_an_error_or_nothing_is_gated_and_kept_for_inspection(
     page: bytes, spec: FormatName, tmp_path: Path
 ) -> None:
-    before = parse(many(200), feed()).frame
+    before = Columns(parse(many(200), feed()).frame, None)
     (tmp_path / "snapshots").mkdir()
     taken = take_in(
         feed(spec), page, "0" * 64, state=tmp_path, snapshot=7, before=before, base=None, base_depth=0, accept=False

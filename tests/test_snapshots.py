@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from installation import World, names
 
 from blocklist.errors import RecordError
+from blocklist.hunks import hunks
 from blocklist.store import snapshots
 from blocklist.store.snapshots import MAX_DEPTH, Stored, line, line_of, read, write
 
 
-def test_a_chain_of_35_downloads_reads_back_byte_for_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lines_known", [False, True])
+def test_a_chain_of_35_downloads_reads_back_byte_for_byte(tmp_path: Path, lines_known: bool) -> None:
     chance = random.Random(7)
     rows = names(3000)
     kept: list[bytes] = []
@@ -25,7 +27,8 @@ def test_a_chain_of_35_downloads_reads_back_byte_for_byte(tmp_path: Path) -> Non
     for number in range(1, 36):
         rows = [r for r in rows if chance.random() > 0.01] + names(20, 10_000 + 20 * number)
         data = "\n".join(rows).encode() + b"\n"
-        stored = write(tmp_path, number, data, before, stored.depth)
+        changed = hunks(before, data) if lines_known and before else None
+        stored = write(tmp_path, number, data, before, stored.depth, changed)
         chains.append([*(chains[-1] if stored.depth else []), number])
         assert stored.stored == snapshots.file_of(tmp_path, number).stat().st_size
         kept.append(data)
@@ -121,3 +124,37 @@ def test_why_reads_the_line_of_the_first_snapshot_through_a_long_chain(tmp_path:
         listing = world.why(name)["listings"][0]
         assert listing["text"] == name and listing["line"] == i + (1 if i < 400 else 2)
     world.assert_sound()
+
+
+LINES = st.lists(st.sampled_from([b"a.example", b"", b"0 0 0", b"\xff\0", b"b.example\r"]), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(old=LINES, new=LINES, end=st.booleans())
+def test_a_list_of_changed_lines_gives_back_every_byte(
+    tmp_path_factory: pytest.TempPathFactory, old: list[bytes], new: list[bytes], end: bool
+) -> None:
+    state = tmp_path_factory.mktemp("state")
+    shared = [b"%d.example" % (i * 7919 % 10_007) for i in range(3000)]
+    base, data = b"\n".join(old + shared), b"\n".join([*new, *shared, *new, *[b""] * end])
+    write(state, 1, base, None, 0)
+    assert write(state, 2, data, base, 0, hunks(base, data)).depth == 1
+    assert read(state, [1, 2]) == data
+
+
+def test_a_list_of_changes_on_another_base_or_cut_short_is_damaged(tmp_path: Path) -> None:
+    base = "\n".join(names(3000)).encode()
+    data = base + b"\nnew.example"
+    write(tmp_path, 1, base, None, 0)
+    write(tmp_path, 2, data, base, 0, hunks(base, data))
+    write(tmp_path, 3, base[1:], None, 0)
+    with pytest.raises(RecordError, match="does not fit"):
+        read(tmp_path, [3, 2])
+    file = snapshots.file_of(tmp_path, 2)
+    for cut in (10, 40, file.stat().st_size - 3):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:cut])
+        with pytest.raises(RecordError, match="can't be read"):
+            read(tmp_path, [1, 2])
+        file.write_bytes(whole)
+    assert read(tmp_path, [1, 2]) == data

@@ -512,4 +512,18 @@ def test_the_columns_of_superseded_snapshots_are_removed(world: World) -> None:
     for i in range(4):
         world.lines("a", names(5 + i))
         world.update()
-    assert sorted(p.name for p in (world.state / "columns").iterdir()) == ["4.bytes", "4.parquet"]
+    assert sorted(p.name for p in (world.state / "columns").iterdir()) == ["4.bytes", "4.columns"]
+
+
+def test_a_column_file_with_one_wrong_byte_is_not_believed(world: World) -> None:
+    world.feed("a", names(50))
+    world.update()
+    (file,) = (world.state / "columns").glob("*.columns")
+    data = bytearray(file.read_bytes())
+    at = data.index(names(50)[7].encode())
+    data[at] = ord("x")
+    file.write_bytes(bytes(data))
+    world.lines("a", names(51))
+    ran = world.update()
+    assert (ran.feed("a")["added"], ran.feed("a")["removed"]) == (1, 0) and world.listed() == names(51)
+    world.assert_sound()

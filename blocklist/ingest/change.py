@@ -1,38 +1,51 @@
 """Only the lines that changed: a new snapshot read from the difference to the one before.
 
-Feeds change a little at a time. Where no name stands twice, the lines that both snapshots share, in the same
-order, need not be read again: what the others say is taken out of and put into the indicators and the account of
-before. The result is what `blocklist.ingest.parse` gives (a property test says so), but for `line`, which stays
-that of the snapshot that first named an indicator, as it does in the record.
+Feeds change a little at a time. The lines that both snapshots share need not be read again: what the others say
+is taken out of and put into the indicators and the account of before. The result is what `blocklist.ingest.parse`
+gives (a property test says so), but for `line`, which stays that of the snapshot that first said so, as it does
+in the record.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import polars as pl
 
 from blocklist.catalog import Feed
-from blocklist.ingest.formats import BY_LINE, COMMENTS
-from blocklist.ingest.normalize import unique
-from blocklist.ingest.parse import LineReader, Parsed, begins, refuse_pages
+from blocklist.hunks import Hunk
+from blocklist.ingest.formats import BY_LINE
+from blocklist.ingest.normalize import OCCURRENCE, SCHEMA, unique
+from blocklist.ingest.parse import LineReader, Parsed, blocks, refuse_pages, text_of
 from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
-# Below this many bytes reading everything is as quick; above this share of changed lines, quicker.
+# Below this many bytes reading everything is as quick.
 _WORTH_IT = 65_536
-_SHARE = 0.2
+# By what two occurrences of one name may differ; of what else they say, the order of their lines decides.
+_ORDERLESS = ("name", "kind", "subtree", "confidence")
+_SHARED = 2**32 - 1
 
 
-def parse_change(feed: Feed, old: bytes, new: bytes, before: pl.DataFrame, account: Mapping[str, Any]) -> Parsed | None:
-    """Indicators of `new`, given those of `old` (`before`) and its account; None when only reading it all will do.
+def parse_change(
+    feed: Feed,
+    old: bytes,
+    new: bytes,
+    changed: Sequence[Hunk],
+    before: pl.DataFrame,
+    repeated: pl.DataFrame | None,
+    account: Mapping[str, Any],
+) -> Parsed | None:
+    """Indicators of `new`, given those of `old`; None when only reading it all will do.
 
+    `changed`: hunks of the two (`blocklist.hunks`). `before`, `repeated` and `account`: what was read from `old`.
     Raises FeedGated for a page instead of a list, like `parse`.
     """
     started = time.perf_counter()
+    known = before.height if repeated is None else before.height - repeated["name"].n_unique() + repeated["count"].sum()
     if (
         account["format"] not in BY_LINE
         or feed.input.name not in ("auto", account["format"])
@@ -41,34 +54,33 @@ def parse_change(feed: Feed, old: bytes, new: bytes, before: pl.DataFrame, accou
         or (account["format"] == "adblock" and (b"badfilter" in old or b"badfilter" in new))
         or feed.first is not None
         or len(new) < _WORTH_IT
-        # A name on several lines: which of them is left can't be told from the difference.
-        or sum(account["indicators"].values()) != before.height
+        # Occurrences that are not known can't be counted down.
+        or sum(account["indicators"].values()) != known
+        # Bytes that are decoded as a whole.
+        or any(text_of(data) is not data for data in (old, new))
     ):
         return None
     refuse_pages(new, feed)
-    lines = [_split(data) for data in (old, new)]
-    if lines[0] is None or lines[1] is None:
+    less, gone = _read(feed, account["format"], old, [(h.gone, h.gone_end) for h in changed])
+    out, come = _read(feed, account["format"], new, [(h.come, h.come_end) for h in changed])
+    touched = pl.concat([gone["name"], come["name"]]).unique().sort()
+    had = _rows(before, touched)
+    counts = _counts(had, repeated, touched, gone, come)
+    if counts is None:
         return None
-    marks = COMMENTS[account["format"]]
-    was, now = lines[0], lines[1]
-    shared = _shared(was.body(marks)["line"], now.body(marks)["line"])
-    if shared is None:
+    now = unique(
+        counts.with_columns(pl.col("line").fill_null(_SHARED)).select(SCHEMA.names()),
+        feed.confidence,
+    )
+    out.difference = added, removed, _ = difference(had, now)
+    if (added["line"] == _SHARED).any():
+        # What changed is said by a line that both share: where it stands now, only reading all will tell.
         return None
-    gone, come = was.body(marks).filter(~shared[0]), now.body(marks).filter(~shared[1])
-    if gone.height + come.height > _SHARE * now.count:
-        return None
-    out, less = _read(feed, account["format"], come), _read(feed, account["format"], gone)
-    if less.frame.height != less.accepted or out.frame.height != out.accepted:
-        return None
-    touched = before["name"].is_in(less.frame["name"].implode())
-    stays = before.filter(~touched)
-    if stays["name"].is_in(out.frame["name"].implode()).any():
-        return None
-    out.replaced = (before.filter(touched), out.frame)
-    out.frame = stays.merge_sorted(out.frame, key="name")
-    out.lines, out.blank = now.count, now.blank
-    comments = account["comments"] - was.comments(marks) - less.comments
-    out.comments += comments + now.comments(marks)
+    out.frame = _without(before, removed["name"]).merge_sorted(added, key="name")
+    out.repeated = _repeated(repeated, touched, counts)
+    out.lines += account["lines"] - less.lines
+    out.blank += account["blank"] - less.blank
+    out.comments += account["comments"] - less.comments
     out.extra += account["extra"] - less.extra
     out.masked += account["masked"] - less.masked
     out.notes = _sum(account.get("notes", {}), out.notes, less.notes)
@@ -80,57 +92,96 @@ def parse_change(feed: Feed, old: bytes, new: bytes, before: pl.DataFrame, accou
     return out
 
 
-class _Split:
-    """Lines of one snapshot: `count` of all, `blank` ones; the others as `number`, `line`."""
+def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """Rows that open and rows that close a listing, and how many of them only change one.
 
-    def __init__(self, frame: pl.DataFrame, count: int) -> None:
-        self._frame, self.count = frame, count
-        self.blank = count - frame.height
-        self._body: pl.DataFrame | None = None
-
-    def body(self, marks: tuple[str, ...]) -> pl.DataFrame:
-        """What is no comment."""
-        if self._body is None:
-            self._body = self._frame.filter(~begins(self._frame["line"], marks)) if marks else self._frame
-        return self._body
-
-    def comments(self, marks: tuple[str, ...]) -> int:
-        return self._frame.height - self.body(marks).height
-
-
-def _shared(was: pl.Series, now: pl.Series) -> tuple[pl.Series, pl.Series] | None:
-    """Which lines of each stand in both; None unless they do so in the same order and as often.
-
-    Hashes propose, the comparison of the lines themselves decides: a collision costs the short way, not a line.
+    The line is no part of it: a feed that inserts one line at its top must not rewrite every listing.
     """
-    old, new = was.hash(), now.hash()
-    in_now, in_was = old.is_in(new.implode()), new.is_in(old.implode())
-    left, right = was.filter(in_now), now.filter(in_was)
-    if len(left) != len(right) or not (left == right).all():
+    if before is None or before.is_empty():
+        return now, now.clear(), 0
+    still = now["name"].is_in(before["name"].implode())
+    stays = before["name"].is_in(now["name"].implode())
+    # Both are sorted by name and unique in it, so what they share stands in the same order.
+    new, old = now.filter(still), before.filter(stays)
+    differs = new["subtree"] != old["subtree"]
+    for column in ("confidence", "extra"):
+        if new[column].null_count() < new.height or old[column].null_count() < old.height:
+            differs = differs | new[column].ne_missing(old[column])
+    added = pl.concat([now.filter(~still), new.filter(differs)]).sort("name")
+    removed = pl.concat([before.filter(~stays), old.filter(differs)]).sort("name")
+    return added, removed, int(differs.sum())
+
+
+def _read(feed: Feed, format_name: str, data: bytes, parts: Sequence[tuple[int, int]]) -> tuple[Parsed, pl.DataFrame]:
+    """Some lines, read like a whole file of them: their account, and their indicators, not yet unique."""
+    out = Parsed(pl.DataFrame(schema=SCHEMA), format_name)
+    parts = [part for part in parts if part[0] < part[1]]
+    reader = LineReader(feed, out, msgspec.structs.replace(feed.input, name=format_name))
+    text = b"".join(data[begin:end] for begin, end in parts)
+    frames = [reader.read(block, first) for first, block in blocks(text)]
+    if not frames:
+        return out, out.frame
+    # From the number among these lines to the number in the file.
+    numbers: list[int] = []
+    number, at = 1, 0
+    for begin, end in parts:
+        number += data.count(b"\n", at, begin)
+        lines = data.count(b"\n", begin, end)
+        numbers += range(number, number + lines + (data[end - 1 : end] != b"\n"))
+        number, at = number + lines, end
+    rows = pl.concat(frames)
+    return out, rows.with_columns(pl.Series(numbers, dtype=pl.UInt32).gather(rows["line"] - 1).alias("line"))
+
+
+def _rows(before: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
+    """The rows of `before`, sorted by name, that have one of `names`, sorted too."""
+    if before.is_empty():
+        return before
+    at = before["name"].search_sorted(names).clip(0, before.height - 1)
+    return before[at.filter(before["name"].gather(at) == names)]
+
+
+def _without(before: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
+    """`before` without the rows of `names`, which are all in it."""
+    if names.is_empty():
+        return before
+    keep = pl.repeat(True, before.height, eager=True, dtype=pl.Boolean)
+    return before.filter(keep.scatter(before["name"].search_sorted(names), False))
+
+
+def _counts(
+    had: pl.DataFrame, repeated: pl.DataFrame | None, touched: pl.Series, gone: pl.DataFrame, come: pl.DataFrame
+) -> pl.DataFrame | None:
+    """Every occurrence of the names of `touched` that is left, with `count`, and `line` where its line is new.
+
+    None when the occurrences before don't fit the difference, or the order of lines would decide.
+    """
+    key, none = list(OCCURRENCE), pl.lit(None, pl.UInt32).alias("line")
+    parts = [
+        gone.select(*key, pl.lit(-1, pl.Int64).alias("count"), none),
+        come.select(*key, pl.lit(1, pl.Int64).alias("count"), "line"),
+    ]
+    if repeated is not None:
+        again = repeated.filter(pl.col("name").is_in(touched.implode()))
+        parts.append(again.select(*key, pl.col("count").cast(pl.Int64), none))
+        had = had.filter(~pl.col("name").is_in(again["name"].unique().implode()))
+    parts.append(had.select(*key, pl.lit(1, pl.Int64).alias("count"), none))
+    counts = pl.concat(parts).group_by(key).agg(pl.col("count").sum(), pl.col("line").min())
+    if (counts["count"] < 0).any():
         return None
-    return in_now, in_was
-
-
-def _split(data: bytes) -> _Split | None:
-    """None for bytes that need the care of the whole reader."""
-    if b"\0" in data or data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    counts = counts.filter(pl.col("count") > 0)
+    told = [name for name in key if name not in _ORDERLESS and counts[name].null_count() < counts.height]
+    if told and counts.select("name", *told).unique()["name"].is_duplicated().any():
         return None
-    try:
-        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError:
-        return None
-    lines = pl.Series("line", [text]).str.split("\n").explode(keep_nulls=False, empty_as_null=False)
-    frame = pl.DataFrame({"line": lines.str.strip_chars(" \t\r\f\v")}).with_row_index("number", offset=1)
-    return _Split(frame.filter(pl.col("line") != ""), frame.height)
+    return counts
 
 
-def _read(feed: Feed, format_name: str, lines: pl.DataFrame) -> Parsed:
-    """Some lines, read like a whole file of them."""
-    out = Parsed(lines.clear(), format_name)
-    spec = msgspec.structs.replace(feed.input, name=format_name)
-    frame = LineReader(feed, out, spec).rows(lines)
-    out.frame = unique(frame, feed.confidence)
-    return out
+def _repeated(repeated: pl.DataFrame | None, touched: pl.Series, counts: pl.DataFrame) -> pl.DataFrame | None:
+    """Occurrences of all names that stand more than once now."""
+    counts = counts.filter(pl.col("count").sum().over("name") > 1).select(*OCCURRENCE, pl.col("count").cast(pl.UInt32))
+    if repeated is not None:
+        counts = pl.concat([repeated.filter(~pl.col("name").is_in(touched.implode())), counts])
+    return counts.sort("name") if counts.height else None
 
 
 def _sum(account: Mapping[Any, int], more: Mapping[Any, int], less: Mapping[Any, int]) -> dict[Any, int]:

@@ -16,8 +16,9 @@ import polars as pl
 
 from blocklist.catalog import Feed
 from blocklist.errors import FeedError, FeedGated
+from blocklist.hunks import hunks
 from blocklist.ingest import gate, linger
-from blocklist.ingest.change import parse_change
+from blocklist.ingest.change import difference, parse_change
 from blocklist.ingest.gate import Known
 from blocklist.ingest.header import Header, read_header
 from blocklist.ingest.normalize import SCHEMA
@@ -25,6 +26,7 @@ from blocklist.ingest.parse import PARSER_VERSION, Parsed, parse
 from blocklist.select import lifetime
 from blocklist.select.lifetime import lasts
 from blocklist.store import columns, snapshots
+from blocklist.store.columns import Columns
 from blocklist.store.snapshots import Stored
 
 _NO_NAMES = pl.Series("name", [], dtype=pl.String)
@@ -73,7 +75,7 @@ def take_in(
     *,
     state: Path,
     snapshot: int,
-    before: pl.DataFrame | None,
+    before: Columns | None,
     base: bytes | None,
     base_depth: int,
     accept: bool,
@@ -84,19 +86,20 @@ def take_in(
 ) -> Intake:
     """Parse `data`, judge it, compare it with `before`, and put bytes and columns on disk.
 
-    `before`, `base` and `account` are indicators, bytes and account of the current snapshot; with an account the
+    `before`, `base` and `account` are columns, bytes and account of the current snapshot; with an account the
     shared lines need not be read again. `times` are those of `before`, `at` the start of the run (seconds since 1970).
     `known`: what the current snapshot and the answer say of their age. `accept`: a person has seen it; no gate. Raises
     FeedError when it can't be read at all.
     """
     reason = hint = None
+    lines = hunks(base, data) if base is not None else None
     parsed = Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)
-    listed = None if before is None else linger.listed(before, times)
+    listed = None if before is None else linger.listed(before.frame, times)
     stated = read_header(data)
     try:
         change = None
-        if listed is not None and base is not None and account is not None:
-            change = parse_change(feed, base, data, listed, account)
+        if before is not None and listed is not None and base is not None and lines is not None and account is not None:
+            change = parse_change(feed, base, data, lines, listed, before.repeated, account)
         parsed = change or parse(data, feed)
         if not accept:
             gate.check(feed, parsed, listed.height if listed is not None else None)
@@ -105,18 +108,18 @@ def take_in(
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
-    stored = snapshots.write(state, snapshot, data, base, base_depth)
+    stored = snapshots.write(state, snapshot, data, base, base_depth, lines)
     frame = parsed.frame
     entries, kept, next_end = frame.height, None, None
     if reason is None:
-        added, removed, changed = difference(*(parsed.replaced or (listed, frame)))
+        added, removed, changed = parsed.difference or difference(listed, frame)
         if lasts(feed) or times is not None:
-            kept = linger.keep(feed, before, times, frame, added, removed, at)
+            kept = linger.keep(feed, before.frame if before else None, times, frame, added, removed, at)
             frame, added, removed = kept.frame, kept.added, kept.removed
             changed = int(added["name"].is_in(removed["name"].implode()).sum())
             columns.write_times(state, snapshot, kept.times)
         next_end = lifetime.next_end(frame, kept.times if kept else None, feed, at)
-        columns.write(state, snapshot, frame)
+        columns.write(state, snapshot, Columns(frame, parsed.repeated))
         columns.keep_bytes(state, snapshot, data)
     else:
         added = removed = frame.clear()
@@ -141,26 +144,6 @@ def take_in(
     if kept is not None:
         intake.times, intake.dropped, intake.back, intake.over = kept.times, kept.dropped, kept.back, kept.over
     return intake
-
-
-def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Rows that open and rows that close a listing, and how many of them only change one.
-
-    The line is no part of it: a feed that inserts one line at its top must not rewrite every listing.
-    """
-    if before is None or before.is_empty():
-        return now, now.clear(), 0
-    still = now["name"].is_in(before["name"].implode())
-    stays = before["name"].is_in(now["name"].implode())
-    # Both are sorted by name and unique in it, so what they share stands in the same order.
-    new, old = now.filter(still), before.filter(stays)
-    differs = new["subtree"] != old["subtree"]
-    for column in ("confidence", "extra"):
-        if new[column].null_count() < new.height or old[column].null_count() < old.height:
-            differs = differs | new[column].ne_missing(old[column])
-    added = pl.concat([now.filter(~still), new.filter(differs)])
-    removed = pl.concat([before.filter(~stays), old.filter(differs)])
-    return added, removed, int(differs.sum())
 
 
 def account_of(parsed: Parsed, stated: Header | None = None) -> dict[str, object]:

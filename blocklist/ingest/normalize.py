@@ -41,6 +41,9 @@ SCHEMA = pl.Schema(
     }
 )
 
+# What one mention of a name says, wherever it stands.
+OCCURRENCE = tuple(name for name in SCHEMA if name != "line")
+
 _TEXT = pl.col("text")
 _NAME = r"^[a-z0-9_-]+(?:\.[a-z0-9_-]+)+$"
 _LONG_LABEL = r"[^.]{64}"
@@ -149,6 +152,15 @@ def unique(frame: pl.DataFrame, confidence: int) -> pl.DataFrame:
         pl.col("extra").drop_nulls().first(),
     )
     return joined.cast(dict(SCHEMA))  # type: ignore[arg-type]
+
+
+def occurrences(rows: pl.DataFrame) -> pl.DataFrame:
+    """What is said of the names that stand more than once in `rows`: indicators without `line`, not unique.
+
+    With `count: UInt32`, how often just that is said; sorted by name.
+    """
+    rows = rows.filter(pl.col("name").is_duplicated())
+    return rows.group_by(OCCURRENCE).agg(pl.len().cast(pl.UInt32).alias("count")).sort("name")
 
 
 def _beyond_ascii(text: pl.Series) -> pl.Series:

@@ -19,7 +19,7 @@ from blocklist.ingest.content import looks_like_html
 from blocklist.ingest.formats import COMMENTS, INDENTED, WHOLE, LineParser, line_parser, whole_parser
 from blocklist.ingest.formats.ports import without_port
 from blocklist.ingest.formats.sniff import Chosen, sniff, sniff_document
-from blocklist.ingest.normalize import KIND, SCHEMA, normalize, unique
+from blocklist.ingest.normalize import KIND, SCHEMA, normalize, occurrences, unique
 from blocklist.ingest.refused import Refused
 from blocklist.names import DAMAGED, Reject
 
@@ -40,8 +40,9 @@ class Parsed:
 
     `kinds` and `rejects` count occurrences, before duplicates; `extra` counts tokens beyond a line's first, so
     that `sum(kinds) + sum(rejects) − extra + comments + blank = lines`. `why`: a sentence about the choice of
-    the format. `notes` counts what rows say beyond their feed and nobody can read. `replaced`: where only changed
-    lines were read, the rows of before that they touch and the rows in their place.
+    the format. `notes` counts what rows say beyond their feed and nobody can read. `repeated`: the occurrences of names
+    that stand more than once (see `blocklist.ingest.normalize.occurrences`). `difference`: where only changed lines
+    were read, what `blocklist.ingest.change.difference` says of the indicators before and now.
     """
 
     frame: pl.DataFrame
@@ -56,7 +57,8 @@ class Parsed:
     why: str = ""
     notes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
-    replaced: tuple[pl.DataFrame, pl.DataFrame] | None = None
+    repeated: pl.DataFrame | None = None
+    difference: tuple[pl.DataFrame, pl.DataFrame, int] | None = None
 
     @property
     def accepted(self) -> int:
@@ -106,14 +108,16 @@ def parse(data: bytes, feed: Feed) -> Parsed:
         out.lines = out.accepted + sum(out.rejects.values()) - out.extra + out.comments
     else:
         lines = LineReader(feed, out, spec)
-        frames += (lines.read(block, first) for first, block in _blocks(data))
+        frames += (lines.read(block, first) for first, block in blocks(data))
         cancels = lines.cancels
         if out.format == "auto":
             out.format, out.why = "lines", "nothing in it tells, so each line is one indicator"
-    frame = pl.concat(frames) if frames else out.frame
+    rows = pl.concat(frames) if frames else out.frame
     if cancels:
-        frame = _cancel(frame, cancels, out)
-    out.frame = unique(frame, feed.confidence)
+        rows = _cancel(rows, cancels, out)
+    out.frame = unique(rows, feed.confidence)
+    if out.frame.height < rows.height and spec.name not in WHOLE:
+        out.repeated = occurrences(rows)
     if feed.first is not None:
         # Ranked lists (top sites): the first N lines are the N best known.
         out.frame = out.frame.sort("line", "name").head(feed.first).sort("name")
@@ -170,7 +174,7 @@ def refuse_pages(data: bytes, feed: Feed) -> None:
         )
 
 
-def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
+def blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
     """`(number of its first line, bytes)` of blocks that end at line ends."""
     start, number = 0, 1
     while start < len(data):

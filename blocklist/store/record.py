@@ -15,6 +15,7 @@ import polars as pl
 
 from blocklist.errors import RecordError
 from blocklist.store import columns, snapshots
+from blocklist.store.columns import Columns
 from blocklist.store.database import explained, open_for_writing, path_in
 from blocklist.store.schema import migrate
 
@@ -323,9 +324,13 @@ class Record:
         return frame
 
     def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
-        """The indicators frame of a feed's current snapshot: its column file, or rebuilt from the open listings."""
-        frame = columns.read(self.state, snapshot)
-        if frame is None:
+        """The indicators frame of a feed's current snapshot."""
+        return self.columns(feed, snapshot).frame
+
+    def columns(self, feed: int, snapshot: int) -> Columns:
+        """The column file of a feed's current snapshot, written anew from the open listings where it is lost."""
+        found = columns.read(self.state, snapshot)
+        if found is None:
             rows = self.connection.execute(
                 "SELECT name, kind, subtree, line, confidence, extra FROM listing WHERE feed = ? ORDER BY name",
                 (feed,),
@@ -342,8 +347,9 @@ class Record:
                 },
                 orient="row",
             ).with_columns(pl.col("subtree").cast(pl.Boolean))
-            columns.write(self.state, snapshot, frame)
-        return frame
+            found = Columns(frame, None)
+            columns.write(self.state, snapshot, found)
+        return found
 
     # Holds
 

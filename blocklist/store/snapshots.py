@@ -1,4 +1,8 @@
-"""Raw bytes of every accepted download: a chain of zstd patches, each against the one before.
+"""Raw bytes of every accepted download: a chain of patches, each against the one before.
+
+Where the lines that changed are known, a patch is a list of them: three numbers a line (bytes to copy, to leave
+out, to put in), an empty line, and the bytes to put in; packed by zstd, behind a skippable frame with the SHA-256
+of what it makes (RFC 8878 §3.1.2; `zstdcat` shows it). Otherwise it is a patch as `zstd --patch-from` makes them.
 
 A year of daily downloads of a 5 MB feed with 3 % of churn takes 71–77 MB so, against 748–804 MB whole. The
 level matters: 8 turned 71 MB of lists with 1 % of changed lines into 0.26 MB in 0.34 s; 9 with long-distance
@@ -7,18 +11,23 @@ matching into 0.37 MB in 0.88 s; 5 into 1.4 MB, 3 into 11 MB (its matcher does n
 
 from __future__ import annotations
 
+import hashlib
 import os
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
 
 from blocklist.errors import RecordError
+from blocklist.hunks import Hunk
 
 WHOLE_LEVEL = 3
 PATCH_LEVEL = 8
 # A chain this deep costs about 100 ms to read a line back (5 MB feed); then a whole copy begins a new one.
 MAX_DEPTH = 30
+_MARK = struct.pack("<II", 0x184D2A5B, 32)
 
 
 @dataclass(frozen=True)
@@ -33,28 +42,26 @@ def file_of(state: Path, snapshot: int) -> Path:
     return state / "snapshots" / f"{snapshot // 1000:05d}" / f"{snapshot}.zst"
 
 
-def write(state: Path, snapshot: int, data: bytes, base: bytes | None, base_depth: int) -> Stored:
+def write(
+    state: Path,
+    snapshot: int,
+    data: bytes,
+    base: bytes | None,
+    base_depth: int,
+    changed: Sequence[Hunk] | None = None,
+) -> Stored:
     """Store `data` under the number `snapshot`, as a patch against `base` when that is smaller.
 
+    `changed`: the hunks of `base` and `data` where they are known, which saves looking for what both share.
     Written beside, fsynced and renamed; a crash leaves at most a file that no row names.
     """
     packed = None
     depth = 0
     if base and data and base_depth + 1 < MAX_DEPTH:
-        window = max(20, (len(base) + len(data)).bit_length())
-        if window <= zstandard.WINDOWLOG_MAX:
-            parameters = zstandard.ZstdCompressionParameters.from_level(
-                PATCH_LEVEL,
-                source_size=len(data),
-                dict_size=len(base),
-                window_log=window,
-                write_checksum=True,
-            )
-            dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-            patch = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(data)
-            # A patch that saves little is not worth its link in the chain.
-            if len(patch) * 8 < len(data):
-                packed, depth = patch, base_depth + 1
+        patch = _zstd_patch(base, data) if changed is None else _line_patch(data, changed)
+        # A patch that saves little is not worth its link in the chain.
+        if patch is not None and len(patch) * 8 < len(data):
+            packed, depth = patch, base_depth + 1
     if packed is None:
         packed = zstandard.ZstdCompressor(level=WHOLE_LEVEL, write_checksum=True).compress(data)
     path = file_of(state, snapshot)
@@ -66,6 +73,47 @@ def write(state: Path, snapshot: int, data: bytes, base: bytes | None, base_dept
         os.fsync(out.fileno())
     beside.rename(path)
     return Stored(len(packed), depth)
+
+
+def _zstd_patch(base: bytes, data: bytes) -> bytes | None:
+    window = max(20, (len(base) + len(data)).bit_length())
+    if window > zstandard.WINDOWLOG_MAX:
+        return None
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        PATCH_LEVEL,
+        source_size=len(data),
+        dict_size=len(base),
+        window_log=window,
+        write_checksum=True,
+    )
+    dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(data)
+
+
+def _line_patch(data: bytes, changed: Sequence[Hunk]) -> bytes:
+    at, numbers = 0, []
+    for hunk in changed:
+        numbers.append(b"%d %d %d\n" % (hunk.gone - at, hunk.gone_end - hunk.gone, hunk.come_end - hunk.come))
+        at = hunk.gone_end
+    script = b"".join([*numbers, b"\n", *(data[h.come : h.come_end] for h in changed)])
+    packed = zstandard.ZstdCompressor(level=PATCH_LEVEL, write_checksum=True).compress(script)
+    return _MARK + hashlib.sha256(data).digest() + packed
+
+
+def _patched(base: bytes, patch: bytes) -> bytes:
+    """`base` with the lines of a list of changes. Raises ValueError when it was made for another one."""
+    body = len(_MARK) + 32
+    script = zstandard.ZstdDecompressor().decompress(patch[body:])
+    end = script.index(b"\n\n") + 2 if not script.startswith(b"\n") else 1
+    parts, at, put = [], 0, end
+    for line in script[: end - 1].splitlines():
+        copy, leave, come = map(int, line.split())
+        parts += [base[at : at + copy], script[put : put + come]]
+        at, put = at + copy + leave, put + come
+    data = b"".join([*parts, base[at:]])
+    if hashlib.sha256(data).digest() != patch[len(_MARK) : body]:
+        raise ValueError("it does not fit the snapshot before it")
+    return data
 
 
 def remove_unrecorded(state: Path, last: int) -> None:
@@ -87,10 +135,13 @@ def read(state: Path, chain: list[int]) -> bytes:
         path = file_of(state, snapshot)
         try:
             packed = path.read_bytes()
+            if packed.startswith(_MARK):
+                data = _patched(data, packed)
+                continue
             dictionary = zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if i else None
             decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=2**zstandard.WINDOWLOG_MAX)
             data = decompressor.decompress(packed)
-        except (OSError, zstandard.ZstdError) as error:
+        except (OSError, ValueError, zstandard.ZstdError) as error:
             raise RecordError(
                 f"{path}: the kept bytes of snapshot {snapshot} can't be read ({error})",
                 hint="restore the file from a backup; the lists themselves are not affected",
