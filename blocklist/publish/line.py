@@ -1,0 +1,88 @@
+"""The line of one entry: a template of constants and placeholders, as a column expression.
+
+Every placeholder is computed in columns from a value that has passed the gate; no row is formatted by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import polars as pl
+
+
+def _plain(value: pl.Expr) -> pl.Expr:
+    return value
+
+
+def _regex(value: pl.Expr) -> pl.Expr:
+    # What POSIX extended, PCRE and Go expressions give a meaning to, as far as the gate lets it through.
+    return value.str.replace_all(r"([.?*+()\[\]$^{}|])", r"\$1")
+
+
+def _base64(value: pl.Expr) -> pl.Expr:
+    return value.str.encode("base64")
+
+
+def _six(value: pl.Expr) -> pl.Expr:
+    return value.str.contains(":", literal=True)
+
+
+def _address(value: pl.Expr) -> pl.Expr:
+    return value.str.split("/").list.first()
+
+
+def _length(value: pl.Expr) -> pl.Expr:
+    whole = pl.when(_six(value)).then(pl.lit("128")).otherwise(pl.lit("32"))
+    return pl.when(value.str.contains("/", literal=True)).then(value.str.split("/").list.last()).otherwise(whole)
+
+
+def _cidr(value: pl.Expr) -> pl.Expr:
+    return pl.concat_str(_address(value), pl.lit("/"), _length(value))
+
+
+def _mask_of(bits: int) -> str:
+    mask = (1 << 32) - (1 << (32 - bits))
+    return ".".join(str(mask >> shift & 255) for shift in (24, 16, 8, 0))
+
+
+_MASKS = {str(bits): _mask_of(bits) for bits in range(33)}
+
+
+def _mask(value: pl.Expr) -> pl.Expr:
+    return _length(value).replace_strict(_MASKS, default=None, return_dtype=pl.String)
+
+
+def _groups(value: pl.Expr) -> pl.Expr:
+    """An IPv6 address in its eight groups of four digits, an IPv4 address as it is (RFC 4291 §2.2, form 1)."""
+    return pl.when(_six(value)).then(value.map_batches(_spelled_out, return_dtype=pl.String)).otherwise(value)
+
+
+def _spelled_out(addresses: pl.Series) -> pl.Series:
+    from ipaddress import ip_address
+
+    texts = [ip_address(text).exploded if ":" in text else text for text in addresses.to_list()]
+    return pl.Series(addresses.name, texts, dtype=pl.String)
+
+
+_MAKE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "name": _plain,
+    "regex": _regex,
+    "base64": _base64,
+    "cidr": _cidr,
+    "address": _address,
+    "length": _length,
+    "mask": _mask,
+    "groups": _groups,
+}
+
+
+def expression(template: str, column: str) -> pl.Expr:
+    """`template` as a column of String: constants and what is made of the column, in turn."""
+    pieces: list[pl.Expr] = []
+    for number, piece in enumerate(re.split(r"\{(" + "|".join(_MAKE) + r")\}", template)):
+        if number % 2:
+            pieces.append(_MAKE[piece](pl.col(column)))
+        elif piece:
+            pieces.append(pl.lit(piece))
+    return pl.concat_str(pieces)
