@@ -65,6 +65,19 @@ def _spelled_out(addresses: pl.Series) -> pl.Series:
     return pl.Series(addresses.name, texts, dtype=pl.String)
 
 
+def _range(value: pl.Expr) -> pl.Expr:
+    """First and last address with a hyphen between."""
+    return value.map_batches(_first_to_last, return_dtype=pl.String)
+
+
+def _first_to_last(networks: pl.Series) -> pl.Series:
+    from ipaddress import ip_network
+
+    made = [ip_network(text) for text in networks.to_list()]
+    texts = [f"{network.network_address}-{network.broadcast_address}" for network in made]
+    return pl.Series(networks.name, texts, dtype=pl.String)
+
+
 _MAKE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "name": _plain,
     "regex": _regex,
@@ -74,6 +87,7 @@ _MAKE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "length": _length,
     "mask": _mask,
     "groups": _groups,
+    "range": _range,
 }
 
 

@@ -9,7 +9,7 @@ PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # By the kind of value that the line is made of; `blocklist.publish.line` computes them.
 WORDS: dict[str, tuple[str, ...]] = {
     "domain": ("name", "regex", "base64"),
-    "network": ("name", "cidr", "address", "length", "mask", "groups"),
+    "network": ("name", "cidr", "address", "length", "mask", "groups", "range"),
     "url": ("name", "regex", "base64"),
 }
 ALL_WORDS = frozenset(word for words in WORDS.values() for word in words)
