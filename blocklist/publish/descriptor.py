@@ -223,7 +223,9 @@ def _judge(found: Format, place: str, problems: Problems, *, frames: bool) -> No
         problems.add(f"{place}: {min(templates)}", "a format written in code has no lines")
     for own, whole, alone in (("below", "suffix", "exact"), ("allow_below", "allow_suffix", "allow_exact")):
         if getattr(found, own) is not None and getattr(found, whole) is None and getattr(found, alone) is None:
-            problems.add(f"{place}: {own}", f"covers what is below a name; the name itself needs {whole!r} or {alone!r}")
+            problems.add(
+                f"{place}: {own}", f"covers what is below a name; the name itself needs {whole!r} or {alone!r}"
+            )
     _judge_pattern(found, place, problems)
     if frames:
         _judge_frames(found, place, problems)
