@@ -138,7 +138,7 @@ def _urls(fmt: Format, urls: pl.Series, values: Mapping[str, Any], lost: Counter
     line = with_options(fmt.url, values)
     fine = writable_urls(bare)
     if fmt.unwritable is not None:
-        fine &= ~bare.to_frame().select(expression(line, bare.name).str.contains(fmt.unwritable)).to_series()
+        fine &= ~bare.to_frame().select(expression(line, bare.name, url=True).str.contains(fmt.unwritable)).to_series()
     lost["unwritable"] += len(bare) - int(fine.sum())
     return _lines(bare.filter(fine), line, "url", "urls")
 

@@ -20,6 +20,11 @@ def _regex(value: pl.Expr) -> pl.Expr:
     return value.str.replace_all(r"([.?*+()\[\]$^{}|])", r"\$1")
 
 
+def _regex_of_name(value: pl.Expr) -> pl.Expr:
+    # Half the time: of the letters of a name only the dot means something.
+    return value.str.replace_all(".", r"\.", literal=True)
+
+
 def _base64(value: pl.Expr) -> pl.Expr:
     return value.str.encode("base64")
 
@@ -80,7 +85,7 @@ def _first_to_last(networks: pl.Series) -> pl.Series:
 
 _MAKE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "name": _plain,
-    "regex": _regex,
+    "regex": _regex_of_name,
     "base64": _base64,
     "cidr": _cidr,
     "address": _address,
@@ -91,12 +96,16 @@ _MAKE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
 }
 
 
-def expression(template: str, column: str) -> pl.Expr:
-    """`template` as a column of String: constants and what is made of the column, in turn."""
+def expression(template: str, column: str, *, url: bool = False) -> pl.Expr:
+    """`template` as a column of String: constants and what is made of the column, in turn.
+
+    `url`: the column holds URLs, in which more than the dot is syntax to a regular expression.
+    """
+    make = {**_MAKE, "regex": _regex} if url else _MAKE
     pieces: list[pl.Expr] = []
     for number, piece in enumerate(re.split(r"\{(" + "|".join(_MAKE) + r")\}", template)):
         if number % 2:
-            pieces.append(_MAKE[piece](pl.col(column)))
+            pieces.append(make[piece](pl.col(column)))
         elif piece:
             pieces.append(pl.lit(piece))
     return pl.concat_str(pieces)

@@ -31,7 +31,7 @@ class Lines:
 
     def texts(self) -> Iterator[str]:
         """The lines in chunks, each ending in a newline. Raises ReleaseError at the first unsafe value."""
-        line = expression(self.template, self.values.name)
+        line = expression(self.template, self.values.name, url=self.gate == "url")
         for first in range(0, len(self.values), CHUNK):
             chunk = self.values.slice(first, CHUNK)
             require_safe(chunk, self.gate, self.place, first)
