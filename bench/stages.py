@@ -86,7 +86,7 @@ def render(_: Path) -> dict[str, Any]:
 
     names = pl.Series("name", sorted(_names(random.Random(SEED), 1_000_000)))
     rates = {}
-    for name in ("rpz", "dnsmasq", "squid", "hosts"):
+    for name in ("rpz", "dnsmasq", "squid", "hosts", "unbound", "haproxy", "adblock", "tinyproxy", "suricata-domain"):
         fmt = descriptor.builtin()[name]
         whole = pl.lit(fmt.takes_subtree)
         domains = names.to_frame().with_columns(whole.alias("subtree"), pl.lit(True).alias("block"))

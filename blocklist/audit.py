@@ -647,7 +647,8 @@ def _target(export: Export, fmt: Format) -> Target:
         writes = lambda name, subtree: len(name) + 2 * subtree <= room  # noqa: E731
     elif fmt.unwritable is not None:
         odd = re.compile(fmt.unwritable)
-        exact, suffix = fmt.exact or fmt.suffix or "", fmt.suffix or fmt.exact or ""
+        pair = f"{fmt.exact}\n{fmt.below}" if fmt.exact and fmt.below else None
+        exact, suffix = fmt.exact or fmt.suffix or "", fmt.suffix or pair or fmt.exact or ""
         writes = lambda name, subtree: not odd.search((suffix if subtree else exact).replace("{name}", name))  # noqa: E731
     return Target(fmt.name, fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, writes, directions)
 

@@ -399,4 +399,4 @@ def test_the_rules_about_a_few_names_are_those_of_the_whole_suffix_list() -> Non
 def test_the_abilities_of_formats_are_those_of_the_catalogue() -> None:
     found = descriptor.abilities([*descriptor.builtin(), "no-such-format"])
     assert found == descriptor.builtin()
-    assert set(found) == set(FORMATS) - {"blunt", "urls"}
+    assert set(found) == set(FORMATS) - {"blunt"}

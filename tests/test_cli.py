@@ -156,6 +156,7 @@ def test_a_broken_configuration_is_one_message_with_its_file_and_nothing_is_run(
         ("feeds", "show", "first"),
         ("formats",),
         ("formats", "show", "rpz"),
+        ("formats", "test", "hosts"),
         ("held",),
         ("held", "list"),
         ("allow", "list"),
@@ -304,7 +305,7 @@ def test_hostile_lines_urls_and_answers_reach_no_terminal_raw(tmp_path: Path) ->
 
 def commands() -> list[tuple[str, ...]]:
     groups: dict[str, tuple[str, ...]] = {"allow": ("add", "list", "remove"), "deny": ("add", "list", "remove")}
-    groups |= {"feeds": ("list", "show", "test"), "formats": ("list", "show")}
+    groups |= {"feeds": ("list", "show", "test"), "formats": ("list", "show", "test")}
     groups |= {"held": ("list", "release", "revoke"), "release": ("list", "show", "approve")}
     return [(c,) for c in _COMMANDS] + [(g, s) for g, subs in groups.items() for s in subs]
 
@@ -340,3 +341,16 @@ def test_help_and_why_import_nothing_slow(world: World) -> None:
     ):
         ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
         assert ran.stderr.strip() == allowed, words
+
+
+def test_a_format_is_tried_by_name_or_file_and_says_what_it_covers(world: World, tmp_path: Path) -> None:
+    ran = world.call("formats", "test", "hosts")
+    assert ran.code == 0 and "0.0.0.0 exact.example" in ran.out and "can't    a name with all below it" in ran.out
+    assert "lost     5 subtree" in ran.out and "checked  by structure" in ran.out
+    mine = tmp_path / "mine.toml"
+    mine.write_text('title = "Mine"\nkinds = ["domain"]\nsuffix = "||{name}^"\ncheck = ["false"]\n')
+    ran = world.call("formats", "test", str(mine))
+    assert ran.code == 4 and "false rejects it" in ran.err
+    mine.write_text('title = "Mine"\nkinds = ["domain"]\nsuffix = "||{nam}^"\n')
+    ran = world.call("formats", "test", str(mine))
+    assert ran.code != 0 and "mine.toml: suffix: has no {name}" in ran.err

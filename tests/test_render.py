@@ -20,6 +20,7 @@ from blocklist.publish import descriptor
 from blocklist.publish.gate import require_safe
 from blocklist.publish.parts import CHUNK
 from blocklist.publish.render import render
+from blocklist.publish.sample import selection as every_meaning
 from blocklist.publish.selection import Selection
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -62,7 +63,23 @@ def sample(fmt: descriptor.Format) -> Selection:
     return Selection(domains=found.domains, between=found.between, networks=found.networks, rows=ROWS)
 
 
-@pytest.mark.parametrize("name", sorted(FORMATS))
+FIRST = ("cidr", "csv", "dnsmasq", "domains", "hosts", "ipset", "jsonl", "nftables", "rpz", "squid", "unbound")
+TEXTS = sorted(name for name, fmt in FORMATS.items() if name not in FIRST and not fmt.binary)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_golden_file_of_the_sample(name: str) -> None:
+    """What `blocklist formats test` shows, byte for byte."""
+    text, account = rendered(name, every_meaning(FORMATS[name])[0])
+    file = GOLDEN / f"{name}.txt"
+    if os.environ.get("BLOCKLIST_WRITE_GOLDEN") == "1":
+        file.write_bytes(text)
+    assert text == file.read_bytes(), "if it is meant: BLOCKLIST_WRITE_GOLDEN=1, and read the difference"
+    assert text.isascii() and text.endswith(b"\n") and b"\r" not in text
+    assert account.lines == text.count(b"\n") and account.size == len(text)
+
+
+@pytest.mark.parametrize("name", FIRST)
 def test_golden_file(name: str) -> None:
     options = {"serial": 1795510800, "origin": "rpz.example.net"} if name == "rpz" else {}
     text, account = rendered(name, sample(FORMATS[name]), **options)
@@ -305,6 +322,63 @@ def test_a_mistake_in_a_descriptor_is_named_with_file_and_key(tmp_path: Path, te
     with pytest.raises(ConfigError) as caught:
         describe(tmp_path, text)
     assert message in str(caught.value) and "mine.toml" in str(caught.value)
+
+
+def test_a_line_is_made_of_words_options_and_pairs(tmp_path: Path) -> None:
+    fmt = describe(
+        tmp_path,
+        'title = "Mine"\nkinds = ["domain", "ipv4", "ipv6", "url"]\n'
+        'exact = "{name} {regex} {tag}"\nbelow = "*.{name}"\n'
+        'allow_exact = "!{name}"\nallow_below = "!*.{name}"\nnetwork4 = "{address} {mask} {range}"\n'
+        'network6 = "{cidr} {length}"\naddress = "host {groups}"\nurl = "{regex}"\nunwritable = "^!long"\n'
+        '[options.tag]\ntype = "text"\ndefault = "t"\n',
+    )
+    out = io.BytesIO()
+    listed = entries(block=["evil.example", "long.example"], exact_allow=["evil.example", "longer.long.example"])
+    found = select(
+        listed, [("192.0.2.0/30", "both"), ("192.0.2.9", "both"), ("2001:db8::/32", "both"), ("2001:db9::1", "both")]
+    )
+    found = Selection(found.domains, found.between, found.networks, pl.DataFrame({"url": ["//a.example/b?c"]}))
+    account = render(fmt, found, {"tag": "x"}, out)
+    assert out.getvalue().decode().splitlines() == [
+        "*.evil.example",
+        "!evil.example",
+        "host 192.0.2.9",
+        "192.0.2.0 255.255.255.252 192.0.2.0-192.0.2.3",
+        "host 2001:0db9:0000:0000:0000:0000:0000:0001",
+        "2001:db8::/32 32",
+        r"a\.example/b\?c",
+    ]
+    # The allow that can't be written takes the block above it along: nothing that is allowed is blocked.
+    assert account.lost == {"narrowed": 1, "unwritable": 1}
+
+
+def test_a_file_too_large_for_the_target_is_refused() -> None:
+    import msgspec
+
+    small = msgspec.structs.replace(FORMATS["domains"], max_bytes=5)
+    with pytest.raises(ReleaseError, match="10 bytes are more than the 5"):
+        render(small, select(entries(exact=["a.example"])), {}, io.BytesIO())
+
+
+def test_the_parquet_file_reads_back_and_misp_and_stix_are_json() -> None:
+    rows = every_meaning(FORMATS["parquet"])[0]
+    data = rendered("parquet", rows)[0]
+    assert pl.read_parquet(io.BytesIO(data))["indicator"].to_list() == rows.rows["indicator"].to_list()
+    assert data == rendered("parquet", rows)[0]
+    event = json.loads(rendered("misp", rows)[0])["Event"]
+    assert {a["type"] for a in event["Attribute"]} == {"domain", "hostname", "ip-dst", "url"}
+    bundle = json.loads(rendered("stix", rows)[0])
+    ids = [thing["id"] for thing in bundle["objects"]]
+    assert len(ids) == len(set(ids)) == len(event["Attribute"]) + 1
+    assert json.loads(rendered("stix", Selection())[0])["objects"][0]["type"] == "identity"
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_every_format_says_how_it_is_loaded_and_what_decides_it(name: str) -> None:
+    fmt = FORMATS[name]
+    assert fmt.group != "own" and fmt.load and all(page.startswith(("https://", "http://")) for page in fmt.document)
+    assert fmt.document
 
 
 def test_a_frame_cannot_leave_its_sandbox_or_write_what_is_not_ascii(tmp_path: Path) -> None:

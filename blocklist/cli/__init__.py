@@ -21,7 +21,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "Publish configured exports, or write one list to a file."),
     "why": ("why", "Why a domain, address, network or URL is blocked, or not."),
     "feeds": ("feeds", "List, show and try feeds."),
-    "formats": ("formats", "List and show export formats."),
+    "formats": ("formats", "List, show and try export formats."),
     "allow": ("allow", "Rules that free a name or network."),
     "deny": ("deny", "Rules that block a name or network."),
     "held": ("held", "What guards withhold; let it pass, or take that back."),

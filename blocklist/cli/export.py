@@ -83,7 +83,7 @@ def _once(
         raise click.UsageError("--format needs -o FILE, or -o - for standard output")
     if policy not in config.policies:
         raise click.UsageError(f"no policy {policy!r}{nearest(policy, config.policies)}")
-    given = _options(formats[fmt], options)
+    given = given_options(formats[fmt], options)
     try:
         formats[fmt].settle(given, "--option")
     except ConfigError as error:
@@ -114,7 +114,7 @@ def _once(
     return 0
 
 
-def _options(fmt: Any, given: tuple[str, ...]) -> dict[str, Any]:
+def given_options(fmt: Any, given: tuple[str, ...]) -> dict[str, Any]:
     """`K=V` texts in the types that the format declares."""
     out: dict[str, Any] = {}
     for item in given:

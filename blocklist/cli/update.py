@@ -207,6 +207,10 @@ _LOST = {
     "subtree": "block only the name itself, not what is below",
     "too_long": "too long for the target",
     "unwritable": "left out, since the target would read them as something else",
+    "network": "networks left out, since the target takes single addresses",
+    "inbound": "inbound networks left out, since the target only looks at destinations",
+    "outbound": "outbound networks left out, since the target only looks at sources",
+    "allow": "allows left out",
 }
 
 

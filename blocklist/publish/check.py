@@ -48,7 +48,7 @@ def check(
     The structure is always checked. `mode`: "auto" asks the engine's checker where there is one that can run,
     True insists on it, False leaves it out. A checker is given this file, never the live configuration.
     """
-    _structure(path, rendered)
+    _structure(path, rendered, text=not fmt.binary)
     structure = f"{rendered.lines:,} lines, {rendered.size:,} bytes"
     if mode is False:
         return Checked("structure", f"{structure}; the engine's checker is switched off")
@@ -71,7 +71,7 @@ def check(
     return Checked("structure", f"{structure}; {reason}")
 
 
-def _structure(path: Path, rendered: Rendered) -> None:
+def _structure(path: Path, rendered: Rendered, *, text: bool) -> None:
     """Read the file again: a full disk or a faulty one shows here, not in a firewall."""
     digest, lines, size, last = hashlib.sha256(), 0, 0, b"\n"
     try:
@@ -81,7 +81,7 @@ def _structure(path: Path, rendered: Rendered) -> None:
                 lines += piece.count(b"\n")
                 size += len(piece)
                 last = piece[-1:]
-                if not piece.isascii() or b"\r" in piece or b"\0" in piece:
+                if text and (not piece.isascii() or b"\r" in piece or b"\0" in piece):
                     raise ReleaseError(f"{path}: holds bytes that were not meant to be written")
     except OSError as error:
         raise ReleaseError(f"{path}: can't be read again: {error.strerror or error}") from error
@@ -91,7 +91,7 @@ def _structure(path: Path, rendered: Rendered) -> None:
             f"{rendered.lines:,} and {rendered.size:,} were written",
             hint="is the disk full or faulty, or did another program write to the file?",
         )
-    if last != b"\n" or digest.hexdigest() != rendered.digest:
+    if (text and last != b"\n") or digest.hexdigest() != rendered.digest:
         raise ReleaseError(f"{path}: what is read again is not what was written", hint="is the disk faulty?")
 
 

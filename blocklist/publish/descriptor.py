@@ -15,34 +15,52 @@ import msgspec
 from blocklist.decode import Problems, decode
 from blocklist.errors import ConfigError
 from blocklist.publish import options as opts
+from blocklist.publish.placeholders import PLACEHOLDER, WORDS
 
 Kind = Literal["domain", "ipv4", "ipv6", "url"]
-Code = Literal["rpz", "nftables", "ipset", "csv", "jsonl"]
+Code = Literal["rpz", "nftables", "ipset", "csv", "jsonl", "stix", "misp", "parquet"]
 CODES: tuple[str, ...] = get_args(Code)
+Group = Literal["dns", "firewall", "proxy", "sensor", "mail", "cloud", "data", "own"]
+GROUPS: tuple[Group, ...] = get_args(Group)
 
-_TEMPLATES = ("suffix", "exact", "allow_suffix", "allow_exact", "network", "url")
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# Formats made of the unfolded rows, not of folded entries.
+_OF_ROWS = ("csv", "jsonl", "stix", "misp", "parquet")
+# The lines of a descriptor, and the kind of value that each is made of.
+_TEMPLATES = {
+    **dict.fromkeys(("suffix", "below", "exact", "allow_suffix", "allow_below", "allow_exact"), "domain"),
+    **dict.fromkeys(("network", "network4", "network6", "address", "inbound", "outbound"), "network"),
+    "url": "url",
+}
 _FILE_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 
 class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A target syntax. Keys as in docs/exporters.md; `name` is the file's.
 
-    `suffix`, `exact`, `allow_suffix`, `allow_exact`, `network`, `url` are the lines of one entry, with
-    `{name}` where it goes. A template that is absent means that the target can't say it; a format written
-    in `code` says with `scopes` and `allow` what it can. `header` and `footer` are Jinja frames that see
-    `options`, `serial`, `title` and `entries`. `unwritable` is a pattern of names that the target would
-    read as something else.
+    `suffix`, `below`, `exact` and so on to `url` are the lines of one entry, with `{name}` where it goes (and
+    what else `blocklist.publish.placeholders` names). A template that is absent means that the target can't say
+    it; a format written in `code` says with `scopes` and `allow` what it can. `header` and `footer` are Jinja
+    frames that see `options`, `serial`, `title` and `entries`. `unwritable` is a pattern of lines that the
+    target would read as something else. `document` are the addresses of the pages that decide the syntax;
+    `load` shows how the target is made to read the file, `limits` what it takes.
     """
 
     name: str = ""
     title: str
+    group: Group = "own"
     kinds: list[Kind]
     suffix: str | None = None
+    below: str | None = None
     exact: str | None = None
     allow_suffix: str | None = None
+    allow_below: str | None = None
     allow_exact: str | None = None
     network: str | None = None
+    network4: str | None = None
+    network6: str | None = None
+    address: str | None = None
+    inbound: str | None = None
+    outbound: str | None = None
     url: str | None = None
     scopes: list[Literal["subtree", "exact"]] = []
     allow: bool | None = None
@@ -59,11 +77,31 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     wrapper: str = ""
     reload: list[str] = []
     max_entries: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    load: str = ""
+    limits: str = ""
+    document: list[str] = []
+
+    @property
+    def of_rows(self) -> bool:
+        """Is the file made of the unfolded rows for people and tools of analysis?"""
+        return self.code in _OF_ROWS
+
+    @property
+    def directed(self) -> bool:
+        """Does the file keep inbound and outbound networks apart by itself?"""
+        return self.code in ("nftables", "ipset", "rpz") or self.inbound is not None or self.outbound is not None
+
+    @property
+    def binary(self) -> bool:
+        """Is the file no text?"""
+        return self.code == "parquet"
 
     @property
     def takes_subtree(self) -> bool:
-        """Can the target block a name with everything below it in one entry?"""
-        return self.suffix is not None or "subtree" in self.scopes
+        """Can the target block a name with everything below it?"""
+        pair = self.below is not None and self.exact is not None
+        return self.suffix is not None or pair or "subtree" in self.scopes
 
     @property
     def takes_exact(self) -> bool:
@@ -75,7 +113,7 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Can the target let a name through that an entry above it blocks?"""
         if self.allow is not None:
             return self.allow
-        return self.allow_suffix is not None or self.allow_exact is not None
+        return (self.allow_suffix or self.allow_below or self.allow_exact) is not None
 
     def settle(self, given: Mapping[str, object], place: str = "options") -> dict[str, Any]:
         """`given` with the defaults of the rest. Raises ConfigError with a line for every mistake."""
@@ -156,10 +194,13 @@ def _read(file: Path | Traversable, place: str, *, frames: bool = True) -> Forma
 def _judge(found: Format, place: str, problems: Problems, *, frames: bool) -> None:
     templates = {key: text for key in _TEMPLATES if (text := getattr(found, key)) is not None}
     for key, text in templates.items():
-        if _PLACEHOLDER.findall(text).count("name") == 0:
+        columns = WORDS[_TEMPLATES[key]]
+        used = set(PLACEHOLDER.findall(text))
+        if not used & set(columns):
             problems.add(f"{place}: {key}", "has no {name}")
-        if unknown := set(_PLACEHOLDER.findall(text)) - {"name"}:
-            problems.add(f"{place}: {key}", f"unknown placeholder {{{min(unknown)}}}; the only one is {{name}}")
+        if unknown := used - set(columns) - set(found.options):
+            there = ", ".join(f"{{{word}}}" for word in (*columns, *found.options))
+            problems.add(f"{place}: {key}", f"unknown placeholder {{{min(unknown)}}}; there are {there}")
         if (
             not text.isascii()
             or not all(char.isprintable() or char in "\t\n" for char in text)
@@ -171,7 +212,7 @@ def _judge(found: Format, place: str, problems: Problems, *, frames: bool) -> No
             problems.add(f"{place}: options.{option}", fault)
     known = {"file", *found.options, *(["wrapper"] if found.wrapper else [])}
     for key, words in (("check", found.check), ("reload", found.reload)):
-        for word in _PLACEHOLDER.findall(" ".join(words)):
+        for word in PLACEHOLDER.findall(" ".join(words)):
             if word not in known:
                 problems.add(f"{place}: {key}", f"unknown placeholder {{{word}}}")
     if found.wrapper and "{wrapper}" not in found.check:
@@ -180,6 +221,11 @@ def _judge(found: Format, place: str, problems: Problems, *, frames: bool) -> No
         problems.add(place, "has neither 'code' nor a line for any kind")
     if found.code is not None and templates:
         problems.add(f"{place}: {min(templates)}", "a format written in code has no lines")
+    for own, whole, alone in (("below", "suffix", "exact"), ("allow_below", "allow_suffix", "allow_exact")):
+        if getattr(found, own) is not None and getattr(found, whole) is None and getattr(found, alone) is None:
+            problems.add(
+                f"{place}: {own}", f"covers what is below a name; the name itself needs {whole!r} or {alone!r}"
+            )
     _judge_pattern(found, place, problems)
     if frames:
         _judge_frames(found, place, problems)

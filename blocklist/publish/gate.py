@@ -20,8 +20,12 @@ _MAX_NAME, _MAX_LABEL = 253, 63
 _NAME = r"^(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}$"
 _OCTET = r"(?:0|[1-9][0-9]{0,2})"  # nft reads a leading zero as octal
 _NETWORK = rf"^(?:{_OCTET}(?:\.{_OCTET}){{3}}(?:/[1-9][0-9]?)?|[0-9a-f:]*:[0-9a-f:]*(?:/[1-9][0-9]{{0,2}})?)$"
-# RFC 3986 §2 less the apostrophe. No space, quote, angle bracket or backslash.
-_URL = r"^https?://[A-Za-z0-9._~:/?#\[\]@!$&()*+,;=%-]+$"
+# A URL of the record, without its scheme: `host[:port]/path?query` (RFC 3986 §3.3, §3.4). No space, quote,
+# apostrophe, angle bracket, backslash or `#`; a `%` stands before two digits only.
+_URL = (
+    r"^(?:[a-z0-9._-]{1,253}|\[[0-9a-f:]{2,45}\])(?::[1-9][0-9]{0,4})?/"
+    r"(?:[A-Za-z0-9._~:/?@!$&()*+,;=-]|%[0-9A-Fa-f]{2})*$"
+)
 _TRIGGER = r"^[1-9][0-9]{0,2}(?:\.(?:zz|[0-9a-f]{1,4})){2,8}\.rpz-ip$"
 _PATTERNS: dict[Gate, tuple[str, str]] = {
     "name": (_NAME, "a domain name"),
@@ -68,6 +72,11 @@ def _names_are_safe(names: pl.Series) -> bool:
     return (b".rpz-" not in lines and b"\nrpz-" not in lines) or not (
         names.str.split(".").list.last().is_in(list(ENGINE_LABELS)).any()
     )
+
+
+def writable_urls(urls: pl.Series) -> pl.Series:
+    """Boolean: which of `urls` (String) pass the gate. Some that feeds list hold an apostrophe, legal but a quote."""
+    return urls.str.contains(_URL).fill_null(False)
 
 
 def shown(text: object) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from blocklist.decode import Problems, nearest
+from blocklist.publish.placeholders import ALL_WORDS
 
 Value = str | int | bool
 
@@ -17,6 +18,7 @@ _PLAIN = r"[A-Za-z0-9._-]*"
 # Every format takes it: the number that only rises (RFC 1982), for the targets that carry one.
 SERIAL = "serial"
 _MAX_SERIAL = 2**32 - 1
+_TAKEN = {SERIAL, "file", "wrapper", "path", *ALL_WORDS}
 
 
 class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -52,7 +54,7 @@ class Option(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 def declared_faults(name: str, option: Option) -> str | None:
     """What is wrong with the declaration itself: its name, its pattern, its default."""
-    if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None or name in (SERIAL, "file", "wrapper", "path", "name"):
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None or name in _TAKEN:
         return "is not a name for an option"
     try:
         re.compile(option.pattern)

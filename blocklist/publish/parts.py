@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from blocklist.publish.gate import Gate, require_safe
+from blocklist.publish.line import expression
 
 # 64 Ki rows a chunk: 5 MB of text, so that memory stays flat and the columns stay in the cache.
 CHUNK = 1 << 16
@@ -15,7 +16,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Lines:
-    """One entry a value: `template` with the value for each `{name}`.
+    """One entry a value: `template` with what `blocklist.publish.line` makes of the value.
 
     `values` String; `records` and `entries` say what one value counts for; `place` names the column in an
     error.
@@ -30,7 +31,7 @@ class Lines:
 
     def texts(self) -> Iterator[str]:
         """The lines in chunks, each ending in a newline. Raises ReleaseError at the first unsafe value."""
-        line = expression(self.template, self.values.name)
+        line = expression(self.template, self.values.name, url=self.gate == "url")
         for first in range(0, len(self.values), CHUNK):
             chunk = self.values.slice(first, CHUNK)
             require_safe(chunk, self.gate, self.place, first)
@@ -52,6 +53,15 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Bytes:
+    """A file that is no text, and what it counts for."""
+
+    data: bytes
+    records: int = 0
+    entries: int = 0
+
+
+@dataclass(frozen=True)
 class Stream:
     """Text that is made while it is written: `make` gives pieces of whole lines."""
 
@@ -64,18 +74,7 @@ class Stream:
         return self.make()
 
 
-Part = Lines | Block | Stream
-
-
-def expression(template: str, column: str) -> pl.Expr:
-    """`template` as a column of String: constants and the column in turn, no formatting of single rows."""
-    pieces: list[pl.Expr] = []
-    for number, constant in enumerate(template.split("{name}")):
-        if number:
-            pieces.append(pl.col(column))
-        if constant:
-            pieces.append(pl.lit(constant))
-    return pl.concat_str(pieces)
+Part = Lines | Block | Stream | Bytes
 
 
 def totals(parts: list[Part]) -> tuple[int, int]:

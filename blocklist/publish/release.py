@@ -124,7 +124,7 @@ class Selector:
         chosen = self.chosen(export.policy, kinds)
         lost: dict[str, int] = {}
         parts: dict[str, pl.DataFrame] = {}
-        if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact) and fmt.code not in ("csv", "jsonl"):
+        if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact) and not fmt.of_rows:
             fitted = self._fit(chosen, fmt)
             lost = dict(fitted.lost)
             parts["domains"] = fitted.entries
@@ -135,12 +135,12 @@ class Selector:
             # an option asks for one direction.
             asked = str(export.options.get("direction", "any"))
             wanted = ["both"] if asked == "any" else [asked]
-            if fmt.code in ("nftables", "ipset", "rpz"):
+            if fmt.directed:
                 wanted = ["inbound", "outbound"]
             parts["networks"] = chosen.networks.filter(pl.col("direction").is_in(wanted))
         if "url" in kinds:
             parts["urls"] = chosen.urls
-        if fmt.code in ("csv", "jsonl"):
+        if fmt.of_rows:
             fitted = self._fit(chosen, fmt)
             lost = dict(fitted.lost)
             parts["rows"] = self._rows(chosen, fitted)

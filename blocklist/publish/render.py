@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, BinaryIO
 
-import polars as pl
-
 from blocklist.errors import ReleaseError
-from blocklist.publish import frame, networks
+from blocklist.publish import compose, frame
 from blocklist.publish.descriptor import Format
-from blocklist.publish.parts import Lines, Part, expression, totals
+from blocklist.publish.parts import Bytes, Part, totals
 from blocklist.publish.selection import Selection
 
 
@@ -49,9 +47,12 @@ class _Sink:
     def write(self, text: str, unserialled: str | None = None) -> None:
         # The one place where text becomes bytes: anything beyond ASCII ends here.
         data = text.encode("ascii")
+        self.write_bytes(data, None if unserialled is None else unserialled.encode("ascii"))
+
+    def write_bytes(self, data: bytes, unserialled: bytes | None = None) -> None:
         self.out.write(data)
         self.whole.update(data)
-        self.body.update(data if unserialled is None else unserialled.encode("ascii"))
+        self.body.update(data if unserialled is None else unserialled)
         self.lines += data.count(b"\n")
         self.size += len(data)
 
@@ -60,7 +61,7 @@ def render(fmt: Format, selection: Selection, options: Mapping[str, object], out
     """Write `selection` in the syntax of `fmt` to `out`: ASCII, LF, a final newline, in chunks.
 
     `options` as the descriptor declares them, and `serial`. Entries that the target can't say are left out
-    and counted in `lost`: `exact`, `subtree`, `allow`, `unwritable`, and what the module of a format adds.
+    and counted in `lost` by the reasons of `blocklist.publish.compose` or of the module of a format.
     Raises ConfigError for an option that does not fit, ReleaseError when a value is unsafe or the list too
     long.
     """
@@ -77,9 +78,17 @@ def render(fmt: Format, selection: Selection, options: Mapping[str, object], out
     sink = _Sink(out)
     _frame(sink, fmt, "header", values, counts)
     for part in parts:
+        if isinstance(part, Bytes):
+            sink.write_bytes(part.data)
+            continue
         for text in part.texts():
             sink.write(text)
     _frame(sink, fmt, "footer", values, counts)
+    if fmt.max_bytes is not None and sink.size > fmt.max_bytes:
+        raise ReleaseError(
+            f"{fmt.name}: {sink.size:,} bytes are more than the {fmt.max_bytes:,} that the target takes",
+            hint="narrow the policy: fewer categories or feeds, or a higher min_confidence",
+        )
     return Rendered(
         entries=entries,
         records=records,
@@ -110,37 +119,7 @@ def _compose(fmt: Format, selection: Selection, values: dict[str, Any], lost: Co
         module = import_module(f"blocklist.publish.{_MODULES.get(fmt.code, fmt.code)}")
         made: list[Part] = module.parts(fmt, selection, values, lost)
         return made
-    parts: list[Part] = []
-    if "domain" in fmt.kinds:
-        parts += _domain_lines(fmt, selection.domains, lost)
-    if fmt.network is not None:
-        wanted = networks.wanted(selection.networks, fmt.kinds, str(values.get("direction", "any")))
-        parts.append(Lines(networks.disjoint(wanted), fmt.network, "network", "networks"))
-    if fmt.url is not None and "url" in fmt.kinds:
-        parts.append(Lines(selection.urls["url"], fmt.url, "url", "urls"))
-    return parts
+    return compose.parts(fmt, selection, values, lost)
 
 
-_MODULES = {"csv": "table", "jsonl": "table"}
-
-
-def _domain_lines(fmt: Format, domains: pl.DataFrame, lost: Counter[str]) -> list[Part]:
-    """Blocks before allows: where the order of a list counts, the later line is the one that frees."""
-    kinds = (
-        (True, True, fmt.suffix, "subtree"),
-        (False, True, fmt.exact, "exact"),
-        (True, False, fmt.allow_suffix, "allow"),
-        (False, False, fmt.allow_exact, "allow"),
-    )
-    parts: list[Part] = []
-    for subtree, block, template, reason in kinds:
-        names = domains.filter(pl.col("subtree") == subtree, pl.col("block") == block)["name"]
-        if template is None:
-            lost[reason] += len(names)
-            continue
-        if fmt.unwritable is not None:
-            odd = names.to_frame().select(expression(template, "name").str.contains(fmt.unwritable)).to_series()
-            lost["unwritable"] += int(odd.sum())
-            names = names.filter(~odd)
-        parts.append(Lines(names, template, "name", "domains", records=template.count("\n") + 1))
-    return parts
+_MODULES = {"csv": "table", "jsonl": "table", "stix": "sharing", "misp": "sharing"}

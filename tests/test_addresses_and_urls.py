@@ -1,0 +1,177 @@
+"""Lists of addresses and URLs in the engines that are here: what is listed is stopped, its neighbours are not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+import polars as pl
+import pytest
+from engines import driver
+from engines.lists import rendered, select
+from test_engines import ADDRESSES, NETWORKS, PROBES
+
+from blocklist.publish import descriptor
+from blocklist.publish.selection import Selection
+
+pytestmark = pytest.mark.engine
+FORMATS = descriptor.builtin()
+
+
+@pytest.mark.parametrize("target", ["DROP", "REJECT"])
+def test_iptables_stops_what_is_listed_in_its_direction_after_every_restore(tmp_path: Path, target: str) -> None:
+    driver.may_make_namespaces()
+    load: list[list[str]] = []
+    for name in ("iptables", "ip6tables"):
+        restore, tool = driver.program(f"{name}-restore"), driver.program(name)
+        old, new = tmp_path / f"{name}.old", tmp_path / f"{name}.new"
+        old.write_bytes(rendered(name, select({}, [("127.0.0.2", "outbound"), ("2001:db8:600d::1", "outbound")]))[0])
+        new.write_bytes(rendered(name, select({}, NETWORKS), target=target)[0])
+        connections = ["-m", "conntrack", "--ctstate", "NEW"]
+        load += [
+            [restore, "--noflush", str(old)],
+            [tool, "-I", "INPUT", *connections, "-j", "BLOCKLIST-IN"],
+            [tool, "-I", "OUTPUT", "-j", "BLOCKLIST-OUT"],
+            [restore, "--noflush", str(new)],
+            [restore, "--noflush", str(new)],
+        ]
+    plan = {"addresses": ADDRESSES, "load": load, "probes": [probe for probe, _ in PROBES]}
+    script = Path(driver.__file__).with_name("packets.py")
+    argv = [driver.program("unshare"), "-n", sys.executable, str(script), json.dumps(plan)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    reached = dict(zip([tuple(probe) for probe, _ in PROBES], json.loads(done.stdout), strict=True))
+    assert [probe for probe, passes in PROBES if reached[probe] != passes] == []
+
+
+LISTED = [("127.0.66.0/24", "both"), ("127.0.7.7", "both"), ("2001:db8:bad::/48", "both")]
+SOURCES = {"127.0.66.9": True, "127.0.7.7": True, "127.0.7.8": False, "127.0.0.1": False}
+
+
+@contextlib.contextmanager
+def _origin() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), driver._Origin)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _status(port: int, where: str, host: str = "ok.example", source: str = "127.0.0.1") -> int:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5, source_address=(source, 0))
+    try:
+        connection.putrequest("GET", where, skip_host=True)
+        connection.putheader("Host", host)
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("name", ["haproxy-ip", "nginx-geo"])
+def test_a_reverse_proxy_denies_listed_clients(name: str) -> None:
+    text, account = rendered(name, select({}, LISTED))
+    assert account.lost == {}
+    with _origin() as origin, driver.lab() as place:
+        place.folder.chmod(0o777)
+        exported = place.folder / "exported.list"
+        exported.write_bytes(text)
+        port = driver.free_port()
+        conf = place.folder / "proxy.conf"
+        if name == "haproxy-ip":
+            rule = FORMATS[name].load.replace("/etc/haproxy/blocklist.ips", str(exported))
+            conf.write_text(
+                "defaults\n  mode http\n  timeout connect 2s\n  timeout client 5s\n  timeout server 5s\n"
+                f"frontend f\n  bind 127.0.0.1:{port}\n{rule}\n  default_backend b\n"
+                f"backend b\n  server s 127.0.0.1:{origin}\n"
+            )
+            argv = [driver.program("haproxy"), "-db", "-f", str(conf)]
+        else:
+            rule = FORMATS[name].load.replace("/etc/nginx/blocklist.geo", str(exported))
+            rule = rule.replace(
+                "server {",
+                f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{origin}; }}",
+            )
+            conf.write_text(
+                f"daemon off; master_process off; pid {place.folder}/pid; error_log stderr;\nevents {{ }}\n"
+                f"http {{ access_log off; proxy_temp_path {place.folder}/p; client_body_temp_path {place.folder}/b;\n"
+                f"{rule} }}\n"
+            )
+            argv = [driver.program("nginx"), "-c", str(conf)]
+        place.start(argv, port)
+        for _ in range(2):
+            denied = {source: _status(port, "/", source=source) == 403 for source in SOURCES}
+            assert denied == SOURCES
+
+
+URLS = ["//evil.example/a/b.php?c=1&d=2", "//exact.example/x(1)+y.exe", "//evil.example/deep/"]
+ASKED = {
+    "http://evil.example/a/b.php?c=1&d=2": True,
+    "http://EVIL.example/a/b.php?c=1&d=2": True,
+    "http://evil.example/a/b.php?c=1&d=23": False,
+    "http://evil.example/a/b.php": False,
+    "http://evil.example/a/bxphp?c=1&d=2": False,
+    "http://evil.example/": False,
+    "http://evil.example/deep/": True,
+    "http://evil.example/deep/er": False,
+    "http://exact.example/x(1)+y.exe": True,
+    "http://ok.example/http://evil.example/deep/": False,
+}
+
+
+@pytest.mark.parametrize("name", ["squid-url", "squid-dst"])
+def test_squid_denies_listed_urls_and_destinations_and_no_others(name: str) -> None:
+    if name == "squid-url":
+        selection, place_in_load, asked = (
+            Selection(urls=pl.DataFrame({"url": URLS})),
+            "/etc/squid/blocklist.urls",
+            ASKED,
+        )
+    else:
+        selection, place_in_load = select({}, LISTED), "/etc/squid/blocklist.dst"
+        asked = {f"http://{address}/": listed for address, listed in SOURCES.items() if address != "127.0.0.1"}
+        asked |= {"http://evil.example/": True, "http://ok.example/": False, "http://[2001:db8:bad::7]/": True}
+    text, account = rendered(name, selection)
+    assert account.lost == {}
+    with driver.lab() as place:
+        place.folder.chmod(0o777)
+        exported = place.folder / "exported.list"
+        exported.write_bytes(text)
+        names = place.folder / "hosts"
+        names.write_text("127.0.66.9 evil.example\n127.0.0.1 ok.example exact.example\n")
+        port = driver.free_port()
+        conf = place.folder / "squid.conf"
+        conf.write_text(
+            f"http_port 127.0.0.1:{port}\npid_filename {place.folder}/pid\ncache_log {place.folder}/log\n"
+            "access_log none\ncache deny all\nnetdb_filename none\npinger_enable off\nshutdown_lifetime 0 seconds\n"
+            f"coredump_dir {place.folder}\nhosts_file {names}\ndns_nameservers 127.0.0.1\nvisible_hostname t\n"
+            "connect_timeout 2 seconds\nforward_max_tries 1\n"
+            + FORMATS[name].load.replace(place_in_load, str(exported))
+            + "http_access allow all\n"
+        )
+        place.start([driver.program("squid"), "-N", "-f", str(conf)], port)
+        for _ in range(2):
+            # What is let through finds no server on port 80 here, which is 503.
+            assert {url: _status(port, url, url.split("/")[2]) == 403 for url in asked} == asked
+
+
+def test_postmap_finds_listed_clients_in_the_cidr_table() -> None:
+    postmap = driver.program("postmap")
+    text, _ = rendered("postfix-cidr", select({}, LISTED))
+    with driver.lab() as place:
+        table = place.folder / "blocklist.cidr"
+        table.write_bytes(text)
+        (place.folder / "main.cf").write_text("compatibility_level = 3.6\n")
+        for address, listed in {**SOURCES, "2001:db8:bad::7": True, "2001:db8:600d::1": False}.items():
+            argv = [postmap, "-c", str(place.folder), "-q", address, f"cidr:{table}"]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            assert (done.stdout.strip() == "REJECT", done.stderr) == (listed, ""), address

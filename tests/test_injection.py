@@ -1,0 +1,214 @@
+"""Hostile text against every format: it is refused or counted, and no byte of it is in any export."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+
+import polars as pl
+import pytest
+from engines.lists import entries, rendered, select
+from test_hostile import variants
+
+from blocklist.errors import ConfigError, ReleaseError
+from blocklist.ingest.parse import parse
+from blocklist.publish import descriptor, sample
+from blocklist.publish.gate import writable_urls
+from blocklist.publish.render import render
+from blocklist.publish.selection import Selection
+
+FORMATS = descriptor.builtin()
+LINES = {name: fmt for name, fmt in FORMATS.items() if fmt.code is None}
+WITH_NAMES = sorted(name for name, fmt in LINES.items() if "domain" in fmt.kinds)
+WITH_URLS = sorted(name for name, fmt in LINES.items() if "url" in fmt.kinds)
+WITH_NETWORKS = sorted(name for name, fmt in LINES.items() if {"ipv4", "ipv6"} & set(fmt.kinds))
+# Letters that no name may hold; each is syntax to some engine.
+SYNTAX = "\n\r\t\0\x1b\x7f \"'`;:,()[]{}<>|\\/#$%^&*@!?=+~é\u202e"
+NAMES = [*("$INCLUDE /etc/passwd", "*", "*.com", "a\nflush ruleset", "x.rpz-passthru", "a..b", ".a", "a.")]
+
+
+def hostile_names(count: int) -> list[str]:
+    chance = random.Random(29)
+    made = []
+    for _ in range(count):
+        name = list("evil" + str(chance.randrange(10**6)) + ".example")
+        for _ in range(chance.randint(1, 4)):
+            name.insert(chance.randrange(len(name) + 1), chance.choice(SYNTAX))
+        made.append("".join(name))
+    return NAMES + made
+
+
+@pytest.mark.parametrize("name", WITH_NAMES)
+def test_no_hostile_name_reaches_a_file(name: str) -> None:
+    fmt = FORMATS[name]
+    # A name that an option of the format could be mistaken for, or that is a placeholder, is no template either.
+    bad_names = [*hostile_names(300), "{name}", "{{ 7 * 7 }}", "{options}"]
+    for bad in bad_names:
+        frame = pl.DataFrame({"name": ["fine.example", bad], "subtree": [fmt.takes_subtree] * 2, "block": [True, True]})
+        out = io.BytesIO()
+        try:
+            account = render(fmt, Selection(domains=frame), {}, out)
+        except ReleaseError as error:
+            assert str(error).isascii() and str(error).isprintable()
+            assert b"fine.example" not in out.getvalue().replace(b"lists.example", b"")
+        else:
+            assert account.lost == {"unwritable": 1}, f"{bad!r} was written"
+
+
+@pytest.mark.parametrize("name", WITH_NETWORKS)
+def test_no_hostile_network_reaches_a_file(name: str) -> None:
+    bad = [
+        "010.0.0.1",
+        "10.0.0.1; flush",
+        "localhost",
+        "0.0.0.0/0",
+        "!10.0.0.1",
+        "10.0.0.1 ",
+        "1.2.3.4\n",
+        "::1%lo",
+        "-F",
+        "*",
+    ]
+    kind = "outbound" if FORMATS[name].outbound or FORMATS[name].code else "both"
+    for value in bad:
+        if ("ipv6" if ":" in value else "ipv4") not in FORMATS[name].kinds:
+            continue
+        selection = select({}, [(value, kind)])
+        if len(selection.networks) and FORMATS[name].address and not FORMATS[name].network and "/" in value:
+            assert rendered(name, selection)[1].entries == 0
+            continue
+        with pytest.raises(ReleaseError):
+            rendered(name, selection)
+
+
+@pytest.mark.parametrize("name", WITH_URLS)
+def test_a_url_that_cannot_be_written_is_counted_and_the_others_stay(name: str) -> None:
+    chance = random.Random(31)
+    bad = [
+        f"//evil.example/a{chance.choice(SYNTAX_OF_URLS)}b{number}{chance.choice(SYNTAX_OF_URLS)}c"
+        for number in range(3000)
+    ]
+    urls = [
+        "//fine.example/x",
+        *bad,
+        "https://evil.example/y",
+        "//Evil.example/y",
+        "//evil.example",
+        "//a b/c",
+        "//x/%zz",
+    ]
+    text, account = rendered(name, Selection(urls=pl.DataFrame({"url": urls})))
+    assert account.lost == {"unwritable": len(urls) - 1}
+    assert b"fine" in text and b"evil" not in text.lower()
+
+
+SYNTAX_OF_URLS = "\n\r\t\0 \"'`<>\\^{}|#[]é\u202e"
+
+
+def test_every_variant_of_the_hostile_feed_through_every_format() -> None:
+    """From the bytes of a feed to the files: whatever the reader took for an indicator is written as one."""
+    from blocklist.catalog import Feed
+
+    feed = Feed(id="orders", title="t", url="https://lists.example/o.txt", category="malware", format="auto")
+    lines = variants()
+    frame = parse(b"\n".join(lines), feed).frame
+    names = frame.filter(pl.col("kind") == 1)["name"].unique().sort()
+    urls = frame.filter(pl.col("kind") == 4)["name"].unique().sort()
+    cidrs = sorted(set(frame.filter(pl.col("kind").is_in([2, 3]))["name"]))
+    assert len(names) > 20 and len(urls) > 20
+    good = re.compile(r"[a-z0-9_.-]+")
+    assert all(good.fullmatch(name) for name in names)
+    for fmt in FORMATS.values():
+        whole = fmt.takes_subtree
+        domains = names.to_frame().select("name", subtree=pl.lit(whole), block=pl.lit(True))
+        rows = pl.concat(
+            [
+                names.alias("indicator").to_frame().with_columns(kind=pl.lit("domain")),
+                urls.alias("indicator").to_frame().with_columns(kind=pl.lit("url")),
+            ]
+        ).with_columns(
+            scope=pl.lit("exact"),
+            category=pl.lit("malware"),
+            confidence=pl.lit(1, pl.Int64),
+            feeds=pl.lit("f"),
+            since=pl.lit("2026-11-24T10:00:00Z"),
+        )
+        networks = select({}, [(cidr, "both") for cidr in cidrs]).networks
+        try:
+            out = io.BytesIO()
+            account = render(
+                fmt,
+                Selection(domains=domains, networks=networks, urls=urls.alias("url").to_frame(), rows=rows),
+                {},
+                out,
+            )
+        except ReleaseError as error:
+            pytest.fail(f"{fmt.name}: {error}")
+        if fmt.binary:
+            continue
+        text = out.getvalue()
+        assert text.isascii() and not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", text), fmt.name
+        frame_of = render(fmt, Selection(), {}, io.BytesIO())
+        assert (text.count(b"\n") - frame_of.lines >= 0 and account.entries > 0) or "domain" not in fmt.kinds, fmt.name
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_empty_one_entry_and_ipv6_only(name: str) -> None:
+    fmt = FORMATS[name]
+    empty = render(fmt, Selection(), {}, io.BytesIO())
+    assert empty.entries == 0 and empty.lost == {}
+    one = select(entries(block=["evil.example"]) if fmt.takes_subtree else entries(exact=["evil.example"]))
+    if "domain" in fmt.kinds and not fmt.of_rows:
+        assert render(fmt, one, {}, io.BytesIO()).entries == 1
+    six = select({}, [("2001:db8::/32", "outbound"), ("2001:db9::1", "outbound")])
+    if {"ipv4", "ipv6"} & set(fmt.kinds) and not fmt.of_rows and name != "rpz":
+        account = render(fmt, six, {}, io.BytesIO())
+        assert account.entries + account.lost.get("network", 0) == (2 if "ipv6" in fmt.kinds else 0)
+
+
+@pytest.mark.parametrize("name", WITH_NAMES)
+def test_the_longest_name_is_written_whole_or_counted(name: str) -> None:
+    fmt = FORMATS[name]
+    longest = entries(block=[sample.LONGEST]) if fmt.exact is None else entries(exact=[sample.LONGEST])
+    text, account = rendered(name, select(longest))
+    assert account.entries + account.lost.get("unwritable", 0) == 1
+    if account.entries and "{name}" in (fmt.exact or fmt.suffix or ""):
+        assert sample.LONGEST.encode() in text
+
+
+def test_an_origin_of_sixty_characters_leaves_room_for_the_rest() -> None:
+    origin = "o" * 40 + "." + "p" * 12 + ".internal"[:7]
+    assert len(origin) == 60
+    room = 253 - 60 - 1
+    fits = ".".join(["a" * 60, "b" * 60, "c" * 60, "d" * (room - 183)])
+    assert len(fits) == room
+    text, account = rendered("rpz", select(entries(exact=[fits, "d" + fits])), origin=origin, version="none")
+    assert account.lost == {"too_long": 1} and fits.encode() in text and b"\nd" + fits.encode() not in text
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_no_option_is_syntax(name: str) -> None:
+    fmt = FORMATS[name]
+    for key, option in fmt.options.items():
+        if option.type == "text":
+            for bad in ("a\nb", "a; b", "a'b", 'a"b', "a}b", "{name}", "é", "a\\b", "$(id)", "a`b"):
+                with pytest.raises(ConfigError, match=key):
+                    fmt.settle({key: bad})
+
+
+def test_the_gate_of_urls_takes_what_the_record_holds_and_no_more() -> None:
+    fine = ["evil.example/", "evil.example/a?b=c&d=%2F", "[2001:db8::1]:8080/x", "192.0.2.1/~a/(b)+c,d;e=f*$!@"]
+    bad = [
+        "evil.example",
+        "//evil.example/",
+        "http://evil.example/",
+        "evil.example:0/",
+        "a/'",
+        "a/%2",
+        "a/#",
+        "a/\n",
+        "A/",
+        "",
+    ]
+    assert writable_urls(pl.Series(fine + bad)).to_list() == [True] * len(fine) + [False] * len(bad)
