@@ -24,7 +24,7 @@ from blocklist.ingest import guard
 from blocklist.ingest.fetch import Fetched, Limits, Request, fetch
 from blocklist.ingest.intake import Intake, account_text, parse_key, take_in
 from blocklist.person import whoami
-from blocklist.picture import Picture, protected_domains
+from blocklist.picture import Changes, Picture, protected_domains
 from blocklist.quantities import parse_duration, parse_size
 from blocklist.select.current import current
 from blocklist.store import columns, snapshots
@@ -436,6 +436,8 @@ def _record(work: _Work, out: Updated) -> None:
     before = record.guard_input()
     if taken or gone:
         picture.forget()
+        touched = [part["name"] for w in taken.values() for part in (w.added, w.removed)]
+        picture.changes = Changes(picture.listed(), pl.concat(touched) if touched else pl.Series("name", [], pl.String))
     names = {number: name for name, number in work.ids.items()}
     with record.transaction() as connection, ThreadPoolExecutor(2, "beside") as beside:
         actual = record.begin_run(connection, clock.text(at), "update", whoami(), __version__)
@@ -463,8 +465,6 @@ def _record(work: _Work, out: Updated) -> None:
         if anew:
             holds = guard.guard(picture.current(), picture.references())
         elif before != inputs:
-            # The exports will want the whole picture; it needs the processor while SQLite needs the interpreter.
-            beside.submit(picture.current)
             holds = _holds_of_added(work, taken)
         if taken:
             written.result()
