@@ -22,7 +22,7 @@ from blocklist.picture import Picture
 from blocklist.rules import Rule
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.policy import Chosen, Selected, Withheld, in_force, select
-from blocklist.select.renew import Touched, groups_of, refitted, renewed
+from blocklist.select.renew import Touched, concerned, refitted, renewed
 from blocklist.store import derived
 from blocklist.store.record import Record
 
@@ -32,13 +32,13 @@ _MOST = 0.2
 
 @dataclass(frozen=True)
 class _Known:
-    """Decisions under the name that their file has for them, and what they came from: another `token`, `groups`."""
+    """Decisions under the name that their file has for them, and what they came from, but for `names`."""
 
     chosen: Chosen
     token: str
     before: Chosen | None = None
     before_token: str = ""
-    groups: pl.Series | None = None
+    names: pl.Series | None = None
 
 
 class Decided:
@@ -138,8 +138,8 @@ class Decided:
             self._rules,
             self._record.dead_names(),
         )
-        groups = groups_of(before, anew, touched)
-        return self._keep(name, renewed(before, anew, touched), before=before, before_token=token, groups=groups)
+        names = concerned(before, anew, touched)
+        return self._keep(name, renewed(before, anew, touched), before=before, before_token=token, names=names)
 
     def _keep(self, name: str, chosen: Chosen, **came_from: Any) -> _Known:
         known = _Known(chosen, secrets.token_hex(16), **came_from)
@@ -157,9 +157,9 @@ class Decided:
         if kept is not None and kept[0]["of"] == known.token:
             return Expressed(kept[1]["entries"], kept[0]["lost"])
         if kept is not None and known.before is not None and kept[0]["of"] == known.before_token:
-            assert known.groups is not None
+            assert known.names is not None
             before = Expressed(kept[1]["entries"], kept[0]["lost"])
-            made = refitted(before, known.before.decisions, chosen.decisions, known.groups, capability)
+            made = refitted(before, known.before.decisions, chosen.decisions, known.names, capability)
         else:
             made = express(chosen.decisions, capability)
         self._write(file, {"of": known.token, "lost": made.lost}, {"entries": made.entries})

@@ -1,0 +1,136 @@
+"""What is brought up to date after a change is what would be decided from nothing, for every kind of target."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from blocklist.catalog import Feed
+from blocklist.config import Policy
+from blocklist.publish.descriptor import builtin
+from blocklist.rules import Rule
+from blocklist.select.current import current
+from blocklist.select.express import Capability, express
+from blocklist.select.policy import Withheld, areas, select
+from blocklist.select.renew import Touched, concerned, refitted, renewed
+from blocklist.store import derived
+from blocklist.suffixes import SuffixRules
+from tests.installation import World
+
+SUFFIXES = SuffixRules(frozenset({"co.uk", "pages.example"}), frozenset(), frozenset(), "test")
+LABELS = ["a", "b", "www"]
+TOPS = ["evil.example", "co.uk", "evil.co.uk", "pages.example", "x.pages.example", "y.pages.example", "other.test"]
+NAMES = TOPS + [f"{'.'.join(p)}.{t}" for t in TOPS for n in (1, 2) for p in itertools.product(LABELS, repeat=n)]
+NETWORKS = ["192.0.2.0/26", "192.0.2.0/28", "192.0.2.9", "192.0.2.64/26", "2001:db8::/122", "2001:db8::9"]
+URLS = ["//a.evil.example/x", "//192.0.2.9/x", "//evil.co.uk/y"]
+CAPABILITIES = [
+    Capability(subtree, exact, allow, fold)
+    for subtree, exact, allow, fold in itertools.product((True, False), repeat=4)
+    if subtree or exact
+]
+FEEDS = {
+    1: Feed(title="1", url="file:1", category="malware", confidence=90, direction="inbound"),
+    2: Feed(title="2", url="file:2", category="malware", confidence=40, direction="outbound"),
+    3: Feed(title="3", url="file:3", category="phishing", confidence=60, direction="both"),
+}
+
+names = st.sampled_from(NAMES)
+listed = st.tuples(st.sampled_from([*NAMES, *NETWORKS, *URLS]), st.integers(1, 3), st.booleans())
+listings = st.lists(listed, max_size=25, unique_by=lambda row: row[:2])
+rules = st.lists(
+    st.tuples(
+        st.sampled_from([*NAMES, "example", "uk", *NETWORKS, *URLS]),
+        st.booleans(),
+        st.sampled_from(["allow", "deny"]),
+    ),
+    max_size=5,
+)
+policies = st.builds(
+    Policy,
+    categories=st.sampled_from([["malware"], ["malware", "phishing"]]),
+    min_confidence=st.sampled_from([0, 50, 70, 95]),
+    widen=st.booleans(),
+    dead=st.sampled_from(["drop", "keep"]),
+)
+
+
+def kind(name: str) -> int:
+    return 4 if name.startswith("//") else 3 if ":" in name else 2 if name[0].isdigit() else 1
+
+
+def frames(rows: list[tuple[str, int, bool]]) -> dict[int, pl.DataFrame]:
+    schema = {"name": pl.String, "kind": pl.UInt8, "subtree": pl.Boolean, "line": pl.UInt32}
+    schema |= {"confidence": pl.UInt8, "extra": pl.String}
+    return {
+        feed: pl.DataFrame(
+            sorted((n, kind(n), wide and kind(n) == 1, 1, None, None) for n, f, wide in rows if f == feed),
+            schema=schema,
+            orient="row",
+        )
+        for feed in FEEDS
+    }
+
+
+def series(found: list[str]) -> pl.DataFrame:
+    return pl.DataFrame({"name": sorted(set(found))}, schema={"name": pl.String})
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.data(), listings, listings, rules, policies, *[st.lists(st.sampled_from([*NAMES, *NETWORKS]), max_size=3)] * 2
+)
+def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
+    data: Any,
+    rows: list[tuple[str, int, bool]],
+    come: list[tuple[str, int, bool]],
+    told: list[tuple[str, bool, str]],
+    policy: Policy,
+    held: list[str],
+    dead: list[str],
+) -> None:
+    said = [
+        Rule(i, action, n, ("domain", "ipv4", "ipv6", "url")[kind(n) - 1], wide, "r", "me", "2026-01-01T00:00:00Z")
+        for i, (n, wide, action) in enumerate(told)
+    ]
+    none = series([])
+    addresses = pl.DataFrame(schema={"family": pl.UInt8, "first": pl.UInt128, "last": pl.UInt128})
+    gone = data.draw(st.lists(st.sampled_from(rows), max_size=8)) if rows else []
+    left = [row for row in rows if row not in gone]
+    after = left + [row for row in come if row[:2] not in {r[:2] for r in left}]
+    states = [
+        (frames(rows), Withheld(series(held[:1]), series(held[1:]), addresses), series(dead[:1])),
+        (frames(after), Withheld(series(held[1:2]), series(held[2:]), addresses), series(dead[1:])),
+    ]
+
+    def decided(state: Any, asked: Any = None) -> Any:
+        listings, withheld, dead = state
+        if asked is not None:
+            listings = {i: f.filter(asked(f["name"])) for i, f in listings.items()}
+        return select(current(listings, FEEDS, SUFFIXES), FEEDS, policy, withheld, said, dead)
+
+    before, whole = decided(states[0]), decided(states[1])
+    changed = [r[0] for r in {*rows} ^ {*after}] + held + dead + [r.name for r in said]
+    touched = Touched.of(pl.Series(changed, dtype=pl.String), none["name"])
+    anew = decided(states[1], touched.among)
+    now = renewed(before, anew, touched)
+    assert_frame_equal(now.decisions, whole.decisions, check_row_order=False)
+    assert_frame_equal(now.networks, whole.networks, check_row_order=False)
+    assert_frame_equal(now.urls, whole.urls)
+    for direction in ("inbound", "outbound", "both"):
+        both = [areas(chosen.networks, [direction], addresses, said) for chosen in (now, whole)]
+        assert_frame_equal(*both)
+    spoken = concerned(before, anew, touched)
+    for capability in CAPABILITIES:
+        fitted = refitted(express(before.decisions, capability), before.decisions, now.decisions, spoken, capability)
+        wanted = express(whole.decisions, capability)
+        assert_frame_equal(fitted.entries, wanted.entries)
+        assert fitted.lost == wanted.lost, capability
