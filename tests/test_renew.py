@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-from dataclasses import replace
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 from blocklist.catalog import Feed
 from blocklist.config import Policy
-from blocklist.publish.descriptor import builtin
+from blocklist.picture import Picture
 from blocklist.rules import Rule
 from blocklist.select.current import current
 from blocklist.select.express import Capability, express
@@ -134,3 +133,129 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
         wanted = express(whole.decisions, capability)
         assert_frame_equal(fitted.entries, wanted.entries)
         assert fitted.lost == wanted.lost, capability
+
+
+# The files that this takes
+
+
+FEEDS_OF = ("malware", "phishing")
+TARGETS = ["rpz", "squid", "domains", "hosts", "unbound", "nftables", "cidr"]
+
+
+def lines(turn: int) -> list[str]:
+    """Two hundred lines of which each turn changes some: names below others, networks, names of one provider."""
+    plain = [f"n{i}.example" for i in range(turn, turn + 150)]
+    below = [f"x.n{i}.example" for i in range(0, 40, 3 + turn)] + [f"a.h{i}.pages.test" for i in range(turn, 30)]
+    return [*plain, *below, f"198.51.100.{turn}", "203.0.113.0/24", *(f"192.0.2.{i}" for i in range(turn * 2, 30))]
+
+
+def body(path: Path) -> list[bytes]:
+    """The lines without a serial, which is the time of day."""
+    return [line for line in path.read_bytes().splitlines() if b" SOA " not in line and b" TXT " not in line]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    for name in FEEDS_OF:
+        world.feed(name, lines(0), category=name)
+    for fmt in TARGETS:
+        world.export(fmt, fmt)
+    world.set("gates", max_change=1.0)
+    return world
+
+
+def anew(world: World, folder: Path) -> dict[str, list[bytes]]:
+    """What an installation without a past makes of the same feeds and rules."""
+    other = World(folder, dict(world.feeds), dict(world.exports), dict(world.policies), dict(world.tables))
+    shutil.copytree(world.base / "feeds", folder / "feeds")
+    (folder / "exports").mkdir()
+    other.write()
+    for action, name in (("allow", "n40.example"), ("deny", "pages.test")):
+        assert other.run(action, "add", name, "--reason", "test").code == 0
+    assert other.update().code == 0
+    return {fmt: body(folder / "exports" / fmt) for fmt in TARGETS}
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("the whole picture was drawn")
+
+
+def test_updates_decide_anew_only_what_changed_and_publish_the_same(
+    world: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for action, name in (("allow", "n40.example"), ("deny", "pages.test")):
+        assert world.run(action, "add", name, "--reason", "test").code == 0
+    assert world.update().code == 0
+    for turn in (1, 2, 3):
+        world.lines("malware", lines(turn))
+        with monkeypatch.context() as patched:
+            patched.setattr(Picture, "current", refuse)
+            ran = world.update()
+        assert ran.code == 0 and {e["outcome"] for e in ran.json["exports"]} <= {"published", "unchanged"}
+        expected = anew(world, tmp_path_factory.mktemp("anew"))
+        for fmt in TARGETS:
+            assert body(world.base / "exports" / fmt) == expected[fmt], (fmt, turn)
+
+
+@pytest.mark.parametrize("damage", ["lost", "torn", "flipped", "empty", "stale"])
+def test_a_kept_file_that_is_not_whole_or_not_of_the_last_run_is_not_believed(
+    world: World, tmp_path_factory: pytest.TempPathFactory, damage: str
+) -> None:
+    for action, name in (("allow", "n40.example"), ("deny", "pages.test")):
+        assert world.run(action, "add", name, "--reason", "test").code == 0
+    assert world.update().code == 0
+    folder = world.state / "decided"
+    old = {path: path.read_bytes() for path in folder.iterdir()}
+    assert old
+    world.lines("malware", lines(1))
+    assert world.update().code == 0
+    for path, data in old.items():
+        now = path.read_bytes()
+        path.write_bytes(
+            {
+                "lost": b"",
+                "torn": now[: len(now) // 2],
+                "flipped": now[:-20] + bytes([now[-20] ^ 1]) + now[-19:],
+                "empty": b"",
+                "stale": data,
+            }[damage]
+        )
+        if damage == "lost":
+            path.unlink()
+    world.lines("malware", lines(2))
+    assert world.update().code == 0
+    expected = anew(world, tmp_path_factory.mktemp("anew"))
+    assert {fmt: body(world.base / "exports" / fmt) for fmt in TARGETS} == expected
+
+
+def test_a_dry_run_keeps_nothing_and_files_of_policies_that_are_gone_go(world: World) -> None:
+    world.policies["extra"] = {"categories": ["malware"]}
+    world.export("more", "domains", policy="extra")
+    assert world.update().code == 0
+    before = {path.name for path in (world.state / "decided").iterdir()}
+    shutil.rmtree(world.state / "decided")
+    assert world.run("export", "more", "--dry-run").code == 0
+    assert not (world.state / "decided").exists()
+    del world.exports["more"]
+    world.write()
+    world.lines("malware", lines(1))
+    assert world.update().code == 0
+    assert {path.name for path in (world.state / "decided").iterdir()} < before
+
+
+def test_kept_frames_come_back_only_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "decided" / "x.frames"
+    frame = pl.DataFrame({"first": pl.Series([2**127], dtype=pl.UInt128), "name": ["a.example"]})
+    derived.write(path, {"key": 1}, {"frame": frame, "none": frame.clear()})
+    told, frames = derived.read(path) or ({}, {})
+    assert told == {"key": 1}
+    assert_frame_equal(frames["frame"], frame)
+    assert frames["none"].is_empty()
+    data = path.read_bytes()
+    for place in range(0, len(data), 7):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        assert derived.read(path) is None
+    path.write_bytes(data)
+    monkeypatch.setattr(derived, "__version__", "of another day")
+    assert derived.read(path) is None
