@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 from urllib.parse import urlsplit
@@ -21,6 +22,17 @@ from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What the update of this process changed: `names` (String) of listings that came, went or changed.
+
+    `before` is what was listed before it (`Picture.listed`).
+    """
+
+    before: list[list[int]]
+    names: pl.Series
+
+
 class Picture:
     """The current listings and references, loaded once a run and only when something asks."""
 
@@ -32,6 +44,7 @@ class Picture:
         self.suffixes = suffixes
         self.frames: dict[int, pl.DataFrame] = {}
         self.times: dict[int, pl.DataFrame] = {}
+        self.changes: Changes | None = None
         self._current: Current | None = None
         self._references: guard.References | None = None
         # An update looks at the references while another thread draws the current picture.
@@ -55,10 +68,24 @@ class Picture:
     def current(self) -> Current:
         """Listings of every feed but references."""
         if self._current is None:
-            feeds = self.feeds
-            frames = {i: f for i, f in self._load().items() if i in feeds and not feeds[i].is_reference}
-            self._current = current(frames, feeds, self.suffixes, self.expired(frames))
+            frames = self._listings()
+            self._current = current(frames, self.feeds, self.suffixes, self.expired(frames))
         return self._current
+
+    def about(self, asked: Callable[[pl.Series], pl.Series]) -> Current:
+        """The same for the names alone of which `asked` says so (String to Boolean)."""
+        frames = {i: frame.filter(asked(frame["name"])) for i, frame in self._listings().items()}
+        return current(frames, self.feeds, self.suffixes, self.expired(frames))
+
+    def listed(self) -> list[list[int]]:
+        """What `current` is drawn from: number and current snapshot of each feed but references, in order."""
+        feeds = self.feeds
+        snapshots = self._record.current_snapshots()
+        return [[i, snapshots[i].id] for i in sorted(snapshots) if i in feeds and not feeds[i].is_reference]
+
+    def _listings(self) -> dict[int, pl.DataFrame]:
+        feeds = self.feeds
+        return {i: f for i, f in self._load().items() if i in feeds and not feeds[i].is_reference}
 
     def expired(self, frames: Mapping[int, pl.DataFrame]) -> dict[int, pl.Series]:
         """Which rows of `frames` have ended, Boolean, of the feeds that have such rows."""

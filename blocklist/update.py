@@ -30,7 +30,7 @@ from blocklist.ingest.gate import Known, ways_out
 from blocklist.ingest.intake import Intake, account_text, parse_key, take_in
 from blocklist.lifetime import stale_since
 from blocklist.person import whoami
-from blocklist.picture import Picture, protected_domains
+from blocklist.picture import Changes, Picture, protected_domains
 from blocklist.quantities import parse_duration
 from blocklist.select import lifetime
 from blocklist.select.current import Current, current
@@ -545,6 +545,8 @@ def _record(work: _Work, out: Updated) -> None:
         picture.frames.pop(number, None)
     if taken or gone or lapses:
         picture.forget()
+        touched = [part["name"] for w in taken.values() for part in (w.added, w.removed, w.over)]
+        picture.changes = Changes(picture.listed(), pl.concat(touched) if touched else pl.Series("name", [], pl.String))
     taken = _gate_references(work, taken)
     listings_changed = (
         bool(gone or lapses)
@@ -588,8 +590,6 @@ def _record(work: _Work, out: Updated) -> None:
         if anew:
             holds = guard.guard(picture.current(), picture.references())
         elif before != inputs:
-            # The exports will want the whole picture; it needs the processor while SQLite needs the interpreter.
-            beside.submit(picture.current)
             holds = _holds_of_added(work, taken)
         if taken:
             written.result()

@@ -174,7 +174,7 @@ def test_text_that_is_not_utf_8_is_told(path: Path) -> None:
         ("[feed.x]\nurl = []\ncategory = 'c2'", "feed.x.url: is empty; name at least one URL"),
         (
             "[feed.x]\nurl = 'gopher://x'\ncategory = 'c2'",
-            "feed.x.url: 'gopher://x' is none of https:, http: and file:",
+            "feed.x.url: 'gopher://x' is none of https:, http:, file:, taxii+https: and axfr:",
         ),
         ("[feed.x]\ncategory = 'c2'", "feed.x: is missing the key 'url'"),
         (

@@ -182,7 +182,7 @@ def test_only_its_own_key_turns_the_essential_list_off(path: Path) -> None:
 
 def test_a_package_url_is_for_the_essential_list_alone(path: Path) -> None:
     path.write_text('[feed.x]\ntitle = "x"\nurl = "package:essential.txt"\ncategory = "other"\n')
-    with pytest.raises(ConfigError, match="none of https:, http: and file:"):
+    with pytest.raises(ConfigError, match="none of https:, http:, file:"):
         load(path)
 
 

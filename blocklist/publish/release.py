@@ -30,6 +30,7 @@ from blocklist.person import whoami
 from blocklist.picture import Picture
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
+from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.render import Rendered, render
@@ -40,7 +41,8 @@ from blocklist.select import networks
 from blocklist.select.current import Current
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
-from blocklist.select.policy import Chosen, Withheld, in_force, select
+from blocklist.select.policy import Chosen, Selected, areas
+from blocklist.store import derived
 from blocklist.store.record import Record
 
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed"]
@@ -83,36 +85,21 @@ class Live:
 class Selector:
     """Selections for the exports of a run; a policy is decided once however many formats ask."""
 
-    def __init__(self, picture: Picture, record: Record, policies: Mapping[str, Policy], rules: Sequence[Rule]) -> None:
+    def __init__(
+        self,
+        picture: Picture,
+        record: Record,
+        policies: Mapping[str, Policy],
+        rules: Sequence[Rule],
+        *,
+        keep: bool = False,
+    ) -> None:
         self._picture, self._record, self._policies, self.rules = picture, record, policies, rules
-        self._chosen: dict[tuple[str, tuple[str, ...]], Chosen] = {}
-        self._withheld: Withheld | None = None
+        self.decided = Decided(picture, record, policies, rules, keep=keep)
         self._since: pl.DataFrame | None = None
-        self._fitted: dict[tuple[object, ...], Expressed] = {}
+        self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
         # Exports are prepared side by side; what they share is decided once, by whoever comes first.
         self._deciding = threading.Lock()
-
-    def chosen(self, name: str, kinds: Sequence[str] | None) -> Chosen:
-        policy = self._policies[name]
-        if kinds is not None:
-            policy = msgspec.structs.replace(policy, kinds=[k for k in policy.kinds if k in kinds])
-        key = (name, tuple(policy.kinds))
-        if key not in self._chosen:
-            if self._withheld is None:
-                self._withheld = in_force(
-                    self._record.open_holds(),
-                    self._record.released_names(),
-                    self._picture.references().addresses,
-                )
-            self._chosen[key] = select(
-                self._picture.current(),
-                self._picture.feeds,
-                policy,
-                self._withheld,
-                self.rules,
-                self._record.dead_names(),
-            )
-        return self._chosen[key]
 
     def selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
         """What `export` holds, fitted to what its format can say, and what is lost by that."""
@@ -121,11 +108,15 @@ class Selector:
 
     def _selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
         kinds = export.kinds if export.kinds is not None else _default_kinds(fmt, export.options)
-        chosen = self.chosen(export.policy, kinds)
         lost: dict[str, int] = {}
         parts: dict[str, pl.DataFrame] = {}
-        if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact) and not fmt.of_rows:
-            fitted = self._fit(chosen, fmt)
+        if fmt.of_rows:
+            selected = self.decided.selected(export.policy, kinds)
+            fitted = express(selected.decisions, _capability(fmt, selected))
+            return Selection(rows=self._rows(selected, fitted)), fitted.lost
+        chosen = self.decided.chosen(export.policy)
+        if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
+            fitted = self.decided.fitted(export.policy, _capability(fmt, chosen))
             lost = dict(fitted.lost)
             parts["domains"] = fitted.entries
             if fmt.code == "rpz":
@@ -137,26 +128,20 @@ class Selector:
             wanted = ["both"] if asked == "any" else [asked]
             if fmt.directed:
                 wanted = ["inbound", "outbound"]
-            parts["networks"] = chosen.networks.filter(pl.col("direction").is_in(wanted))
+            families = [family for kind, family in (("ipv4", 4), ("ipv6", 6)) if kind in kinds]
+            parts["networks"] = pl.concat([self._area(export.policy, chosen, families, way) for way in wanted])
         if "url" in kinds:
             parts["urls"] = chosen.urls
-        if fmt.of_rows:
-            fitted = self._fit(chosen, fmt)
-            lost = dict(fitted.lost)
-            parts["rows"] = self._rows(chosen, fitted)
         return Selection(**parts), lost
 
-    def _fit(self, chosen: Chosen, fmt: Format) -> Expressed:
-        """The decisions in what `fmt` can say; formats that can say the same share the folding."""
-        # Where nothing is allowed, a target that can't say 'allow' loses nothing.
-        allow = fmt.takes_allow or bool(chosen.decisions["block"].all())
-        can = Capability(fmt.takes_subtree, fmt.takes_exact, allow, fold=fmt.fold)
-        key = (id(chosen), can)
-        if key not in self._fitted:
-            self._fitted[key] = express(chosen.decisions, can)
-        return self._fitted[key]
+    def _area(self, policy: str, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
+        key = (policy, *families, direction)
+        if key not in self._areas:
+            listed = chosen.networks.filter(pl.col("family").is_in(families))
+            self._areas[key] = areas(listed, [direction], self.decided.withheld.addresses, self.rules)
+        return self._areas[key]
 
-    def _rows(self, chosen: Chosen, fitted: Expressed) -> pl.DataFrame:
+    def _rows(self, chosen: Selected, fitted: Expressed) -> pl.DataFrame:
         """The unfolded list for people: what is blocked now, by which feeds, since when; rules included.
 
         Like every target that can't say 'allow', it never names a scope or a network with an allowed name or
@@ -194,11 +179,12 @@ class Selector:
             pl.col("since").fill_null(""),
         ).sort("kind", "indicator")
 
-    def _row_networks(self, chosen: Chosen) -> pl.DataFrame:
+    def _row_networks(self, chosen: Selected) -> pl.DataFrame:
         """Listed networks that are blocked whole, and the rest of the blocked area in pieces: as `domains` above."""
         area_of = ["family", "first", "last"]
         listed = chosen.listed.filter(pl.col("kind").is_in([2, 3]))["name"]
-        area = networks.parse(chosen.networks.filter(pl.col("direction") == "both")["cidr"]).select(area_of)
+        united = areas(chosen.networks, ["both"], self.decided.withheld.addresses, self.rules)
+        area = networks.parse(united["cidr"]).select(area_of)
         mine = networks.parse(listed).select(area_of)
         whole = networks.contains(mine, area)
         rest = networks.to_cidrs(networks.subtract(area, mine.filter(whole)))
@@ -214,6 +200,13 @@ class Selector:
             ).fetchall()
             self._since = pl.DataFrame(rows, schema={"name": pl.String, "since": pl.String}, orient="row")
         return self._since
+
+
+def _capability(fmt: Format, chosen: Chosen) -> Capability:
+    """What `fmt` can say; formats that can say the same share the folding."""
+    # Where nothing is allowed, a target that can't say 'allow' loses nothing.
+    allow = fmt.takes_allow or bool(chosen.decisions["block"].all())
+    return Capability(fmt.takes_subtree, fmt.takes_exact, allow, fold=fmt.fold)
 
 
 def _default_kinds(fmt: Format, options: Mapping[str, object]) -> list[str]:
@@ -233,7 +226,7 @@ class _Job:
     outcome: ExportOutcome
     candidate: Candidate | None = None
     rendered: Rendered | None = None
-    entries: pl.DataFrame | None = None
+    entries: pl.Series | None = None
     state: str = "pending"
     same_body: bool = False
 
@@ -252,12 +245,13 @@ def export_all(
     """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's."""
     now = clock.now()
     rules = rules_in_force(record.connection, now)
-    selector = Selector(picture, record, config.policies, rules)
+    selector = Selector(picture, record, config.policies, rules, keep=not dry_run)
     shared = _shared_inputs(record, picture, rules)
     judged = clock.text(picture.at)
     _recover(record)
     jobs: list[_Job] = []
     with ExitStack() as stack:
+        stack.callback(selector.decided.finish, _asked(config, formats))
         for export in config.exports.values():
             if only and export.name not in only:
                 continue
@@ -306,6 +300,17 @@ def export_all(
             if on_done is not None:
                 on_done(job.outcome)
     return [job.outcome for job in jobs]
+
+
+def _asked(config: Config, formats: Mapping[str, Format]) -> set[tuple[str, Capability | None]]:
+    """The policies of all exports, and what their formats can say."""
+    asked: set[tuple[str, Capability | None]] = {(export.policy, None) for export in config.exports.values()}
+    for export in config.exports.values():
+        fmt = formats[export.format]
+        if fmt.takes_subtree or fmt.takes_exact:
+            for allow in (True, False):
+                asked.add((export.policy, Capability(fmt.takes_subtree, fmt.takes_exact, allow, fold=fmt.fold)))
+    return asked
 
 
 def live_release(record: Record, export: str) -> Live | None:
@@ -410,7 +415,7 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
     outcome.added, outcome.removed = _difference(before, job.entries)
     if before is None and live is not None:
         # The cache of entries is gone: of the difference only the balance is known.
-        change = job.entries.height - live.entries
+        change = len(job.entries) - live.entries
         outcome.added, outcome.removed = max(change, 0), max(-change, 0)
     outcome.release, outcome.serial = None, serial
     job.candidate, job.rendered = candidate, rendered
@@ -488,55 +493,45 @@ def _approved(record: Record, export: str, body_digest: str) -> bool:
     return row is not None
 
 
-def _entries(selection: Selection) -> pl.DataFrame:
-    """One text an entry, for counting what came and went: `*.` marks a subtree, `!` an allow."""
-    mark = pl.when("block").then(pl.lit("")).otherwise(pl.lit("!"))
-    star = pl.when("subtree").then(pl.lit("*.")).otherwise(pl.lit(""))
-    return pl.concat(
-        [
-            selection.domains.select((mark + star + pl.col("name")).alias("entry")),
-            selection.networks.select(pl.concat_str("direction", pl.lit(" "), "cidr").alias("entry")),
-            selection.urls.select(pl.col("url").alias("entry")),
-            selection.rows.select(pl.col("indicator").alias("entry")),
-        ]
+def _entries(selection: Selection) -> pl.Series:
+    """A number an entry (UInt64), for counting what came and went.
+
+    A collision of hashes would be one in 10^7 releases, and a count off by one.
+    """
+    frames = (
+        selection.domains.select("name", "subtree", "block"),
+        selection.networks.select("direction", "cidr"),
+        selection.urls.select("url"),
+        selection.rows.select("indicator"),
     )
+    return pl.concat([frame.hash_rows().alias("entry") for frame in frames])
 
 
 def _entries_file(state: Path, release: int) -> Path:
-    return state / "exports" / f"{release}.parquet"
+    return state / "exports" / f"{release}.frames"
 
 
-def _keep_entries(state: Path, release: int, entries: pl.DataFrame) -> None:
+def _keep_entries(state: Path, release: int, entries: pl.Series) -> None:
     """A cache for the next difference, on disk before its release is live; without it only the balance is known."""
-    file = _entries_file(state, release)
-    with suppress(OSError, pl.exceptions.PolarsError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(".new")
-        entries.write_parquet(beside, compression="lz4", statistics=False)
-        beside.replace(file)
+    derived.write(_entries_file(state, release), {"release": release}, {"entries": entries.to_frame()})
 
 
 def _forget_entries(record: Record) -> None:
     """Remove the entries of releases that are not live, and what a run that was killed left half written."""
-    live = {f"{row[0]}.parquet" for row in record.connection.execute("SELECT id FROM release WHERE state = 'live'")}
-    for file in (record.state / "exports").glob("*"):
-        if file.name not in live:
-            file.unlink(missing_ok=True)
+    live = {row[0] for row in record.connection.execute("SELECT id FROM release WHERE state = 'live'")}
+    derived.remove_others(record.state / "exports", {_entries_file(record.state, number).name for number in live})
 
 
-def _entries_before(state: Path, release: int) -> pl.DataFrame | None:
-    try:
-        return pl.read_parquet(_entries_file(state, release), memory_map=False)
-    except (OSError, pl.exceptions.PolarsError):
-        return None
+def _entries_before(state: Path, release: int) -> pl.Series | None:
+    kept = derived.read(_entries_file(state, release))
+    return kept[1]["entries"]["entry"] if kept is not None and kept[0]["release"] == release else None
 
 
-def _difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[int, int]:
+def _difference(before: pl.Series | None, now: pl.Series) -> tuple[int, int]:
     if before is None:
-        return now.height, 0
-    # Counts for a person and for the gate: a collision of hashes would be one in 10^7 releases, and off by one.
-    added = now.height - int(now["entry"].hash().is_in(before["entry"].hash().implode()).sum())
-    return added, before.height - (now.height - added)
+        return len(now), 0
+    added = len(now) - int(now.is_in(before.implode()).sum())
+    return added, len(before) - (len(now) - added)
 
 
 def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: str, judged: str) -> None:

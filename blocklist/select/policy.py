@@ -38,15 +38,22 @@ class Withheld:
 class Chosen:
     """What a policy takes, before a format's capability is considered.
 
-    `decisions`: `name`, `subtree`, `block`, `widenable` (see `blocklist.select.express`).
-    `networks`: `cidr: String`, `family: UInt8`, `direction: String` of `inbound`, `outbound` and (all together)
-    `both`; `urls`: `url: String`. `listed`: `gid`, `subtree: Boolean`, `confidence: UInt8` of every listing's name that
-    was taken, for formats that people read.
+    `decisions`: `name`, `subtree`, `block`, `widenable` (see `blocklist.select.express`), `group: UInt32` (`group_of`).
+    `networks`: the listed ones, each once: `name: String`, `family`, `first`, `last` (`blocklist.select.networks`),
+    `inbound: Boolean`, `outbound: Boolean`; what a file holds of them says `areas`. `urls`: `url: String`.
     """
 
     decisions: pl.DataFrame
     networks: pl.DataFrame
     urls: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Selected(Chosen):
+    """The same with `listed`: `gid`, `subtree: Boolean`, `confidence: UInt8`, `name`, `kind` of every listed name that
+    was taken, by its number in the picture, for formats that people read.
+    """
+
     listed: pl.DataFrame
 
 
@@ -57,15 +64,15 @@ def select(
     withheld: Withheld,
     rules: Sequence[Rule],
     dead: pl.DataFrame,
-) -> Chosen:
+) -> Selected:
     """Decide for `policy`. `dead` holds `name: String` of the domains that count as dead."""
     rows, listed, no_subtree = _listed(current, feeds, policy, withheld)
     if policy.dead == "drop" and dead.height:
         listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(dead["name"].implode()))
     domains = listed.filter(pl.col("kind") == DOMAIN)
-    return Chosen(
+    return Selected(
         decisions=_decisions(domains, no_subtree, rules),
-        networks=_networks(listed, rows, feeds, withheld, rules),
+        networks=_networks(listed, rows, feeds),
         urls=_urls(listed, rules),
         listed=listed,
     )
@@ -180,8 +187,9 @@ def _decisions(domains: pl.DataFrame, no_subtree: pl.Series, rules: Sequence[Rul
         "subtree",
         pl.lit(True).alias("block"),
         (~no_subtree.gather(domains["gid"])).alias("widenable"),
+        group_of(pl.col("name")).alias("group"),
     )
-    ruled = _rule_entries(rules)
+    ruled = rule_entries(rules)
     if ruled.is_empty():
         return entries
     entries = entries.filter(~(_named_by(ruled) | _freed(entries, ruled)))
@@ -209,8 +217,16 @@ def _freed(entries: pl.DataFrame, ruled: pl.DataFrame) -> pl.Series:
     )["freed"]
 
 
-def _rule_entries(rules: Sequence[Rule]) -> pl.DataFrame:
-    """One entry a name and scope; `allow` wins where two rules say both."""
+def group_of(name: pl.Expr) -> pl.Expr:
+    """A number for the last two labels of each name (UInt32): names of which one is above the other share it.
+
+    But for single labels, which are above names of any group. Two groups may have one number.
+    """
+    return (name.str.extract(r"([^.]+\.[^.]+)$").fill_null(name).hash() % 2**32).cast(pl.UInt32)
+
+
+def rule_entries(rules: Sequence[Rule]) -> pl.DataFrame:
+    """Decisions, one a name and scope; `allow` wins where two rules say both."""
     chosen: dict[tuple[str, bool], bool] = {}
     for rule in rules:
         if rule.kind != "domain":
@@ -221,34 +237,36 @@ def _rule_entries(rules: Sequence[Rule]) -> pl.DataFrame:
         [(name, subtree, block, subtree) for (name, subtree), block in chosen.items()],
         schema={"name": pl.String, "subtree": pl.Boolean, "block": pl.Boolean, "widenable": pl.Boolean},
         orient="row",
-    )
+    ).with_columns(group_of(pl.col("name")).alias("group"))
 
 
-def _networks(
-    listed: pl.DataFrame,
-    rows: pl.DataFrame,
-    feeds: Mapping[int, Feed],
-    withheld: Withheld,
-    rules: Sequence[Rule],
-) -> pl.DataFrame:
-    """CIDR rows of each direction, listed networks united, exceptions cut out; the longest prefix of a rule wins."""
+def _networks(listed: pl.DataFrame, rows: pl.DataFrame, feeds: Mapping[int, Feed]) -> pl.DataFrame:
+    """The listed networks that were taken, and in which directions the feeds that list them speak."""
     mine = listed.filter(pl.col("kind").is_in([IPV4, IPV6])).select("gid", "name")
-    parsed = networks.parse(mine["name"]).select(_AREA)
-    mine = pl.concat([mine, parsed], how="horizontal")
-    directions = rows.select("gid", "feed").join(mine.select("gid"), on="gid", how="semi")
-    matches = {i: feed.matches for i, feed in feeds.items()}
-    directions = directions.with_columns(
-        pl.col("feed").replace_strict(matches, default="both", return_dtype=pl.String).alias("direction")
-    )
+    mine = pl.concat([mine, networks.parse(mine["name"]).select(_AREA)], how="horizontal")
+    told = rows.select("gid", "feed").join(mine.select("gid"), on="gid", how="semi")
+    speak = {
+        direction: told.filter(
+            pl.col("feed").is_in([i for i, feed in feeds.items() if feed.matches in (direction, "both")])
+        )["gid"]
+        for direction in ("inbound", "outbound")
+    }
+    return mine.select("name", *_AREA, *(pl.col("gid").is_in(g.implode()).alias(d) for d, g in speak.items()))
+
+
+def areas(
+    listed: pl.DataFrame, directions: Sequence[str], exceptions: pl.DataFrame, rules: Sequence[Rule]
+) -> pl.DataFrame:
+    """The networks of `Chosen`, united in each of `directions` (`inbound`, `outbound`, or `both` for all together).
+
+    Reference addresses (`exceptions`) are cut out; of rules, the longest prefix wins.
+    Out: `cidr: String`, `family: UInt8`, `direction: String`, sorted by direction as asked, family and number.
+    """
     own = _of_networks(rules)
     out = []
-    for direction in ("inbound", "outbound", "both"):
-        part = mine
-        if direction != "both":
-            these = directions.filter(pl.col("direction").is_in([direction, "both"]))
-            part = mine.join(these.select("gid"), on="gid", how="semi")
-        area = _ruled(part.select(_AREA), withheld.addresses, own)
-        cidrs = networks.to_cidrs(area).sort("family", "first")
+    for direction in directions:
+        part = listed if direction == "both" else listed.filter(direction)
+        cidrs = networks.to_cidrs(_ruled(part.select(_AREA), exceptions, own)).sort("family", "first")
         out.append(
             cidrs.select(
                 networks.text(cidrs).alias("cidr"),
@@ -293,7 +311,7 @@ def _urls(listed: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     if urls.height and any(not r.blocks for r in rules):
         host = urls["url"].str.extract(r"^//(\[[^\]/]*\]|[^/:]*)", 1).str.strip_chars("[]").fill_null("")
         probes = pl.DataFrame({"name": host, "subtree": pl.repeat(False, host.len(), dtype=pl.Boolean, eager=True)})
-        urls = urls.filter(~(_freed(probes, _rule_entries(rules)) | _freed_addresses(host, rules)))
+        urls = urls.filter(~(_freed(probes, rule_entries(rules)) | _freed_addresses(host, rules)))
     urls = urls.filter(~pl.col("url").is_in(list(allowed)))
     return pl.concat([urls, pl.DataFrame({"url": sorted(denied)}, schema={"url": pl.String})]).unique().sort("url")
 

@@ -1,0 +1,219 @@
+"""What the policies of a run decide, from what they decided the last time where that is still known.
+
+Two kinds of files in the folder `decided` of the state, both caches: the decisions of each policy, and what they are
+for targets that can say the same. A file is used as it is when all that it was computed from is as it was; it is
+brought up to date when only listings, holds or verdicts changed, and the update of this process knows which.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from blocklist import clock
+from blocklist.config import Policy
+from blocklist.picture import Picture
+from blocklist.rules import Rule
+from blocklist.select.express import Capability, Expressed, express
+from blocklist.select.policy import Chosen, Selected, Withheld, in_force, select
+from blocklist.select.renew import Touched, concerned, refitted, renewed
+from blocklist.store import derived
+from blocklist.store.record import Record
+
+# Where more of the names are touched, deciding for all is as quick.
+_MOST = 0.2
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Decisions under the name that their file has for them, and what they came from, but for `names`."""
+
+    chosen: Chosen
+    token: str
+    before: Chosen | None = None
+    before_token: str = ""
+    names: pl.Series | None = None
+
+
+class Decided:
+    """Decisions of `policies`, made when first asked for. `keep` writes them down for the next run; end with `finish`.
+
+    Not for threads side by side: whoever shares it locks it.
+    """
+
+    def __init__(
+        self, picture: Picture, record: Record, policies: Mapping[str, Policy], rules: Sequence[Rule], *, keep: bool
+    ) -> None:
+        self._picture, self._record, self._policies, self._rules = picture, record, policies, rules
+        self._folder = record.state / "decided"
+        self._withheld: Withheld | None = None
+        self._known: dict[str, _Known] = {}
+        self._fitted: dict[tuple[str, Capability], Expressed] = {}
+        self._selected: dict[tuple[str, tuple[str, ...]], Selected] = {}
+        # Written beside the rendering, which waits for nothing in there.
+        self._writer = ThreadPoolExecutor(1, "decided") if keep else None
+        self._written: list[Future[None]] = []
+
+    def chosen(self, name: str) -> Chosen:
+        """What the policy `name` decides."""
+        if name not in self._known:
+            self._known[name] = self._decide(name)
+        return self._known[name].chosen
+
+    def fitted(self, name: str, capability: Capability) -> Expressed:
+        """The decisions of policy `name` in what `capability` can say."""
+        key = (name, capability)
+        if key not in self._fitted:
+            self._fitted[key] = self._fit(name, capability)
+        return self._fitted[key]
+
+    def selected(self, name: str, kinds: Iterable[str]) -> Selected:
+        """What the policy `name` takes of `kinds`, from the whole picture, with all names that it took."""
+        policy = self._policies[name]
+        policy = msgspec.structs.replace(policy, kinds=[kind for kind in policy.kinds if kind in set(kinds)])
+        key = (name, tuple(policy.kinds))
+        if key not in self._selected:
+            self._selected[key] = select(
+                self._picture.current(),
+                self._picture.feeds,
+                policy,
+                self.withheld,
+                self._rules,
+                self._record.dead_names(),
+            )
+        return self._selected[key]
+
+    @property
+    def withheld(self) -> Withheld:
+        """The holds in force and the reference addresses."""
+        if self._withheld is None:
+            self._withheld = in_force(
+                self._record.open_holds(), self._record.released_names(), self._picture.references().addresses
+            )
+        return self._withheld
+
+    def finish(self, asked: Iterable[tuple[str, Capability | None]] = ()) -> None:
+        """Wait for what is being written; with `asked`, forget files of policies and capabilities not among them."""
+        if self._writer is None:
+            return
+        self._writer.shutdown()
+        for written in self._written:
+            written.result()
+        wanted = {self._file(name, can).name for name, can in asked}
+        if wanted:
+            derived.remove_others(self._folder, wanted)
+
+    def _file(self, name: str, capability: Capability | None = None) -> Path:
+        parts = [name, asdict(capability) if capability else None]
+        return self._folder / f"{derived.digest(parts)[:16]}.frames"
+
+    def _decide(self, name: str) -> _Known:
+        policy = self._policies[name]
+        fixed, listed, held = self._fixed(policy), self._picture.listed(), self._held(policy)
+        kept = derived.read(self._file(name))
+        if kept is not None and kept[0]["fixed"] == fixed and self._holds_still(kept[0]):
+            told, frames = kept
+            then = frames.pop("held")
+            before, token = Chosen(**frames), told["token"]
+            touched = self._touched(told["listed"], listed, then, held)
+            if touched is not None and not len(touched.hashes):
+                return _Known(before, token)
+            if touched is not None and len(touched.hashes) < _MOST * before.decisions.height:
+                return self._renew(name, before, token, touched)
+        made = self.selected(name, policy.kinds)
+        return self._keep(name, Chosen(made.decisions, made.networks, made.urls))
+
+    def _holds_still(self, told: Mapping[str, Any]) -> bool:
+        """Has no listing ended since?"""
+        now = clock.text(self._picture.at)
+        return bool(told["judged"] <= now and (told["until"] is None or now < told["until"]))
+
+    def _renew(self, name: str, before: Chosen, token: str, touched: Touched) -> _Known:
+        anew = select(
+            self._picture.about(touched.among),
+            self._picture.feeds,
+            self._policies[name],
+            self.withheld,
+            self._rules,
+            self._record.dead_names(),
+        )
+        names = concerned(before, anew, touched)
+        return self._keep(name, renewed(before, anew, touched), before=before, before_token=token, names=names)
+
+    def _keep(self, name: str, chosen: Chosen, **came_from: Any) -> _Known:
+        known = _Known(chosen, secrets.token_hex(16), **came_from)
+        policy = self._policies[name]
+        told = {
+            "token": known.token,
+            "fixed": self._fixed(policy),
+            "listed": self._picture.listed(),
+            "judged": clock.text(self._picture.at),
+            # Until the first listing ends, none has to be judged again.
+            "until": min(self._record.next_ends().values(), default=None),
+        }
+        frames = {f: getattr(chosen, f) for f in Chosen.__dataclass_fields__} | {"held": self._held(policy)}
+        self._write(self._file(name), told, frames)
+        return known
+
+    def _fit(self, name: str, capability: Capability) -> Expressed:
+        chosen = self.chosen(name)
+        known = self._known[name]
+        file = self._file(name, capability)
+        kept = derived.read(file)
+        if kept is not None and kept[0]["of"] == known.token:
+            return Expressed(kept[1]["entries"], kept[0]["lost"])
+        if kept is not None and known.before is not None and kept[0]["of"] == known.before_token:
+            assert known.names is not None
+            before = Expressed(kept[1]["entries"], kept[0]["lost"])
+            made = refitted(before, known.before.decisions, chosen.decisions, known.names, capability)
+        else:
+            made = express(chosen.decisions, capability)
+        self._write(file, {"of": known.token, "lost": made.lost}, {"entries": made.entries})
+        return made
+
+    def _write(self, file: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> None:
+        if self._writer is not None:
+            self._written.append(self._writer.submit(derived.write, file, told, frames))
+
+    # What decisions are computed from
+
+    def _fixed(self, policy: Policy) -> str:
+        """Everything but listings, holds and verdicts."""
+        feeds = self._picture.feeds
+        parts = [self._picture.suffixes.digest, policy, [(i, feeds[i]) for i in sorted(feeds)], self._rules]
+        return derived.digest(msgspec.to_builtins(parts))
+
+    def _held(self, policy: Policy) -> pl.DataFrame:
+        """`name`, `why: String` of what holds and verdicts say against a name."""
+        held = {"whole": self.withheld.names, "subtree": self.withheld.subtrees}
+        if policy.dead == "drop":
+            held["dead"] = self._record.dead_names()
+        return pl.concat([frame.select("name", pl.lit(why).alias("why")) for why, frame in held.items()])
+
+    def _touched(
+        self, listed_then: object, listed: object, held_then: pl.DataFrame, held: pl.DataFrame
+    ) -> Touched | None:
+        """What must be decided anew: nothing where nothing changed, None when nobody knows."""
+        changed = []
+        if listed_then != listed:
+            changes = self._picture.changes
+            if changes is None or changes.before != listed_then:
+                return None
+            changed.append(changes.names)
+        key = ["name", "why"]
+        changed += [a.join(b, on=key, how="anti")["name"] for a, b in ((held, held_then), (held_then, held))]
+        names = pl.concat([series.alias("name") for series in changed])
+        if not len(names):
+            return Touched.of(names)
+        # A single label stands above names of all groups, and no feed can list one.
+        if not names.str.contains(".", literal=True).all():
+            return None
+        # All that rules say goes with it: an allow narrows what is above it, a deny covers what is below.
+        return Touched.of(names, pl.Series([rule.name for rule in self._rules], dtype=pl.String))

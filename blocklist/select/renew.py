@@ -1,0 +1,90 @@
+"""Decisions and entries of the last time, brought up to date: only what something touched is decided anew.
+
+A name's own decision depends on its listings, its holds, its verdict and the rules; what a target makes of it also
+on the names above and below. So new decisions are needed for *touched* names alone, and new entries for these
+and what is above and below them.
+Where rules, feeds or the policy changed, nothing of this holds and all is decided again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from blocklist.select.express import Capability, Expressed, express
+from blocklist.select.policy import Chosen, group_of
+
+_NAME = pl.col("name")
+# The last three labels, by their hash; null where there are fewer.
+_LABELS = _NAME.str.extract(r"([^.]+\.[^.]+\.[^.]+)$")
+_THREE = pl.when(_LABELS.is_not_null()).then(_LABELS.hash())
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Names by their hashes: a name that shares a hash is decided anew for nothing, which changes nothing."""
+
+    hashes: pl.Series
+
+    @classmethod
+    def of(cls, *names: pl.Series) -> Touched:
+        """The names in any of `names` (String)."""
+        return cls(pl.concat([series.alias("name").hash() for series in names]).unique())
+
+    def among(self, names: pl.Series) -> pl.Series:
+        """Which of `names` are touched: Boolean, as long as `names`."""
+        return names.hash().is_in(self.hashes.implode())
+
+
+def renewed(before: Chosen, anew: Chosen, touched: Touched) -> Chosen:
+    """`before`, where what stood for the names that are `touched` gives way to `anew`, which speaks of no others."""
+
+    def merged(old: pl.DataFrame, new: pl.DataFrame, name: str = "name") -> pl.DataFrame:
+        return pl.concat([old.filter(~touched.among(old[name])), new])
+
+    return Chosen(
+        decisions=merged(before.decisions, anew.decisions),
+        networks=merged(before.networks, anew.networks),
+        urls=merged(before.urls, anew.urls, "url").sort("url"),
+    )
+
+
+def concerned(before: Chosen, anew: Chosen, touched: Touched) -> pl.Series:
+    """The names that are `touched` for which something was or is decided (String)."""
+    old = before.decisions["name"]
+    return pl.concat([old.filter(touched.among(old)), anew.decisions["name"]])
+
+
+def refitted(
+    before: Expressed, old: pl.DataFrame, new: pl.DataFrame, names: pl.Series, capability: Capability
+) -> Expressed:
+    """What `express(new, capability)` gives, from `before`, which it gave for `old`.
+
+    `old` and `new` are decisions that differ for `names` only. All rules must be among these: a rule for a single
+    label is above names of any group, and an allow anywhere narrows what is above it.
+    """
+    parts = [_near(frame, names) for frame in (old, new)]
+    was, now = (express(part, capability) for part in parts)
+    gone = pl.concat([part.select("name") for part in parts])
+    kept = before.entries.join(gone, on="name", how="anti", maintain_order="left")
+    # All entries of a name come from one side, so that exact stays before subtree.
+    entries = kept.merge_sorted(now.entries, key="name")
+    reasons = {*before.lost, *now.lost, *was.lost}
+    lost = {r: before.lost.get(r, 0) + now.lost.get(r, 0) - was.lost.get(r, 0) for r in reasons}
+    return Expressed(entries, {reason: count for reason, count in lost.items() if count})
+
+
+def _near(decisions: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
+    """The decisions for `names`, and for all that is above or below any of them; some more do no harm.
+
+    With each row, all rows above it are there.
+    """
+    of = names.alias("name").to_frame().select(group_of(_NAME).alias("group"), _THREE.alias("three"))
+    near = decisions.filter(decisions["group"].is_in(of["group"].implode()))
+    # Tens of thousands share the two labels of a hosting service, and are not above or below each other.
+    whole = of.filter(pl.col("three").is_null())["group"].unique().implode()
+    three = of["three"].drop_nulls().unique().implode()
+    return near.with_columns(_THREE.alias("three")).filter(
+        pl.col("three").is_null() | pl.col("three").is_in(three) | pl.col("group").is_in(whole)
+    )

@@ -1,0 +1,274 @@
+"""What is brought up to date after a change is what would be decided from nothing, for every kind of target."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from blocklist.catalog import Feed
+from blocklist.config import Policy
+from blocklist.picture import Picture
+from blocklist.rules import Rule
+from blocklist.select.current import current
+from blocklist.select.express import Capability, express
+from blocklist.select.policy import Withheld, areas, select
+from blocklist.select.renew import Touched, concerned, refitted, renewed
+from blocklist.store import derived
+from blocklist.suffixes import SuffixRules
+from tests.installation import World
+
+SUFFIXES = SuffixRules(frozenset({"co.uk", "pages.example"}), frozenset(), frozenset(), "test")
+LABELS = ["a", "b"]
+TOPS = ["evil.example", "co.uk", "evil.co.uk", "pages.example", "x.pages.example"]
+NAMES = TOPS + [f"{'.'.join(p)}.{t}" for t in TOPS for n in (1, 2) for p in itertools.product(LABELS, repeat=n)]
+NETWORKS = ["192.0.2.0/26", "192.0.2.0/28", "192.0.2.9", "192.0.2.64/26", "2001:db8::/122", "2001:db8::9"]
+URLS = ["//a.evil.example/x", "//192.0.2.9/x", "//evil.co.uk/y"]
+CAPABILITIES = [
+    Capability(subtree, exact, allow, fold)
+    for subtree, exact, allow, fold in itertools.product((True, False), repeat=4)
+    if subtree or exact
+]
+FEEDS = {
+    1: Feed(title="1", url="file:1", category="malware", confidence=90, direction="inbound"),
+    2: Feed(title="2", url="file:2", category="malware", confidence=40, direction="outbound"),
+    3: Feed(title="3", url="file:3", category="phishing", confidence=60, direction="both"),
+}
+
+listed = st.tuples(st.sampled_from([*TOPS * 4, *NAMES, *NETWORKS, *URLS]), st.integers(1, 3), st.booleans())
+listings = st.lists(listed, max_size=25, unique_by=lambda row: row[:2])
+rules = st.lists(
+    st.tuples(
+        st.sampled_from([*NAMES, "example", "uk", *NETWORKS, *URLS]),
+        st.booleans(),
+        st.sampled_from(["allow", "deny"]),
+    ),
+    max_size=5,
+)
+policies = st.builds(
+    Policy,
+    categories=st.sampled_from([["malware"], ["malware", "phishing"]]),
+    min_confidence=st.sampled_from([0, 50, 70, 95]),
+    widen=st.booleans(),
+    dead=st.sampled_from(["drop", "keep"]),
+)
+
+
+def kind(name: str) -> int:
+    return 4 if name.startswith("//") else 3 if ":" in name else 2 if name[0].isdigit() else 1
+
+
+def frames(rows: list[tuple[str, int, bool]]) -> dict[int, pl.DataFrame]:
+    schema = {"name": pl.String, "kind": pl.UInt8, "subtree": pl.Boolean, "line": pl.UInt32}
+    schema |= {"confidence": pl.UInt8, "extra": pl.String}
+    return {
+        feed: pl.DataFrame(
+            sorted((n, kind(n), wide and kind(n) == 1, 1, None, None) for n, f, wide in rows if f == feed),
+            schema=schema,
+            orient="row",
+        )
+        for feed in FEEDS
+    }
+
+
+def series(found: list[str]) -> pl.DataFrame:
+    return pl.DataFrame({"name": sorted(set(found))}, schema={"name": pl.String})
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.data(), listings, listings, rules, policies, *[st.lists(st.sampled_from([*NAMES, *NETWORKS]), max_size=3)] * 2
+)
+def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
+    data: Any,
+    rows: list[tuple[str, int, bool]],
+    come: list[tuple[str, int, bool]],
+    told: list[tuple[str, bool, str]],
+    policy: Policy,
+    held: list[str],
+    dead: list[str],
+) -> None:
+    said = [
+        Rule(i, action, n, ("domain", "ipv4", "ipv6", "url")[kind(n) - 1], wide, "r", "me", "2026-01-01T00:00:00Z")
+        for i, (n, wide, action) in enumerate(told)
+    ]
+    none = series([])
+    addresses = pl.DataFrame(schema={"family": pl.UInt8, "first": pl.UInt128, "last": pl.UInt128})
+    gone = data.draw(st.lists(st.sampled_from(rows), max_size=8)) if rows else []
+    left = [row for row in rows if row not in gone]
+    after = left + [row for row in come if row[:2] not in {r[:2] for r in left}]
+    states = [
+        (frames(rows), Withheld(series(held[:1]), series(held[1:]), addresses), series(dead[:1])),
+        (frames(after), Withheld(series(held[1:2]), series(held[2:]), addresses), series(dead[1:])),
+    ]
+
+    def decided(state: Any, asked: Any = None) -> Any:
+        listings, withheld, dead = state
+        if asked is not None:
+            listings = {i: f.filter(asked(f["name"])) for i, f in listings.items()}
+        return select(current(listings, FEEDS, SUFFIXES), FEEDS, policy, withheld, said, dead)
+
+    before, whole = decided(states[0]), decided(states[1])
+    changed = [r[0] for r in {*rows} ^ {*after}] + held + dead + [r.name for r in said]
+    touched = Touched.of(pl.Series(changed, dtype=pl.String), none["name"])
+    anew = decided(states[1], touched.among)
+    now = renewed(before, anew, touched)
+    assert_frame_equal(now.decisions, whole.decisions, check_row_order=False)
+    assert_frame_equal(now.networks, whole.networks, check_row_order=False)
+    assert_frame_equal(now.urls, whole.urls)
+    for direction in ("inbound", "outbound", "both"):
+        both = [areas(chosen.networks, [direction], addresses, said) for chosen in (now, whole)]
+        assert_frame_equal(*both)
+    spoken = concerned(before, anew, touched)
+    for capability in CAPABILITIES:
+        fitted = refitted(express(before.decisions, capability), before.decisions, now.decisions, spoken, capability)
+        wanted = express(whole.decisions, capability)
+        assert_frame_equal(fitted.entries, wanted.entries)
+        assert fitted.lost == wanted.lost, capability
+
+
+# The files that this takes
+
+
+FEEDS_OF = ("malware", "phishing")
+TARGETS = ["rpz", "squid", "domains", "hosts", "unbound", "nftables", "cidr"]
+
+
+def lines(turn: int) -> list[str]:
+    """Two hundred lines of which each turn changes some: names below others, networks, names of one provider."""
+    plain = [f"n{i}.example" for i in range(turn, turn + 150)]
+    below = [f"x.n{i}.example" for i in range(0, 40, 3 + turn)] + [f"a.h{i}.pages.test" for i in range(turn, 30)]
+    return [*plain, *below, f"198.51.100.{turn}", "203.0.113.0/24", *(f"192.0.2.{i}" for i in range(turn * 2, 30))]
+
+
+def body(path: Path) -> list[bytes]:
+    """The lines without a serial, which is the time of day."""
+    return [line for line in path.read_bytes().splitlines() if b" SOA " not in line and b" TXT " not in line]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    for name in FEEDS_OF:
+        world.feed(name, lines(0), category=name)
+    for fmt in TARGETS:
+        world.export(fmt, fmt)
+    world.set("gates", max_change=1.0)
+    return world
+
+
+def anew(world: World, folder: Path) -> dict[str, list[bytes]]:
+    """What an installation without a past makes of the same feeds and rules."""
+    other = World(folder, dict(world.feeds), dict(world.exports), dict(world.policies), dict(world.tables))
+    shutil.copytree(world.base / "feeds", folder / "feeds")
+    (folder / "exports").mkdir()
+    other.write()
+    for action, name in (("allow", "n40.example"), ("deny", "pages.test")):
+        assert other.run(action, "add", name, "--reason", "test").code == 0
+    assert other.update().code == 0
+    return {fmt: body(folder / "exports" / fmt) for fmt in TARGETS}
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("the whole picture was drawn")
+
+
+def test_updates_decide_anew_only_what_changed_and_publish_the_same(
+    world: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for action, name in (("allow", "n40.example"), ("deny", "pages.test")):
+        assert world.run(action, "add", name, "--reason", "test").code == 0
+    assert world.update().code == 0
+    for turn in (1, 2, 3):
+        world.lines("malware", lines(turn))
+        with monkeypatch.context() as patched:
+            patched.setattr(Picture, "current", refuse)
+            ran = world.update()
+        assert ran.code == 0 and {e["outcome"] for e in ran.json["exports"]} <= {"published", "unchanged"}
+        expected = anew(world, tmp_path_factory.mktemp("anew"))
+        for fmt in TARGETS:
+            assert body(world.base / "exports" / fmt) == expected[fmt], (fmt, turn)
+
+
+@pytest.mark.parametrize("damage", ["lost", "torn", "flipped", "empty", "stale"])
+def test_a_kept_file_that_is_not_whole_or_not_of_the_last_run_is_not_believed(
+    world: World, tmp_path_factory: pytest.TempPathFactory, damage: str
+) -> None:
+    for action, name in (("allow", "n40.example"), ("deny", "pages.test")):
+        assert world.run(action, "add", name, "--reason", "test").code == 0
+    assert world.update().code == 0
+    folder = world.state / "decided"
+    old = {path: path.read_bytes() for path in folder.iterdir()}
+    assert old
+    world.lines("malware", lines(1))
+    assert world.update().code == 0
+    for path, data in old.items():
+        now = path.read_bytes()
+        path.write_bytes(
+            {
+                "lost": b"",
+                "torn": now[: len(now) // 2],
+                "flipped": now[:-20] + bytes([now[-20] ^ 1]) + now[-19:],
+                "empty": b"",
+                "stale": data,
+            }[damage]
+        )
+        if damage == "lost":
+            path.unlink()
+    world.lines("malware", lines(2))
+    assert world.update().code == 0
+    expected = anew(world, tmp_path_factory.mktemp("anew"))
+    assert {fmt: body(world.base / "exports" / fmt) for fmt in TARGETS} == expected
+
+
+def test_a_dry_run_keeps_nothing_and_files_of_policies_that_are_gone_go(world: World) -> None:
+    world.policies["extra"] = {"categories": ["malware"]}
+    world.export("more", "domains", policy="extra")
+    assert world.update().code == 0
+    before = {path.name for path in (world.state / "decided").iterdir()}
+    shutil.rmtree(world.state / "decided")
+    assert world.run("export", "more", "--dry-run").code == 0
+    assert not (world.state / "decided").exists()
+    del world.exports["more"]
+    world.write()
+    world.lines("malware", lines(1))
+    assert world.update().code == 0
+    assert {path.name for path in (world.state / "decided").iterdir()} < before
+
+
+def test_kept_frames_come_back_only_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "decided" / "x.frames"
+    frame = pl.DataFrame({"first": pl.Series([2**127], dtype=pl.UInt128), "name": ["a.example"]})
+    derived.write(path, {"key": 1}, {"frame": frame, "none": frame.clear()})
+    told, frames = derived.read(path) or ({}, {})
+    assert told == {"key": 1}
+    assert_frame_equal(frames["frame"], frame)
+    assert frames["none"].is_empty()
+    data = path.read_bytes()
+    for place in range(0, len(data), 7):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        assert derived.read(path) is None
+    path.write_bytes(data)
+    monkeypatch.setattr(derived, "__version__", "of another day")
+    assert derived.read(path) is None
+
+
+def test_what_a_name_of_two_labels_covered_comes_back_when_it_goes() -> None:
+    below = [("c.a.evil.example", 1, False), ("z.pages.example", 1, False)]
+    everything = frames([("evil.example", 1, True), *below])
+    policy, none = Policy(categories=["malware"], min_confidence=0), series([])
+    withheld = Withheld(none, none, pl.DataFrame(schema={"family": pl.UInt8, "first": pl.UInt128, "last": pl.UInt128}))
+    old, new = (
+        select(current(f, FEEDS, SUFFIXES), FEEDS, policy, withheld, [], none) for f in (everything, frames(below))
+    )
+    can = Capability(subtree=True, exact=True, allow=True)
+    gone = pl.Series("name", ["evil.example"])
+    fitted = refitted(express(old.decisions, can), old.decisions, new.decisions, gone, can)
+    assert fitted.entries["name"].to_list() == ["c.a.evil.example", "z.pages.example"]
