@@ -68,13 +68,13 @@ class Picture:
     def current(self) -> Current:
         """Listings of every feed but references."""
         if self._current is None:
-            frames = self._listings()
+            frames = self.listings()
             self._current = current(frames, self.feeds, self.suffixes, self.expired(frames))
         return self._current
 
     def about(self, asked: Callable[[pl.Series], pl.Series]) -> Current:
         """The same for the names alone of which `asked` says so (String to Boolean)."""
-        frames = {i: frame.filter(asked(frame["name"])) for i, frame in self._listings().items()}
+        frames = {i: frame.filter(asked(frame["name"])) for i, frame in self.listings().items()}
         return current(frames, self.feeds, self.suffixes, self.expired(frames))
 
     def listed(self) -> list[list[int]]:
@@ -83,7 +83,8 @@ class Picture:
         snapshots = self._record.current_snapshots()
         return [[i, snapshots[i].id] for i in sorted(snapshots) if i in feeds and not feeds[i].is_reference]
 
-    def _listings(self) -> dict[int, pl.DataFrame]:
+    def listings(self) -> dict[int, pl.DataFrame]:
+        """Indicators frames of every feed but references, by number."""
         feeds = self.feeds
         return {i: f for i, f in self._load().items() if i in feeds and not feeds[i].is_reference}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -376,15 +376,20 @@ class Record:
         ).with_columns(pl.col("subtree_only").cast(pl.Boolean))
 
     def replace_holds(
-        self, connection: sqlite3.Connection, run: int, now: pl.DataFrame, gone: pl.Series | None
+        self,
+        connection: sqlite3.Connection,
+        run: int,
+        now: pl.DataFrame,
+        no_more: Callable[[], pl.Series] | None,
     ) -> tuple[int, int]:
         """Make `now` the holds in force: open new ones, close those that no guard asks for; `(opened, closed)`.
 
-        With `gone` (names, String), `now` speaks only of some names: those of `gone` are closed, the others stay.
+        With `no_more`, `now` speaks only of some names: those that it gives (String) are closed, the others stay.
         A hold whose reason only changes its wording stays the same interval.
         """
         every = before = self.open_holds()
-        if gone is not None:
+        if no_more is not None:
+            gone = no_more()
             spoken = pl.concat([now["name"], gone]).unique()
             before = before.filter(pl.col("name").is_in(spoken.implode()))
             now = now.filter(~pl.col("name").is_in(gone.implode()))
@@ -413,15 +418,13 @@ class Record:
         rows = self.connection.execute("SELECT name FROM verdict WHERE dead = 1 ORDER BY name").fetchall()
         return pl.DataFrame(rows, schema={"name": pl.String}, orient="row")
 
-    def guard_input(self) -> tuple[str, str] | None:
-        """Digests of what the holds in force were computed from: everything but listings, and listings."""
-        rows = dict(self.connection.execute("SELECT name, digest FROM guard_input"))
-        return (rows["fixed"], rows["listed"]) if len(rows) == 2 else None
+    def guard_input(self) -> dict[str, str]:
+        """Digests of what the holds in force were computed from, by name."""
+        return dict(self.connection.execute("SELECT name, digest FROM guard_input"))
 
-    def set_guard_input(self, connection: sqlite3.Connection, digests: tuple[str, str]) -> None:
-        connection.executemany(
-            "INSERT OR REPLACE INTO guard_input VALUES (?, ?)", [("fixed", digests[0]), ("listed", digests[1])]
-        )
+    def set_guard_input(self, connection: sqlite3.Connection, digests: Mapping[str, str]) -> None:
+        connection.execute("DELETE FROM guard_input")
+        connection.executemany("INSERT INTO guard_input VALUES (?, ?)", sorted(digests.items()))
 
     # Feed attributes
 
