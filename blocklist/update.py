@@ -543,7 +543,8 @@ def _record(work: Work, out: Updated) -> None:
         picture.forget()
         touched = [part["name"] for w in taken.values() for part in (w.added, w.removed, w.over)]
         picture.changes = Changes(picture.listed(), pl.concat(touched) if touched else pl.Series("name", [], pl.String))
-    taken = holding.gate_references(work, taken)
+    again = holding.concerned(work, taken, lapses)
+    taken = holding.gate_references(work, taken, again)
     listings_changed = (
         bool(gone or lapses)
         or any(w.added.height or w.removed.height or w.over.height or len(w.back) for w in taken.values())
@@ -581,7 +582,7 @@ def _record(work: Work, out: Updated) -> None:
         if taken:
             # SQLite takes the rows while the guards look at them; both leave the interpreter free.
             written = beside.submit(record.add_listings, connection, run, _with_feed(work, taken, "added"))
-        held = holding.held_now(work, taken, lapses, before, inputs, anew=bool(gone))
+        held = holding.held_now(work, taken, lapses, again, before, inputs, anew=bool(gone))
         if taken:
             written.result()
         if held is not None:
