@@ -47,7 +47,7 @@ def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:
             listed.append((feed_id, snapshot))
     fixed = [
         __version__,
-        work.picture.suffixes.digest,
+        work.picture.suffix_digest,
         # A feed that becomes a reference, or ceases to be one, changes what all others are compared with.
         sorted((i, action) for i, action, _, _ in references),
         sorted(i for i, _ in listed),

@@ -19,7 +19,7 @@ from blocklist.names import RejectedError, normalize_name
 from blocklist.select.current import Current, current
 from blocklist.select.lifetime import ends, lasts, seconds
 from blocklist.store.record import Record
-from blocklist.suffixes import SuffixRules
+from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Changes:
 class Picture:
     """The current listings and references, loaded once a run and only when something asks."""
 
-    def __init__(self, config: Config, record: Record, suffixes: SuffixRules, at: datetime | None = None) -> None:
+    def __init__(
+        self, config: Config, record: Record, suffixes: SuffixRules | None = None, at: datetime | None = None
+    ) -> None:
         # Whether a listing has ended is judged as of one moment for the whole run: its start.
         self.at = clock.now() if at is None else at
         self._config = config
         self._record = record
-        self.suffixes = suffixes
+        self._suffixes = suffixes
         self.frames: dict[int, pl.DataFrame] = {}
         self.times: dict[int, pl.DataFrame] = {}
         self.changes: Changes | None = None
@@ -49,6 +51,16 @@ class Picture:
         self._references: guard.References | None = None
         # An update looks at the references while another thread draws the current picture.
         self._loading = threading.Lock()
+
+    @property
+    def suffixes(self) -> SuffixRules:
+        """The rules of public suffixes: those given, else the built-in ones, read when first asked for."""
+        return self._suffixes or builtin_rules()
+
+    @property
+    def suffix_digest(self) -> str:
+        """What tells these rules from others."""
+        return self._suffixes.digest if self._suffixes else builtin_digest()
 
     @property
     def feeds(self) -> dict[int, Feed]:

@@ -132,8 +132,16 @@ def parse_rules(text: str) -> SuffixRules:
             target.add(normalize_name(rule, allow_single=True))
         except RejectedError:
             continue
-    digest = hashlib.sha256("\n".join(sorted(exact) + sorted(wildcard) + sorted(exception)).encode()).hexdigest()
-    return SuffixRules(frozenset(exact), frozenset(wildcard), frozenset(exception), digest)
+    return SuffixRules(frozenset(exact), frozenset(wildcard), frozenset(exception), _digest(text.encode()))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def builtin_digest() -> str:
+    """The digest of `builtin_rules`, without reading them: most runs change nothing and need no rule."""
+    return _digest(_builtin_list().read_bytes())
 
 
 @cache

@@ -36,7 +36,6 @@ from blocklist.store import columns, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
-from blocklist.suffixes import builtin_rules
 
 FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
 
@@ -97,8 +96,7 @@ def update(
     """
     started_at, started = clock.now(), time.perf_counter()
     run = record.next_run()
-    suffixes = builtin_rules()
-    picture = Picture(config, record, suffixes, started_at)
+    picture = Picture(config, record, at=started_at)
     _sync_feeds(config, record)
     work = Work(config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed)
     out = Updated(run, [])
@@ -731,6 +729,11 @@ def _same_bytes(work: Work, feed_id: str) -> bool:
 def _count_held(work: Work, out: Updated) -> None:
     """Fill in how many entries of each feed a guard withholds, and the totals."""
     record = work.record
+    rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
+    out.indicators = int(rows[0] or 0)
+    if not work.intakes:
+        out.held = record.count_held()
+        return
     holds = record.open_holds()
     released = record.released_names()
     live = holds.filter(~pl.col("name").is_in(list(released)))
@@ -743,5 +746,3 @@ def _count_held(work: Work, out: Updated) -> None:
         for feed_id, names in listed:
             work.outcomes[feed_id].held = int(withheld.slice(at, len(names)).sum())
             at += len(names)
-    rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
-    out.indicators = int(rows[0] or 0)

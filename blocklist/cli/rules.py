@@ -206,9 +206,8 @@ def publish(screen: Screen, config: Any, record: Any, formats: Any) -> int:
     from blocklist.cli.update import exit_code, show_exports
     from blocklist.picture import Picture
     from blocklist.publish.release import export_all
-    from blocklist.suffixes import builtin_rules
 
-    exports = export_all(config, record, Picture(config, record, builtin_rules()), formats)
+    exports = export_all(config, record, Picture(config, record), formats)
     show_exports(screen, exports)
     return exit_code([], exports)
 

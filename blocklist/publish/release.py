@@ -323,7 +323,7 @@ def live_release(record: Record, export: str) -> Live | None:
 
 
 def _shared_inputs(record: Record, picture: Picture, rules: Sequence[Rule]) -> list[object]:
-    shared: list[object] = [__version__, record.revision(), picture.suffixes.digest, [r.id for r in rules]]
+    shared: list[object] = [__version__, record.revision(), picture.suffix_digest, [r.id for r in rules]]
     # Only what ended since the last update: what it judged itself is in the revision.
     return [*shared, lapsed] if (lapsed := picture.lapsed()) else shared
 

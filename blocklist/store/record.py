@@ -409,6 +409,14 @@ class Record:
         self._holds = pl.concat([every.join(closed, on=key, how="anti"), opened.select(every.columns)])
         return opened.height, closed.height
 
+    def count_held(self) -> int:
+        """How many names are held and not released, without reading them."""
+        row = self.connection.execute(
+            "SELECT count(DISTINCT name) FROM hold WHERE until IS NULL "
+            "AND name NOT IN (SELECT name FROM hold_release WHERE until IS NULL)"
+        ).fetchone()
+        return int(row[0])
+
     def released_names(self) -> set[str]:
         """Names whose holds a person released."""
         return {row[0] for row in self.connection.execute("SELECT name FROM hold_release WHERE until IS NULL")}
