@@ -132,16 +132,13 @@ def parse_rules(text: str) -> SuffixRules:
             target.add(normalize_name(rule, allow_single=True))
         except RejectedError:
             continue
-    return SuffixRules(frozenset(exact), frozenset(wildcard), frozenset(exception), _digest(text.encode()))
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256("\n".join(sorted(exact) + sorted(wildcard) + sorted(exception)).encode()).hexdigest()
+    return SuffixRules(frozenset(exact), frozenset(wildcard), frozenset(exception), digest)
 
 
 def builtin_digest() -> str:
-    """The digest of `builtin_rules`, without reading them: most runs change nothing and need no rule."""
-    return _digest(_builtin_list().read_bytes())
+    """What tells the built-in list from others, without reading its rules: most runs change nothing and need none."""
+    return hashlib.sha256(_builtin_list().read_bytes()).hexdigest()
 
 
 @cache
