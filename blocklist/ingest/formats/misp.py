@@ -115,8 +115,8 @@ _DAMAGED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse(data: bytes, spec: InputFormat) -> Rows:
-    """Rows of what `data` is: a warninglist, `{"Event": …}` or its inside alone, `{"response": [{"Event": …}, …]}`, or a
-    list of those.
+    """Rows of what `data` is: a warninglist, `{"Event": …}` or its inside alone, `{"response": [{"Event": …}, …]}`, or
+    a list of those.
 
     Of events: one row an indicator of an attribute, in the event itself or in one of its objects, that is marked for
     detection (`to_ids`, unless the feed's format says `to_ids = false`) and not deleted; the others count as
