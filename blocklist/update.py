@@ -563,6 +563,7 @@ def _record(work: _Work, out: Updated) -> None:
         for feed_id, text in versions.items():
             attributes = _attributes(config.feeds[feed_id])[0]
             record.add_feed_version(connection, work.ids[feed_id], run, attributes, text)
+        _tell(connection, work, taken, versions)
         for intake in work.intakes.values():
             record.add_snapshot(connection, _snapshot_row(work, intake))
         for feed_id in work.again:
@@ -619,6 +620,25 @@ def _record(work: _Work, out: Updated) -> None:
     out.added = sum(o.added for o in work.outcomes.values())
     out.removed = sum(o.removed for o in work.outcomes.values())
     _count_held(work, out)
+
+
+def _tell(
+    connection: sqlite3.Connection, work: _Work, taken: Mapping[str, Intake], versions: Mapping[str, str]
+) -> None:
+    """Events: what a person says of feeds, which list he let through its gate, and the digest of every list taken."""
+    at = clock.text(work.at)
+    if versions:
+        said = {feed_id: hashlib.sha256(text.encode()).hexdigest() for feed_id, text in versions.items()}
+        work.record.event(connection, at, work.run, "feeds configured", whoami(), attributes=said)
+    for feed_id in sorted(work.accept & taken.keys()):
+        waiting = work.record.gated_snapshot(work.ids[feed_id])
+        gate, sha256 = waiting.gate if waiting else None, taken[feed_id].sha256
+        work.record.event(
+            connection, at, work.run, "snapshot accepted", whoami(), feed=feed_id, sha256=sha256, gate=gate
+        )
+    if taken:
+        digests = {feed_id: intake.sha256 for feed_id, intake in taken.items()}
+        work.record.event(connection, at, work.run, "lists taken", whoami(), snapshots=digests)
 
 
 def _with_feed(work: _Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> pl.DataFrame:
