@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
-from blocklist.config import Config, load
+from blocklist.config import load
+
+if TYPE_CHECKING:
+    from blocklist.store.ledger import Head
 
 
 @click.group("events", cls=ListingGroup)
@@ -65,7 +71,7 @@ def listing(screen: Screen, since: str | None, everything: bool) -> int:
 @command.command("head")
 @shared_options
 def head(screen: Screen) -> int:
-    """The newest event as `ID:DIGEST`, to be kept where whoever may write the record can't: another machine, a printout.
+    """The newest event as `ID:DIGEST`, to be kept where nobody who may write the record can: elsewhere, on paper.
 
     One line a call, so that a timer can append them to a file; 'events verify --anchors' reads that file.
     """
@@ -118,7 +124,9 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
         screen.line(f"      and {len(troubles) - _SHOWN:,} more; --json shows every one")
     screen.json({"events": count, "head": str(end), "anchors": len(known), "troubles": len(troubles)})
     if troubles:
-        screen.note("keep this record and its backups as they are: 'events verify' on a backup says when it was changed")
+        screen.note(
+            "keep this record and its backups as they are: 'events verify' on a backup says when it was changed"
+        )
         return 1
     screen.line(f"{count:,} events, each chained to the one before; head {end}")
     if known:
@@ -131,12 +139,46 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
 _SHOWN = 20
 
 
-def _since(text: str | None):  # type: ignore[no-untyped-def]
-    return None
+def _since(text: str | None) -> datetime | None:
+    """A date (the beginning of that local day), a moment, or a span back from now."""
+    from blocklist import clock
+    from blocklist.errors import IndicatorError
+    from blocklist.quantities import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return clock.now() - timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError):
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise IndicatorError(
+                f"--since {text!r} is no date and no span", hint="write 2026-11-01, 2026-11-01T18:00 or 7d"
+            ) from None
 
 
-def _heads(heads: tuple[str, ...], anchors: Path | None):  # type: ignore[no-untyped-def]
-    return []
+def _heads(texts: tuple[str, ...], anchors: Path | None) -> list[Head]:
+    """Heads given on the command line and in a file, with the place of one that is none."""
+    from blocklist.errors import IndicatorError
+    from blocklist.store.ledger import Head
+
+    given = [("--head", text) for text in texts]
+    if anchors is not None:
+        try:
+            lines = anchors.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise IndicatorError(f"{anchors}: {getattr(error, 'strerror', None) or 'not a text'}") from None
+        given += [(f"{anchors}:{n}", line) for n, line in enumerate(lines, start=1) if line.strip()]
+        if len(given) == len(texts):
+            raise IndicatorError(f"{anchors}: holds no head", hint="'blocklist events head >> FILE' adds one")
+    found = []
+    for place, text in given:
+        try:
+            found.append(Head.parse(text))
+        except ValueError as error:
+            raise IndicatorError(f"{place}: {error}", hint="'blocklist events head' writes one") from None
+    return found
 
 
 def _detail(text: str) -> object:
@@ -149,13 +191,13 @@ def _detail(text: str) -> object:
 def _in_words(detail: object) -> str:
     if not isinstance(detail, dict):
         return str(detail)
-    parts = []
-    for key, value in detail.items():
-        if value is None or value == "":
-            continue
-        shown = f"{len(value):,}" if isinstance(value, dict | list) else str(value)
-        parts.append(f"{key} {shown if len(shown) < 64 else shown[:12] + '…' if key.endswith('digest') or key == 'sha256' else shown[:160]}")
-    return ", ".join(parts)
+    return ", ".join(f"{key} {_brief(value)}" for key, value in detail.items() if value not in (None, ""))
 
 
-_ = Config
+def _brief(value: object) -> str:
+    if isinstance(value, dict | list):
+        return f"{len(value):,}"
+    text = str(value)
+    if re.fullmatch("[0-9a-f]{64}", text):
+        return text[:12] + "…"
+    return text if len(text) <= 160 else text[:159] + "…"

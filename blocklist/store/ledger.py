@@ -5,7 +5,7 @@ The digest of an event is the SHA-256 of canonical JSON (RFC 8785) in two steps:
     content = SHA-256 {"at","detail","run","what","who"}
     digest  = SHA-256 {"content","id","previous"}
 
-so that a part of the chain can be shown to somebody who may see some events, and of the others only that there are such.
+so that a part of the chain can be shown to somebody who may see some events, and of the others only their number.
 Whoever may write the record can write the whole chain anew; against that stands a head that was kept elsewhere.
 Standard library only.
 """
