@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -38,6 +40,18 @@ T = TypeVar("T")
 _MAX_FILES = 2_000
 _MAX_SIZE = 2_000_000_000  # bytes of all files, unpacked
 _MAX_JSON = 100_000_000
+
+# What zipfile raises for damaged archives, by trial with altered bytes.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+)
 
 Word = Literal["ok", "note", "fail"]
 
@@ -108,10 +122,10 @@ def _unpacked(path: Path, files: dict[str, bytes]) -> Iterator[Checked]:
                     continue
                 try:
                     files[info.filename] = archive.read(info)
-                except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError) as error:
+                except _ZIP_ERRORS as error:
                     files[info.filename] = b""
                     yield Checked("fail", info.filename, f"it can't be unpacked: {error}")
-    except (zipfile.BadZipFile, OSError, ValueError, UnicodeError) as error:
+    except _ZIP_ERRORS as error:
         yield Checked("fail", path.name, f"it is no whole zip file: {error}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -62,12 +63,15 @@ def _shown(value: Any) -> Any:
     return safe(value) if type(value) is str else value
 
 
-def _detail(value: dict[str, Any]) -> list[tuple[str, str]]:
-    """What an event says, short: of many feeds only how many."""
+def _detail(value: dict[str, Any], cited: Collection[str]) -> list[tuple[str, str]]:
+    """What an event says, short: of many feeds those that are cited, and how many there are."""
     out = []
     for key, one in sorted(value.items()):
         if one is None or one == "":
             continue
-        text = f"of {len(one)} feeds" if isinstance(one, dict) else one if isinstance(one, str) else json.dumps(one)
+        text = one if isinstance(one, str) else json.dumps(one)
+        if isinstance(one, dict):
+            text = ", ".join(f"{feed} {one[feed]}" for feed in sorted(one) if feed in cited)
+            text += f" (of {len(one)} feeds)"
         out.append((key.replace("_", " "), text))
     return out
