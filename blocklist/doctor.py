@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from blocklist import clock, credentials
+from blocklist.cases import cases, trouble_of
 from blocklist.catalog import Feed, builtin_descriptors, decode_feed, folder_descriptors
 from blocklist.config import Config
 from blocklist.decode import Problems
@@ -160,6 +161,7 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
                     "set the clock: the record goes on, but its times and serials run ahead",
                 )
             yield from _log(path, db)
+            yield from _cases(config.state, db)
             yield from _kept(config.state, db, deep)
     finally:
         db.close()
@@ -180,6 +182,17 @@ def _log(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
     if not troubles:
         end = ledger.head(db)
         yield Finding("events", "ok", str(path), f"{end.id:,} events, each chained to the one before; head {end}")
+
+
+def _cases(state: Path, db: sqlite3.Connection) -> Iterator[Finding]:
+    """The evidence of every case, by its digest."""
+    every = cases(db, closed=True)
+    wrong = [(one, trouble) for one in every if (trouble := trouble_of(state, one)) is not None]
+    for one, trouble in wrong:
+        hint = "restore the file from a backup"
+        yield Finding("cases", "fail", str(state / one.bundle), f"case {one.id}: {trouble}", hint)
+    if every and not wrong:
+        yield Finding("cases", "ok", str(state / "cases"), f"the evidence of {len(every):,} is as it was kept")
 
 
 def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ import polars as pl
 
 from blocklist import __version__, clock
 from blocklist.asking import limits_of, request_for
+from blocklist.cases import Case, close_dropped
 from blocklist.catalog import ESSENTIAL, Feed
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, FeedError, RecordError
@@ -71,7 +72,7 @@ class FeedOutcome:
 
 @dataclass
 class Updated:
-    """What an update did: `feeds` in the order of the configuration; counts over all of them."""
+    """What an update did: `feeds` in the order of the configuration; counts over all of them; `cases` it closed."""
 
     run: int
     feeds: list[FeedOutcome]
@@ -81,6 +82,7 @@ class Updated:
     held: int = 0
     newly_held: int = 0
     changed: bool = False
+    cases: list[Case] = field(default_factory=list)
     seconds: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -603,6 +605,7 @@ def _record(work: _Work, out: Updated) -> None:
                 listings_changed = True
         if listings_changed or versions:
             record.bump(connection)
+        out.cases = close_dropped(record, connection, run, clock.text(at), whoami())
         for feed_id, outcome in work.outcomes.items():
             _feed_row(connection, work, feed_id, outcome)
         _note_ends(connection, work, taken, lapses)
