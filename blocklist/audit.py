@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -170,6 +171,15 @@ class Audit:
 
     def close(self) -> None:
         self._db.close()
+
+    def freeze(self) -> None:
+        """From here on everything, also what is read through `connection`, is of one state of the record."""
+        self._db.execute("BEGIN")
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The reading connection, for what must fit to an answer."""
+        return self._db
 
     def why(self, text: str, *, lines: bool = True) -> Answer:
         """The answer for `text`. `lines`: read the raw lines out of the kept bytes too."""

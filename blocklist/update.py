@@ -19,6 +19,7 @@ import polars as pl
 
 from blocklist import __version__, clock, holding
 from blocklist.asking import limits_of, request_for
+from blocklist.cases import Case, close_dropped
 from blocklist.catalog import ESSENTIAL, Feed
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, FeedError, RecordError
@@ -66,7 +67,7 @@ class FeedOutcome:
 
 @dataclass
 class Updated:
-    """What an update did: `feeds` in the order of the configuration; counts over all of them."""
+    """What an update did: `feeds` in the order of the configuration; counts over all of them; `cases` it closed."""
 
     run: int
     feeds: list[FeedOutcome]
@@ -76,6 +77,7 @@ class Updated:
     held: int = 0
     newly_held: int = 0
     changed: bool = False
+    cases: list[Case] = field(default_factory=list)
     seconds: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -558,6 +560,7 @@ def _record(work: Work, out: Updated) -> None:
         for feed_id, text in versions.items():
             attributes = _attributes(config.feeds[feed_id])[0]
             record.add_feed_version(connection, work.ids[feed_id], run, attributes, text)
+        _tell(connection, work, taken, versions)
         for intake in work.intakes.values():
             record.add_snapshot(connection, _snapshot_row(work, intake))
         for feed_id in work.again:
@@ -590,6 +593,7 @@ def _record(work: Work, out: Updated) -> None:
                 listings_changed = True
         if listings_changed or versions:
             record.bump(connection)
+        out.cases = close_dropped(record, connection, run, clock.text(at), whoami())
         for feed_id, outcome in work.outcomes.items():
             _feed_row(connection, work, feed_id, outcome)
         _note_ends(connection, work, taken, lapses)
@@ -607,6 +611,23 @@ def _record(work: Work, out: Updated) -> None:
     out.added = sum(o.added for o in work.outcomes.values())
     out.removed = sum(o.removed for o in work.outcomes.values())
     _count_held(work, out)
+
+
+def _tell(connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake], versions: Mapping[str, str]) -> None:
+    """Events: what a person says of feeds, which list he let through its gate, and the digest of every list taken."""
+    at = clock.text(work.at)
+    if versions:
+        said = {feed_id: hashlib.sha256(text.encode()).hexdigest() for feed_id, text in versions.items()}
+        work.record.event(connection, at, work.run, "feeds configured", whoami(), attributes=said)
+    for feed_id in sorted(work.accept & taken.keys()):
+        waiting = work.record.gated_snapshot(work.ids[feed_id])
+        gate, sha256 = waiting.gate if waiting else None, taken[feed_id].sha256
+        work.record.event(
+            connection, at, work.run, "snapshot accepted", whoami(), feed=feed_id, sha256=sha256, gate=gate
+        )
+    if taken:
+        digests = {feed_id: intake.sha256 for feed_id, intake in taken.items()}
+        work.record.event(connection, at, work.run, "lists taken", whoami(), snapshots=digests)
 
 
 def _with_feed(work: Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> pl.DataFrame:

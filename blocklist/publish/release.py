@@ -350,7 +350,7 @@ def _recover(record: Record) -> None:
         published = _file_digest(Path(path)) == digest
         with record.transaction() as connection:
             if published:
-                _make_live(connection, number, export)
+                _make_live(record, connection, number, export)
             else:
                 connection.execute(
                     "UPDATE release SET state = 'failed', note = 'interrupted before it was published' WHERE id = ?",
@@ -576,6 +576,8 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
                 ),
             )
             outcome.release = cursor.lastrowid
+            if job.state == "held" and cursor.lastrowid is not None:
+                _tell(record, connection, cursor.lastrowid, "release held")
 
 
 def _same_held(record: Record, job: _Job) -> bool:
@@ -591,13 +593,23 @@ def _same_held(record: Record, job: _Job) -> bool:
     return False
 
 
-def _make_live(connection: sqlite3.Connection, number: int, export: str) -> None:
+def _make_live(record: Record, connection: sqlite3.Connection, number: int, export: str) -> None:
     connection.execute(
         "UPDATE release SET state = 'superseded' WHERE export = ? AND state IN ('live', 'held')", (export,)
     )
     connection.execute(
         "UPDATE release SET state = 'live', published = ? WHERE id = ?", (clock.text(clock.now()), number)
     )
+    _tell(record, connection, number, "release published")
+
+
+def _tell(record: Record, connection: sqlite3.Connection, number: int, what: str) -> None:
+    """An event of a release: which file it is, by its digest."""
+    columns = ("run", "export", "format", "serial", "digest", "entries", "added", "removed", "note")
+    row = connection.execute(f"SELECT {', '.join(columns)} FROM release WHERE id = ?", (number,)).fetchone()
+    run, *told = row
+    at = clock.text(clock.now())
+    record.event(connection, at, run, what, whoami(), release=number, **dict(zip(columns[1:], told, strict=True)))
 
 
 def _publish(job: _Job, record: Record) -> None:
@@ -605,7 +617,7 @@ def _publish(job: _Job, record: Record) -> None:
     _keep_entries(record.state, job.outcome.release, job.entries)
     job.candidate.publish()
     with record.transaction() as connection:
-        _make_live(connection, job.outcome.release, job.export.name)
+        _make_live(record, connection, job.outcome.release, job.export.name)
 
 
 def _reload(job: _Job, record: Record) -> None:

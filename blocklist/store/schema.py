@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
+from blocklist.store import ledger
 from blocklist.store.database import of_newer_version
 
 MIGRATION_SET = "blocklist"
@@ -270,6 +271,36 @@ def _lifetimes(db: Database) -> None:
         """,
     ):
         db.execute(statement)
+
+
+@migrations(name="0004_evidence")
+def _evidence(db: Database) -> None:
+    """Events are chained, those of before as they stand; cases of complaints."""
+    for statement in (
+        "ALTER TABLE event ADD COLUMN previous TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE event ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
+        """
+        CREATE TABLE case_file (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL,
+            kind INTEGER NOT NULL,
+            ticket TEXT NOT NULL,
+            opened TEXT NOT NULL,
+            opened_by TEXT NOT NULL,
+            since INTEGER NOT NULL REFERENCES run (id),
+            bundle TEXT NOT NULL,
+            sha256 TEXT NOT NULL,
+            cited TEXT NOT NULL,
+            rule INTEGER REFERENCES rule (id),
+            closed TEXT,
+            until INTEGER REFERENCES run (id),
+            closed_by TEXT,
+            closed_reason TEXT
+        ) STRICT
+        """,
+    ):
+        db.execute(statement)
+    ledger.chain_existing(db.conn)
 
 
 def backup_of(path: Path, version: str) -> Path:
