@@ -108,6 +108,8 @@ class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allow_empty: bool = False
     min_entries: int = 0
     mode: str | None = None
+    owner: str | None = None
+    group: str | None = None
     follow_link: bool = False
 
 
@@ -123,6 +125,7 @@ class Keep(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     snapshots: str = "90d"
     history: str = "400d"
+    releases: str = "90d"
 
 
 class Fetch(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -389,7 +392,7 @@ def _check_values(file: _File, problems: Problems) -> None:
             parse_resolver(resolver)
         except ConfigError as error:
             problems.add(f"verify.resolvers[{i}]", error.message)
-    for key in ("snapshots", "history"):
+    for key in ("snapshots", "history", "releases"):
         problems.check(f"keep.{key}", parse_duration, getattr(file.keep, key))
     for key in ("connect", "idle", "total"):
         problems.check(f"fetch.{key}", parse_duration, getattr(file.fetch, key))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -28,6 +29,7 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
+from blocklist.publish import kept
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
@@ -295,6 +297,7 @@ def export_all(
             job.outcome.seconds += time.perf_counter() - started
         if ready:
             _forget_entries(record)
+            kept.forget_others(record.state, _wanted_bytes(record, config))
         for job in jobs:
             _reload(job, record)
             if on_done is not None:
@@ -397,7 +400,13 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
     if not job.path.parent.is_dir() and config.path is None:
         job.path.parent.mkdir(parents=True, exist_ok=True)
     candidate = stack.enter_context(
-        Candidate(job.path, follow=export.follow_link, mode=int(export.mode, 8) if export.mode else None)
+        Candidate(
+            job.path,
+            follow=export.follow_link,
+            mode=int(export.mode, 8) if export.mode else None,
+            owner=export.owner,
+            group=export.group,
+        )
     )
     rendered = render(job.fmt, selection, {**export.options, "serial": serial}, candidate.stream)
     outcome.lost = {k: v for k, v in sorted({**lost, **rendered.lost}.items()) if v}
@@ -522,6 +531,15 @@ def _forget_entries(record: Record) -> None:
     derived.remove_others(record.state / "exports", {_entries_file(record.state, number).name for number in live})
 
 
+def _wanted_bytes(record: Record, config: Config) -> set[str]:
+    """Digests of the releases that were published in the time of `[keep] releases`, and of those that count now."""
+    since = clock.text(clock.now() - timedelta(seconds=parse_duration(config.keep.releases)))
+    rows = record.connection.execute(
+        "SELECT digest FROM release WHERE state IN ('live', 'pending') OR published >= ?", (since,)
+    )
+    return {digest for (digest,) in rows}
+
+
 def _entries_before(state: Path, release: int) -> pl.Series | None:
     kept = derived.read(_entries_file(state, release))
     return kept[1]["entries"]["entry"] if kept is not None and kept[0]["release"] == release else None
@@ -602,7 +620,9 @@ def _make_live(connection: sqlite3.Connection, number: int, export: str) -> None
 
 def _publish(job: _Job, record: Record) -> None:
     assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
+    assert job.rendered is not None
     _keep_entries(record.state, job.outcome.release, job.entries)
+    kept.keep(record.state, job.rendered.digest, job.candidate.new.read_bytes(), job.live.digest if job.live else None)
     job.candidate.publish()
     with record.transaction() as connection:
         _make_live(connection, job.outcome.release, job.export.name)
