@@ -21,6 +21,7 @@ def command() -> None:
       blocklist release
       blocklist release show 212
       blocklist release approve dns
+      blocklist release rollback dns --reason "the news site is blocked"
     """
 
 
@@ -90,6 +91,56 @@ def approve(screen: Screen, export: str, number_: int | None) -> int:
         approved = approve_release(record, export, number_, author=whoami())
         screen.line(f"release {approved} of {safe(export)} is approved")
         return publish(screen, config, record, formats)
+
+
+@command.command("rollback")
+@click.argument("export")
+@click.argument("number_", metavar="[ID]", type=click.IntRange(1, 2**63 - 1), required=False)
+@click.option("--reason", required=True, help="Why; shown wherever the export is.")
+@shared_options
+def rollback(screen: Screen, export: str, number_: int | None, reason: str) -> int:
+    """Go back to what release ID of EXPORT held; without ID, to the one before the one that is live.
+
+    Guards, holds, allows and denies of now apply to it. EXPORT stays there, whatever feeds and timers do, until
+    'blocklist release unpin EXPORT'. The serial rises all the same.
+
+    \b
+    Examples:
+      blocklist release rollback dns --reason "the news site is blocked"
+      blocklist release rollback dns 212 --reason "the last good one"
+    """
+    config, formats = configuration(screen)
+    if export not in config.exports:
+        raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
+    fmt = formats[config.exports[export].format]
+    if fmt.of_rows:
+        raise click.UsageError(
+            f"{export} is {fmt.name}, a list of what is listed and by whom; only lists that engines load can go back"
+        )
+    from blocklist.person import whoami
+    from blocklist.publish.rollback import roll_back
+
+    with writing(config, screen, "release rollback") as record:
+        pin = roll_back(record, export, number_, reason=reason, author=whoami())
+        screen.line(f"{safe(export)} goes back to release {pin.release} and stays there until 'release unpin {export}'")
+        return publish(screen, config, record, formats, only=[export])
+
+
+@command.command("unpin")
+@click.argument("export")
+@shared_options
+def unpin(screen: Screen, export: str) -> int:
+    """End a rollback: EXPORT follows its feeds again, at once. The gate of large changes applies."""
+    config, formats = configuration(screen)
+    if export not in config.exports:
+        raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
+    from blocklist.person import whoami
+    from blocklist.publish import rollback as ways_back
+
+    with writing(config, screen, "release unpin") as record:
+        pin = ways_back.unpin(record, export, author=whoami())
+        screen.line(f"{safe(export)} is no longer pinned to release {pin.release}")
+        return publish(screen, config, record, formats, only=[export])
 
 
 def _rows(screen: Screen, where: str, values: tuple[object, ...]) -> list[dict[str, object]]:

@@ -272,6 +272,33 @@ def _lifetimes(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0004_releases")
+def _releases(db: Database) -> None:
+    """What a release was chosen from, what was left out of it, its files; exports pinned to an earlier release."""
+    for statement in (
+        "ALTER TABLE release ADD COLUMN chosen TEXT",
+        "ALTER TABLE release ADD COLUMN left_out TEXT",
+        "ALTER TABLE release ADD COLUMN cut INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE release ADD COLUMN files TEXT",
+        """
+        CREATE TABLE pin (
+            id INTEGER PRIMARY KEY,
+            export TEXT NOT NULL,
+            release INTEGER NOT NULL REFERENCES release (id),
+            reason TEXT NOT NULL,
+            author TEXT NOT NULL,
+            created TEXT NOT NULL,
+            since INTEGER NOT NULL REFERENCES run (id),
+            ended TEXT,
+            until INTEGER REFERENCES run (id),
+            ended_by TEXT
+        ) STRICT
+        """,
+        "CREATE UNIQUE INDEX pin_open ON pin (export) WHERE until IS NULL",
+    ):
+        db.execute(statement)
+
+
 def backup_of(path: Path, version: str) -> Path:
     """Where the copy of a database is kept that the migration `version` last touched."""
     return path.with_name(f"{path.stem}-{version}{path.suffix}")
