@@ -29,7 +29,7 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import kept, left_out
+from blocklist.publish import capacity, kept, left_out
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
@@ -153,6 +153,11 @@ class Selector:
             policy = self._policies[export.policy]
             self._pinned[export.name] = Pinned(pin, self._config, self._picture, self._record, policy, self.rules)
         return self._pinned[export.name]
+
+    def listed(self, export: Export) -> pl.DataFrame:
+        """`name`, `confidence` of all that `export` was chosen from."""
+        with self._deciding:
+            return self._decided(export).selected(export.policy, self._policies[export.policy].kinds).listed
 
     def held_back(self, export: Export) -> pl.DataFrame | None:
         """`name`, `why` of what guards of now withhold from the release that `export` is pinned to, if it is."""
@@ -374,6 +379,7 @@ def _shared_inputs(record: Record, picture: Picture, rules: Sequence[Rule]) -> l
 
 def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy, pin: Pin | None) -> str:
     parts = [shared, msgspec.to_builtins([fmt, policy, export.options, export.kinds, export.path])]
+    parts += [export.max_entries, export.max_bytes, export.model, export.fit]
     if pin is not None:
         parts.append([pin.id, pin.release])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -454,10 +460,26 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
             group=export.group,
         )
     )
-    rendered = render(job.fmt, selection, {**export.options, "serial": serial}, candidate.stream)
+    fmt, options, limits = (
+        capacity.unlimited(job.fmt),
+        {**export.options, "serial": serial},
+        capacity.limits(export, job.fmt),
+    )
+    rendered = render(fmt, selection, options, candidate.stream)
+    excess = limits.excess(rendered)
+    if excess is not None and export.fit == "rank":
+        ranks = capacity.ranked(selector.listed(export), selection, record, selector.rules)
+        fitted = capacity.fit(selection, ranks, limits, rendered, lambda some, out: render(fmt, some, options, out))
+        if fitted is not None:
+            selection, excess = fitted.selection, None
+            lost = {**lost, "cut": fitted.cut.height}
+            left.append(fitted.cut)
+            candidate.stream.seek(0)
+            candidate.stream.truncate()
+            rendered = render(fmt, selection, options, candidate.stream)
     outcome.lost = {k: v for k, v in sorted({**lost, **rendered.lost}.items()) if v}
     outcome.entries = rendered.entries
-    if live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
+    if excess is None and live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
         outcome.entries = live.entries
         job.same_body = True
         return
@@ -473,11 +495,14 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
         outcome.added, outcome.removed = max(change, 0), max(-change, 0)
     outcome.release, outcome.serial = None, serial
     job.candidate, job.rendered = candidate, rendered
-    reason = _gate(config, job, record)
+    reason = f"{excess}; no approval changes that" if excess is not None else _gate(config, job, record)
     if reason is not None:
         job.state, outcome.outcome, outcome.error = "held", "held", reason
         outcome.hint = (
             f"see 'blocklist export {export.name} --dry-run', publish with 'blocklist release approve {export.name}'"
+            if excess is None
+            else "narrow the policy (fewer categories or feeds, a higher min_confidence), or keep the best entries "
+            'with fit = "rank"; if the device takes more, say so with model, max_entries or max_bytes'
         )
         return
     checked = check(job.fmt, candidate.seal(), rendered, {**export.options, "serial": serial}, export.check)

@@ -278,7 +278,6 @@ def _releases(db: Database) -> None:
     for statement in (
         "ALTER TABLE release ADD COLUMN chosen TEXT",
         "ALTER TABLE release ADD COLUMN left_out TEXT",
-        "ALTER TABLE release ADD COLUMN cut INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE release ADD COLUMN files TEXT",
         """
         CREATE TABLE pin (
