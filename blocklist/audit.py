@@ -20,13 +20,13 @@ from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
 from blocklist.lifetime import end_of
 from blocklist.names import MAX_NAME, Reject, RejectedError, normalize_name, parents
-from blocklist.publish import kept, left_out
+from blocklist.publish import left_out
 from blocklist.publish.descriptor import Format
 from blocklist.publish.left_out import CUT
 from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
-from blocklist.store import snapshots
+from blocklist.store import kept, snapshots
 from blocklist.store.database import explained, open_for_reading, path_in
 from blocklist.suffixes import builtin_rules_about
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from installation import World, digest, names
 
 from blocklist.errors import RecordError
-from blocklist.publish import kept
+from blocklist.store import kept
 
 
 def sha(data: bytes) -> str:
@@ -56,7 +56,7 @@ def test_the_base_of_what_stays_stays_and_the_rest_goes(tmp_path: Path) -> None:
     assert kept.forget_others(tmp_path, {sha(second)}) > 0
     assert kept.read(tmp_path, sha(second)) == second and kept.is_kept(tmp_path, sha(first))
     assert not kept.is_kept(tmp_path, sha(other))
-    assert [p for p in (tmp_path / "releases").rglob("*") if p.suffix == ".new"] == []
+    assert [p for p in (tmp_path / "kept").rglob("*") if p.suffix == ".new"] == []
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut", "other", "of another base"])
@@ -108,7 +108,7 @@ def test_bytes_go_when_the_time_of_keep_releases_is_over(tmp_path: Path) -> None
     world.lines("a", text(150, 3000))
     world.update()
     assert not kept.is_kept(world.state, first)
-    assert sum(1 for _ in (world.state / "releases").rglob("*.zst")) == 3 and world.left_over() == []
+    assert sum(1 for _ in (world.state / "kept").rglob("*.zst")) == 3 and world.left_over() == []
 
 
 def test_the_owner_and_the_group_of_an_export_are_given_to_its_file(tmp_path: Path) -> None:

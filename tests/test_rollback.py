@@ -139,7 +139,7 @@ def test_what_can_not_be_gone_back_to_is_said(world: World) -> None:
     world.update()
     held = world.rows("SELECT id FROM release WHERE export = 'dns' AND state = 'held'")[0][0]
     assert "never published" in run("release", "rollback", "dns", held, "--reason", "x").err
-    for path in (world.state / "releases").rglob("*.zst"):
+    for path in (world.state / "kept").rglob("*.zst"):
         path.unlink()
     ran = run("release", "rollback", "dns", "--reason", "x")
     assert ran.code == 2 and "not kept any more" in ran.err
@@ -148,7 +148,7 @@ def test_what_can_not_be_gone_back_to_is_said(world: World) -> None:
 def test_damaged_bytes_leave_what_is_published_and_the_others_go_on(world: World) -> None:
     assert world.run("release", "rollback", "list", "--reason", "x").code == 0
     before = world.exported("list")
-    for path in (world.state / "releases").rglob("*.zst"):
+    for path in (world.state / "kept").rglob("*.zst"):
         path.write_bytes(path.read_bytes()[:-9])
     world.lines("a", [*names(100), "fourth.example"])
     ran = world.update()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blocklist.publish import kept
+from blocklist.store import kept
 
 if TYPE_CHECKING:
     import polars as pl

@@ -29,7 +29,7 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import capacity, kept, left_out
+from blocklist.publish import capacity, left_out
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
@@ -46,7 +46,7 @@ from blocklist.select.current import Current
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
 from blocklist.select.policy import Chosen, Selected, areas
-from blocklist.store import derived
+from blocklist.store import derived, kept
 from blocklist.store.record import Record
 
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed"]

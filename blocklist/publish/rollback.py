@@ -21,11 +21,11 @@ from blocklist.errors import IndicatorError, RecordError
 from blocklist.ingest.guard import guard
 from blocklist.ingest.normalize import normalize
 from blocklist.picture import Picture
-from blocklist.publish import kept
 from blocklist.rules import Rule
 from blocklist.select.current import DOMAIN, Current, current
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.policy import Chosen, Selected, Withheld, in_force, rule_entries, select
+from blocklist.store import kept
 from blocklist.store.record import Record
 
 # Feeds that stand for what is listed in one direction, or in both.

@@ -1,4 +1,4 @@
-"""Bytes of releases, kept by digest in the folder `releases` of the state: what was live then can be read again.
+"""Bytes of releases and what these were chosen from, by digest in the folder `kept` of the state.
 
 A file is a zstd frame of the whole, or a patch against a digest kept before it: a skippable frame (RFC 8878 §3.1.2)
 that names this base, then what `zstd --patch-from` makes. A list of which 1 % changed takes a hundredth of its size
@@ -29,7 +29,7 @@ _MOST_PATCHED = 256 * 2**20
 
 def file_of(state: Path, digest: str) -> Path:
     """Where the bytes with this SHA-256 (hexadecimal) are kept."""
-    return state / "releases" / digest[:2] / f"{digest}.zst"
+    return state / "kept" / digest[:2] / f"{digest}.zst"
 
 
 def keep(state: Path, digest: str, data: bytes, base: str | None = None) -> None:
@@ -89,7 +89,7 @@ def forget_others(state: Path, wanted: Collection[str]) -> int:
     """Remove what is kept besides `wanted` and their bases, and half-written files; how many bytes that freed."""
     stay = set(_with_bases(state, wanted))
     freed = 0
-    for path in (state / "releases").glob("[0-9a-f][0-9a-f]/*"):
+    for path in (state / "kept").glob("[0-9a-f][0-9a-f]/*"):
         if path.suffix != ".zst" or path.stem not in stay:
             with suppress(OSError):
                 freed += path.stat().st_size
