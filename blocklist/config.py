@@ -28,7 +28,7 @@ from blocklist.catalog import (
 from blocklist.decode import Problems, decode
 from blocklist.errors import ConfigError
 from blocklist.names import RejectedError, normalize_name
-from blocklist.quantities import parse_duration
+from blocklist.quantities import parse_duration, parse_size
 from blocklist.select.address import parse_one
 from blocklist.sets import expand
 from blocklist.verify.endpoint import parse_resolver
@@ -107,7 +107,13 @@ class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reload_timeout: str = "60s"
     allow_empty: bool = False
     min_entries: int = 0
+    max_entries: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: str | None = None
+    model: str | None = None
+    fit: Literal["hold", "rank"] = "hold"
     mode: str | None = None
+    owner: str | None = None
+    group: str | None = None
     follow_link: bool = False
 
 
@@ -123,6 +129,7 @@ class Keep(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     snapshots: str = "90d"
     history: str = "400d"
+    releases: str = "90d"
 
 
 class Fetch(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -341,6 +348,8 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
             exports[name] = msgspec.structs.replace(export, name=name)
             problems.choose(f"export.{name}.policy", export.policy, {"default", *file.policy}, "policy")
             problems.check(f"export.{name}.reload_timeout", parse_duration, export.reload_timeout)
+            if export.max_bytes is not None:
+                problems.check(f"export.{name}.max_bytes", parse_size, export.max_bytes)
             if export.mode is not None and (len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")):
                 problems.add(f"export.{name}.mode", "is not an octal mode such as '0644'")
     _check_paths(exports, base, problems)
@@ -389,7 +398,7 @@ def _check_values(file: _File, problems: Problems) -> None:
             parse_resolver(resolver)
         except ConfigError as error:
             problems.add(f"verify.resolvers[{i}]", error.message)
-    for key in ("snapshots", "history"):
+    for key in ("snapshots", "history", "releases"):
         problems.check(f"keep.{key}", parse_duration, getattr(file.keep, key))
     for key in ("connect", "idle", "total"):
         problems.check(f"fetch.{key}", parse_duration, getattr(file.fetch, key))

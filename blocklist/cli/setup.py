@@ -25,6 +25,12 @@ def configuration(screen: Screen) -> tuple[Config, Mapping[str, Format]]:
     problems = Problems()
     for export in config.exports.values():
         if problems.choose(f"export.{export.name}.format", export.format, formats, "format"):
+            fmt = formats[export.format]
+            if export.model is not None:
+                if fmt.models:
+                    problems.choose(f"export.{export.name}.model", export.model, fmt.models, "model")
+                else:
+                    problems.add(f"export.{export.name}.model", f"{fmt.name} knows no models; set max_entries instead")
             try:
                 formats[export.format].settle({**export.options, "serial": 1}, f"export.{export.name}.options")
             except ConfigError as error:

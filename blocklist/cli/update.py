@@ -218,6 +218,7 @@ _LOST = {
     "network": "networks left out, since the target takes single addresses",
     "inbound": "inbound networks left out, since the target only looks at destinations",
     "outbound": "outbound networks left out, since the target only looks at sources",
+    "cut": "cut by capacity, those of the lowest rank: see 'blocklist release show'",
     "allow": "allows left out",
 }
 

@@ -34,6 +34,14 @@ _TEMPLATES = {
 _FILE_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What devices of one range take; `title` says which these are."""
+
+    title: str = ""
+    max_entries: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
 class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A target syntax. Keys as in docs/exporters.md; `name` is the file's.
 
@@ -42,6 +50,7 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     it; a format written in `code` says with `scopes` and `allow` what it can. `header` and `footer` are Jinja
     frames that see `options`, `serial`, `title` and `entries`. `unwritable` is a pattern of lines that the
     target would read as something else. `document` are the addresses of the pages that decide the syntax;
+    `max_entries` and `max_bytes` are the least that any device of the target takes, `models` what those of a range do.
     `load` shows how the target is made to read the file, `limits` what it takes.
     """
 
@@ -78,6 +87,7 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     reload: list[str] = []
     max_entries: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    models: dict[str, Model] = {}
     load: str = ""
     limits: str = ""
     document: list[str] = []

@@ -303,6 +303,32 @@ def _evidence(db: Database) -> None:
     ledger.chain_existing(db.conn)
 
 
+@migrations(name="0005_releases")
+def _releases(db: Database) -> None:
+    """What a release was chosen from, what was left out of it, its files; exports pinned to an earlier release."""
+    for statement in (
+        "ALTER TABLE release ADD COLUMN chosen TEXT",
+        "ALTER TABLE release ADD COLUMN left_out TEXT",
+        "ALTER TABLE release ADD COLUMN files TEXT",
+        """
+        CREATE TABLE pin (
+            id INTEGER PRIMARY KEY,
+            export TEXT NOT NULL,
+            release INTEGER NOT NULL REFERENCES release (id),
+            reason TEXT NOT NULL,
+            author TEXT NOT NULL,
+            created TEXT NOT NULL,
+            since INTEGER NOT NULL REFERENCES run (id),
+            ended TEXT,
+            until INTEGER REFERENCES run (id),
+            ended_by TEXT
+        ) STRICT
+        """,
+        "CREATE UNIQUE INDEX pin_open ON pin (export) WHERE until IS NULL",
+    ):
+        db.execute(statement)
+
+
 def backup_of(path: Path, version: str) -> Path:
     """Where the copy of a database is kept that the migration `version` last touched."""
     return path.with_name(f"{path.stem}-{version}{path.suffix}")
