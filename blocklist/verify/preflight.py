@@ -94,6 +94,9 @@ async def _fault(
     result = await resolve_all(names, [resolver], rate=rate, timeout=seconds, attempts=ATTEMPTS)
     rows = result.frame.select("name", "status", "rcode").iter_rows()
     said = {name: (Status(status), rcode) for name, status, rcode in rows}
+    filtered = result.summary.resolvers[0].filtered
+    if filtered:
+        return f"says of {filtered} of {len(names)} names that it filters them (RFC 8914)", {}
     why = judge({name: said.get(name, (Status.UNKNOWN, None)) for name in asked}, exists, invented, canaries)
     return why, {name: status for name, (status, _) in said.items()}
 

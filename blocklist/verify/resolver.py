@@ -55,12 +55,16 @@ FILTERED: Final = 3  # names of which a resolver itself says that it filters the
 
 @dataclass(frozen=True, slots=True)
 class ResolverReport:
-    """One resolver's run: queries sent to it, lost (no answer in time), and why it was dropped."""
+    """One resolver's run: queries sent to it, lost (no answer in time), and why it was dropped.
+
+    `filtered`: replies that said of themselves that they are filtered (RFC 8914).
+    """
 
     address: str
     sent: int
     lost: int
     dropped: str | None = None
+    filtered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -567,7 +571,8 @@ class _Engine:
         if verdict.status is Status.LIVE:
             for index in verdict.resolvers:
                 self.upstreams[index].compared += 1
-            if self._look_up(name.text, verdict):
+            if self.zone_of is not None:
+                self._look_up(name.text, verdict, self.zone_of)
                 return
         self._settle(name.text, verdict)
 
@@ -583,33 +588,39 @@ class _Engine:
             return None
         if self.stopped is not None:
             return None  # cut short: what is known of it is not a verdict
+        for o in seen:
+            if o.answer.outcome is Outcome.FILTERED:
+                self.upstreams[o.resolver].filtered += 1
         if self.control is not None:
             self._compare(seen)
         return classify(seen, self.quorum, self.known)
 
     def _compare(self, seen: Sequence[Observation]) -> None:
-        """Count who hides what others see: a name with an address elsewhere that is of no sinkhole."""
-        sees: set[int] = set()
-        hides: set[int] = set()
+        """Count who hides what others see: denies a name that exists, or answers a null route for its address."""
+        exists: set[int] = set()
+        reachable: set[int] = set()
+        denies: set[int] = set()
+        nullifies: set[int] = set()
         for o in seen:
             if o.answer.outcome is Outcome.ADDRESS:
+                exists.add(o.resolver)
                 marks = [self.known.address(address) for address in o.answer.addresses]
-                (hides if all(m is not None and m.what == "sinkhole" for m in marks) else sees).add(o.resolver)
+                sunk = all(mark is not None and mark.what == "sinkhole" for mark in marks)
+                (nullifies if sunk else reachable).add(o.resolver)
+            elif o.answer.outcome is Outcome.NODATA:
+                exists.add(o.resolver)
             elif o.answer.outcome in (Outcome.NXDOMAIN, Outcome.FILTERED):
-                hides.add(o.resolver)
-                self.upstreams[o.resolver].filtered += o.answer.outcome is Outcome.FILTERED
-        for index in sees | hides if sees else ():
-            if index not in sees:
-                self.upstreams[index].compared += 1
-                self.upstreams[index].hidden += 1
+                denies.add(o.resolver)
+        hides = (denies - exists if exists else set()) | (nullifies - reachable if reachable else set())
+        for index in hides:
+            self.upstreams[index].compared += 1
+            self.upstreams[index].hidden += 1
 
     # A level up
 
-    def _look_up(self, text: str, verdict: Verdict) -> bool:
-        """Whether a living name has to wait for what is asked about its registrable domain."""
-        if self.zone_of is None:
-            return False
-        apex = self.zone_of(text) or text
+    def _look_up(self, text: str, verdict: Verdict, zone_of: Callable[[str], str | None]) -> None:
+        """Settle a living name by its registrable domain, now or when what is asked about that has come."""
+        apex = zone_of(text) or text
         zone = self.zones.get(apex)
         if zone is None:
             zone = self.zones[apex] = _Zone()
@@ -617,9 +628,8 @@ class _Engine:
         if zone.unasked:
             self.active += 1
             zone.waiting.append((text, verdict))
-            return True
+            return
         self._settle_in(zone, apex, text, verdict)
-        return True
 
     def _ask_zone(self, apex: str, zone: _Zone) -> None:
         questions = [(f"{secrets.token_hex(8)}.{apex}", A)]
@@ -881,7 +891,7 @@ class _Engine:
             queries=queries,
             seconds=seconds,
             rate=queries / seconds if seconds else 0.0,
-            resolvers=[ResolverReport(str(u.resolver), u.sent, u.lost, u.dropped) for u in self.upstreams],
+            resolvers=[ResolverReport(str(u.resolver), u.sent, u.lost, u.dropped, u.filtered) for u in self.upstreams],
             unfinished=self.total - checked,
             stopped=self.stopped,
         )
