@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import socket
+import sys
 import time
 from array import array
 from collections import Counter, deque
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 SOCKETS: Final = 4  # a resolver; each has its own random port and 65,536 ids
+SEGMENTS: Final = 64  # queries given to one socket at a time: what Linux takes in one call
+UDP_SEGMENT: Final = 103  # linux/udp.h; Python has no name for it
+BYTES: Final = sys.byteorder
+CANT_SEGMENT: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 DRAIN: Final = 128  # replies read from one socket before the others get their turn
 FIRST_WINDOW: Final = 16.0  # queries under way to a resolver at the start, so that no run opens with a burst
 LEAST_WINDOW: Final = 16.0  # what any resolver bears; keeps a lossy path moving
@@ -270,6 +276,7 @@ class _Upstream:
     lost_in_a_row: int = 0
     heard: float = 0.0
     edns: bool = True
+    segments: bool = sys.platform == "linux"
     error: str | None = None
     dropped: str | None = None
     compared: int = 0  # names that exist by another's word, and were asked here too
@@ -413,42 +420,87 @@ class _Engine:
         return upstream
 
     def _send_some(self, upstream: _Upstream, room: int) -> None:
-        """Send up to `room` queries."""
-        queue, channels, edns = upstream.queue, upstream.channels, upstream.edns
-        late, sent, turn = self.now + self.timeout, 0, upstream.turn
-        while sent < room:
-            if queue:
-                name, qtype = queue.popleft()
-            else:
-                begun = self._begin()
-                if begun is None:
-                    break
-                name, qtype = begun, A
-                # The two types go to two resolvers where possible: two denials then make a quorum at once.
-                self._partner(upstream).queue.append((name, AAAA))
-                name.waiting = 2
-            question = encode_question(name.encoded, qtype)
-            turn = (turn + 1) % len(channels)
-            channel = channels[turn]
-            pending = channel.pending
-            ident = self._ident(pending)
+        """Send up to `room` queries, a handful to each socket in turn."""
+        queue, edns, late = upstream.queue, upstream.edns, self.now + self.timeout
+        while room >= 1:
+            upstream.turn = turn = (upstream.turn + 1) % len(upstream.channels)
+            channel = upstream.channels[turn]
+            pending, expiry = channel.pending, upstream.expiry
+            # By length, so that many go to the kernel in one call.
+            packets: dict[int, list[bytes]] = {}
+            count = 0
+            while count < room and count < SEGMENTS:
+                if queue:
+                    name, qtype = queue.popleft()
+                else:
+                    begun = self._begin()
+                    if begun is None:
+                        room = 0
+                        break
+                    name, qtype = begun, A
+                    # The two types go to two resolvers where possible: two denials then make a quorum at once.
+                    self._partner(upstream).queue.append((name, AAAA))
+                    name.waiting = 2
+                question = encode_question(name.encoded, qtype)
+                ident = self._ident(pending)
+                query = (name, qtype, question)
+                pending[ident] = query
+                expiry.append((late, channel, ident, query))
+                packet = encode_query(ident, question, edns=edns)
+                size = len(packet)
+                if size in packets:
+                    packets[size].append(packet)
+                else:
+                    packets[size] = [packet]
+                count += 1
+            room -= count
+            upstream.flying += count
+            upstream.sent += count
+            upstream.tokens -= count
+            for size, same in packets.items():
+                unsent = self._transmit(upstream, channel, size, same)
+                if unsent:
+                    room = 0
+                    self._take_back(upstream, channel, unsent)
+
+    def _transmit(self, upstream: _Upstream, channel: _Channel, size: int, packets: list[bytes]) -> list[bytes]:
+        """Give datagrams of one size to the kernel; what it had no room for comes back.
+
+        UDP_SEGMENT (Linux, udp(7)) makes one call and one walk through the stack of up to 64 of them. Where the
+        kernel or the interface can't, they go one by one.
+        """
+        if len(packets) > 1 and upstream.segments:
             try:
-                channel.send(encode_query(ident, question, edns=edns))
+                channel.socket.sendmsg(
+                    [b"".join(packets)], [(socket.IPPROTO_UDP, UDP_SEGMENT, size.to_bytes(2, BYTES))]
+                )
+                return []
             except BlockingIOError:
-                queue.appendleft((name, qtype))
-                break
+                return packets
+            except OSError as error:
+                if error.errno not in CANT_SEGMENT:
+                    upstream.error = error.strerror or str(error)
+                    return []
+                upstream.segments = False
+        for number, packet in enumerate(packets):
+            try:
+                channel.send(packet)
+            except BlockingIOError:
+                return packets[number:]
             except OSError as error:
                 # Often the echo of an earlier query (ICMP). It counts as sent, and as lost when its time is over:
                 # a resolver that restarts must not use up the attempts of every name in a moment.
                 upstream.error = error.strerror or str(error)
-            query = (name, qtype, question)
-            pending[ident] = query
-            upstream.expiry.append((late, channel, ident, query))
-            sent += 1
-        upstream.turn = turn
-        upstream.flying += sent
-        upstream.sent += sent
-        upstream.tokens -= sent
+        return []
+
+    def _take_back(self, upstream: _Upstream, channel: _Channel, packets: list[bytes]) -> None:
+        """Queue again what was not sent; its time-outs, still to come, find nothing."""
+        for packet in reversed(packets):
+            name, qtype, _ = channel.pending.pop(packet[0] << 8 | packet[1])
+            upstream.queue.appendleft((name, qtype))
+        upstream.flying -= len(packets)
+        upstream.sent -= len(packets)
+        upstream.tokens += len(packets)
 
     def _ident(self, taken: dict[int, _Pending]) -> int:
         """A random id that is free: from the system's generator, in bulk (RFC 5452 §9.2)."""
@@ -742,8 +794,8 @@ class _Engine:
             self.again.append(text)
             return
         count = None if status is Status.UNKNOWN else len(addresses)
-        self.rows.append(_Row(text, status.value, count, authority, rcode, resolvers, detail, time.time_ns() // 1000))
-        self.verdicts[status.value] += 1
+        self.rows.append(_Row(text, status._value_, count, authority, rcode, resolvers, detail, time.time_ns() // 1000))
+        self.verdicts[status._value_] += 1
         if len(self.rows) >= self.batch:
             self._flush()
 
