@@ -22,7 +22,7 @@ from blocklist.verify.endpoint import Resolver, parse_resolver
 from blocklist.verify.known import Known, Mark
 from blocklist.verify.preflight import preflight
 from blocklist.verify.resolver import Control, resolve_all, run
-from blocklist.verify.schedule import due, is_dead
+from blocklist.verify.schedule import due, is_dead, questions_a_day
 
 if TYPE_CHECKING:
     from blocklist.picture import Picture
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Verified:
-    """What a verification learned; an object of `verify --json`."""
+    """What a verification learned; an object of `verify --json`.
+
+    `daily`: how many queries a day it takes to keep every verdict fresh, at the queries a name of this run.
+    """
 
     checked: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
@@ -40,6 +43,7 @@ class Verified:
     queries: int = 0
     seconds: float = 0.0
     rate: float = 0.0
+    daily: int = 0
     unfinished: int = 0
     stopped: str | None = None
     resolvers: list[dict[str, Any]] = field(default_factory=list)
@@ -121,6 +125,9 @@ def verify(
     out.resolvers += [
         {"address": r.address, "sent": r.sent, "lost": r.lost, "dropped": r.dropped} for r in summary.resolvers
     ]
+    if out.checked:
+        checks = questions_a_day(_verdicts(record), datetime.now(UTC))
+        out.daily = round(checks * out.queries / out.checked)
     out.seconds = time.monotonic() - started
     out.rate = out.queries / summary.seconds if summary.seconds else 0.0
     return out
@@ -160,14 +167,20 @@ def _due(record: Record, picture: Picture, everything: bool, limit: int | None) 
     if everything:
         names = listed["name"].to_list()
         return names[:limit] if limit is not None else names
+    counted = current.listings.group_by("gid").agg(pl.col("feed").n_unique().alias("feeds")).sort("gid")
+    feeds = current.names.select("name").with_columns(counted["feeds"])
+    frame = listed.join(feeds, on="name", how="left").join(_verdicts(record), on="name", how="left")
+    return due(frame, datetime.now(UTC), limit)["name"].to_list()
+
+
+def _verdicts(record: Record) -> pl.DataFrame:
+    """`name`, `status`, `since`, `checked` of every name that was ever asked about."""
     rows = record.connection.execute("SELECT name, status, since, checked FROM verdict").fetchall()
-    known = pl.DataFrame(
+    return pl.DataFrame(
         rows,
         schema={"name": pl.String, "status": pl.String, "since": pl.String, "checked": pl.String},
         orient="row",
     ).with_columns(pl.col("since", "checked").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC"))
-    frame = listed.join(known, on="name", how="left")
-    return due(frame, datetime.now(UTC), limit)["name"].to_list()
 
 
 class _Writer:

@@ -19,8 +19,8 @@ from blocklist.verify.preflight import Control, preflight
 from blocklist.verify.resolver import Resolution, Resolver, resolve_all, run
 
 CONTROL = Control(exists=("control.example",), missing="example")
-LIVING = [f"live{number}.example" for number in range(60)]
-GONE = [f"gone{number}.example" for number in range(60)]
+LIVING = [f"live{number}.example" for number in range(200)]
+GONE = [f"gone{number}.example" for number in range(200)]
 NAMES = [name for pair in zip(LIVING, GONE, strict=True) for name in pair]
 TABLE = {name: ["192.0.2.1"] for name in ["control.example", "canary.example", *LIVING]}
 
@@ -112,7 +112,7 @@ def test_when_the_last_resolver_lies_the_run_stops_says_so_and_keeps_nothing_of_
 
 def test_names_whose_own_server_denies_them_to_one_resolver_condemn_nobody() -> None:
     """Cloaking: a few listed names are denied to one resolver by their own servers."""
-    cloaked = Turncoat("denies", every=10)
+    cloaked = Turncoat("denies", every=20)
     result = verify(cloaked, LoopbackServer(TABLE))
     assert [report.dropped for report in result.summary.resolvers] == [None, None]
     found = dict(result.frame.select("name", "status").iter_rows())

@@ -28,6 +28,7 @@ _PLAIN_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0000")
 _EDNS: Final = b"\0" + bytes.fromhex("0029") + MAX_UDP.to_bytes(2) + bytes(6)  # RFC 6891 §6.1.2, version 0, no DO
 _CLASS_IN: Final = b"\0\x01"
 _TAIL: Final = {A: b"\0\x01" + _CLASS_IN, NS: b"\0\x02" + _CLASS_IN, AAAA: b"\0\x1c" + _CLASS_IN}
+_LENGTH_OCTET: Final = tuple(bytes([length]) for length in range(64))
 _LENGTH: Final = {A: 4, AAAA: 16}
 _RECORD: Final = Struct(">HHHIH")  # owner as a pointer, type, class, TTL, length of the data
 _FIELDS: Final = Struct(">HHIH")  # the same after an owner of another shape
@@ -75,6 +76,8 @@ class Answer(NamedTuple):
 TIMED_OUT: Final = Answer(Outcome.TIMEOUT)
 _TRUNCATED: Final = Answer(Outcome.TRUNCATED)
 _UNREADABLE: Final = Answer(Outcome.FAILED)
+_DENIALS_KEPT: Final = 4096
+_denials: dict[tuple[int, str], Answer] = {}
 
 
 def encode_name(name: str) -> bytes:
@@ -83,9 +86,12 @@ def encode_name(name: str) -> bytes:
     Raises ValueError for an empty label, one of over 63 octets, over 255 octets in all, or what is not ASCII.
     """
     labels = name.lower().rstrip(".").encode("ascii").split(b".")
-    wire = b"".join([b"%c%b" % (len(label), label) for label in labels if 0 < len(label) < 64]) + b"\0"
-    # RFC 1035 §2.3.4: 255 octets. A label left out above shows as a wire form that is too short.
-    if len(wire) > 255 or len(wire) != sum(map(len, labels)) + len(labels) + 1:
+    try:
+        wire = b"".join([_LENGTH_OCTET[len(label)] + label for label in labels]) + b"\0"
+    except IndexError:
+        wire = b""
+    # RFC 1035 §2.3.4: 255 octets.
+    if not wire or len(wire) > 255 or b"" in labels:
         raise ValueError(f"{name!r} is not a domain name that DNS can carry")
     return wire
 
@@ -198,7 +204,15 @@ def _read_denial(data: bytes, question: bytes, name: str, rcode: int) -> Answer 
         authority = name[place - 12 :]
     else:
         return None
-    return Answer(Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA, rcode, (), authority)
+    # A registry denies millions of names in the same words.
+    key = (rcode, authority)
+    answer = _denials.get(key)
+    if answer is None:
+        if len(_denials) >= _DENIALS_KEPT:
+            _denials.clear()
+        outcome = Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA
+        answer = _denials[key] = Answer(outcome, rcode, (), authority)
+    return answer
 
 
 def _says_filtered(data: bytes) -> bool:
