@@ -509,15 +509,15 @@ class Audit:
 
     def _verdict(self, name: str, moment: Moment) -> Verdict | None:
         row = self._db.execute(
-            "SELECT name, status, since, checked, dead FROM verdict WHERE name = ?", (name,)
+            "SELECT name, status, since, checked, dead, detail FROM verdict WHERE name = ?", (name,)
         ).fetchone()
         if moment.run is not None and (row is None or row[2] > moment.at):
             row = self._db.execute(
-                "SELECT name, status, since, until, dead FROM verdict_closed "
+                "SELECT name, status, since, until, dead, detail FROM verdict_closed "
                 "WHERE name = ? AND since <= ? AND until > ?",
                 (name, moment.at, moment.at),
             ).fetchone()
-        return Verdict(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
+        return Verdict(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None
 
     def _listed(self, look: _Look, chain: Sequence[str]) -> list[Listing]:
         """Listings to show: those of now, and those that ended since but stand in a published file."""

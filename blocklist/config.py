@@ -52,10 +52,14 @@ class Protect(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Control(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Names for the pre-flight: these must exist; a random name below `missing` must not."""
+    """Names for the pre-flight: these must exist; a random name below `missing` must not.
+
+    `canaries` exist as well, and this list blocks them: a resolver that denies one loads this very list.
+    """
 
     exists: list[str] = msgspec.field(default_factory=lambda: ["example.com"])
     missing: str = "com"
+    canaries: list[str] = []
 
 
 class Verify(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -150,6 +150,11 @@ class Picture:
             )
         return self._references
 
+    def informers(self) -> list[tuple[Feed, pl.DataFrame]]:
+        """Reference feeds that tell sinkholes and parking, with what they name."""
+        feeds = {i: f for i, f in self.feeds.items() if f.is_reference and f.action in ("sinkhole", "parking")}
+        return [(feeds[i], frame) for i, frame in sorted(self._load().items()) if i in feeds] if feeds else []
+
     def forget_references(self) -> None:
         """Drop the references alone."""
         self._references = None

@@ -104,7 +104,8 @@ def _show(screen: Screen, answer: Answer) -> None:
         facts.append(f"confidence {answer.confidence} (policy {answer.policy} asks {answer.asks})")
     if answer.verdict is not None:
         v = answer.verdict
-        facts.append(f"verdict {v.status}{' (dead)' if v.dead else ''}, checked {moment(v.checked)}")
+        how = f" ({safe(v.detail)})" if v.detail else ""
+        facts.append(f"verdict {v.status}{' (dead)' if v.dead else ''}{how}, checked {moment(v.checked)}")
     elif answer.kind == "domain" and answer.listings:
         facts.append("not verified")
     facts.append(
@@ -221,6 +222,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
             "since": answer.verdict.since,
             "checked": answer.verdict.checked,
             "dead": answer.verdict.dead,
+            "detail": answer.verdict.detail,
         },
     }
 

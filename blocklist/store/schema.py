@@ -329,6 +329,13 @@ def _releases(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0008_verifyx")
+def _details(db: Database) -> None:
+    """How a verdict was known: the list that names the sinkhole, or that the zone is a wildcard."""
+    db.execute("ALTER TABLE verdict ADD COLUMN detail TEXT")
+    db.execute("ALTER TABLE verdict_closed ADD COLUMN detail TEXT")
+
+
 def backup_of(path: Path, version: str) -> Path:
     """Where the copy of a database is kept that the migration `version` last touched."""
     return path.with_name(f"{path.stem}-{version}{path.suffix}")
