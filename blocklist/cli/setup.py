@@ -29,6 +29,8 @@ def configuration(screen: Screen) -> tuple[Config, Mapping[str, Format]]:
                 formats[export.format].settle({**export.options, "serial": 1}, f"export.{export.name}.options")
             except ConfigError as error:
                 problems.lines += error.message.splitlines()
+            if (export.delivery != "file" or export.primary) and formats[export.format].code != "rpz":
+                problems.add(f"export.{export.name}.delivery", "and 'primary' are for zones: format = \"rpz\"")
     if problems.lines:
         where = config.path or "built-in defaults"
         raise ConfigError(
