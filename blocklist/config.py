@@ -436,6 +436,7 @@ __all__ = [
     "CATEGORIES",
     "FILE",
     "KINDS",
+    "LOCAL_SETS",
     "Config",
     "Control",
     "Export",

@@ -26,6 +26,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "deny": ("deny", "Rules that block a name or network."),
     "held": ("held", "What guards withhold; let it pass, or take that back."),
     "release": ("release", "Published versions of each export; approve a held one."),
+    "probe": ("probe", "Ask the engines themselves what they enforce."),
     "doctor": ("doctor", "What is wrong with this installation, and the way out."),
     "demo": ("demo", "The whole tour on this machine, no network."),
 }

@@ -77,9 +77,8 @@ class Primary:
         for secondary in secondaries:
             query = dns.message.make_query(self.zone, dns.rdatatype.SOA, flags=dns.flags.AA)
             query.set_opcode(dns.opcode.NOTIFY)
+            # Not signed: Unbound drops a NOTIFY with TSIG, and it says no more than that it is time to ask the primary.
             query.answer.append(dns.rrset.from_text(self.zone, 0, "IN", "SOA", soa))
-            if self.key is not None:
-                query.use_tsig(self.key)
             try:
                 reply = dns.query.udp(query, secondary.address, _PATIENCE, secondary.port)
                 if reply.rcode() != dns.rcode.NOERROR:
