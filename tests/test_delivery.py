@@ -15,6 +15,7 @@ from engines import driver, primaries
 from engines.primaries import EMPTY, SECRET, TSIG, ZONE, Served
 from installation import World, names
 
+from blocklist.errors import ReleaseError
 from blocklist.publish.delivery import knot, rfc2136
 from blocklist.publish.delivery import zone as zones
 from blocklist.publish.delivery.primary import Primary
@@ -250,3 +251,21 @@ def test_the_order_of_a_difference_never_blocks_what_stays_allowed() -> None:
 )
 def test_serials_are_compared_in_a_circle(one: int, other: int, is_later: bool) -> None:
     assert zones.later(one, other) is is_later
+
+
+def test_more_messages_than_serials_are_left_are_refused_before_anything_is_sent() -> None:
+    primary = Primary(parse_resolver("192.0.2.1"), dns.name.from_text(ZONE), "export dns")
+    changes = [zones.OwnerChange(f"h{i}", [], [zones.Record(f"h{i}", 300, "CNAME", ".")]) for i in range(9_000)]
+    soa = "localhost. hostmaster.localhost. {} 900 500 2419200 60"
+    with pytest.raises(ReleaseError, match="from 10 to 11 there are fewer"):
+        rfc2136.send(primary, changes, soa.format(10), soa.format(11), time.monotonic() + 5)
+
+
+def test_a_primary_at_the_last_serial_is_told_before_anything_is_written(world: World, lab: driver.Lab) -> None:
+    own = lab.folder / "own.zone"
+    own.write_text(EMPTY.replace(" 1 900", f" {2**32 - 2} 900"))
+    served = primaries.bind(lab, own, 'allow-update { key "rpz-key"; };')
+    delivered(world, served, delivery="rfc2136", tsig="rpz-key")
+    ran = world.update()
+    assert ran.code == 4 and "there is no room above it" in ran.export("dns")["error"], ran.text
+    assert not (world.base / "exports" / "dns").exists()

@@ -68,12 +68,22 @@ def is_delivered(export: Export) -> bool:
 
 
 def floor(export: Export, fmt: Format, base: Path) -> tuple[int, int]:
-    """The serial that the primary serves, and the least that a new release may have; zeros when it can't be asked."""
+    """The serial that the primary serves, and the least that a new release may have; zeros when it can't be asked.
+
+    Raises ReleaseError when no serial is left above the one served.
+    """
     try:
-        served = Consignment(export, fmt, Path(), 0, base, Path()).primary().serial(attempts=1)
+        primary = Consignment(export, fmt, Path(), 0, base, Path()).primary()
+        served = primary.serial(attempts=1)
     except ReleaseError:
         return 0, 0  # delivery will say why, when the file is in place
-    return served, served + (rfc2136.ROOM if export.delivery == "rfc2136" else 1)
+    least = served + (rfc2136.ROOM if export.delivery == "rfc2136" else 1)
+    if least >= 2**32:
+        raise ReleaseError(
+            f"{primary} serves serial {served}, and there is no room above it",
+            hint="begin the zone anew there with serial 1, and remove the copies of the secondaries",
+        )
+    return served, least
 
 
 def deliver(what: Consignment, *, loaded: bool) -> str | None:
@@ -97,7 +107,7 @@ def deliver(what: Consignment, *, loaded: bool) -> str | None:
     _keep(what)
     if what.export.notify:
         secondaries = [parse_resolver(text) for text in what.export.notify]
-        if silent := primary.notify(secondaries, zones.read(what.path).soa):
+        if silent := primary.notify(secondaries, primary.soa()):
             note += f"; not acknowledged by {', '.join(silent)}"
     drift = "the primary had drifted; " if loaded else ""
     return f"{drift}{note}, served after {time.perf_counter() - started:.1f} s"
