@@ -181,6 +181,19 @@ def test_a_file_is_served_before_the_run_ends(world: World, lab: driver.Lab) -> 
     assert update(world)["outcome"] != "failed" and served.records() == in_file(world)
 
 
+def test_a_primary_that_is_silent_while_it_loads_is_waited_for(world: World, lab: driver.Lab) -> None:
+    path = world.base / "exports" / "dns"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(EMPTY)
+    served = primaries.bind(lab, path, "ixfr-from-differences yes;")
+    pid, rndc = lab.processes[0].pid, " ".join([*served.rndc(), "reload", ZONE])
+    later = f"sleep 7; kill -CONT {pid}; {rndc}"
+    words = world.script("load", f"kill -STOP {pid}; setsid sh -c '{later}' >/dev/null 2>&1 &")
+    delivered(world, served, reload=words)
+    first = update(world)
+    assert served.serial() == first["serial"] and "served after" in str(first["note"])
+
+
 def test_what_can_not_be_delivered_is_told_and_tried_again(world: World, lab: driver.Lab) -> None:
     port = driver.free_port()
     world.export(

@@ -24,6 +24,10 @@ from blocklist.verify.endpoint import Resolver
 _PATIENCE, _SOON, _SELDOM = 2.0, 0.05, 1.0
 
 
+class Silent(ReleaseError):
+    """The primary does not answer, perhaps for the moment."""
+
+
 @dataclass(frozen=True)
 class Primary:
     """A name server and the zone that it serves; `key` signs what it is asked (RFC 8945)."""
@@ -56,18 +60,25 @@ class Primary:
         """The serial that it serves. Raises ReleaseError."""
         return int(self.soa(attempts).split()[2])
 
-    def wait(self, serial: int, deadline: float, reached: Callable[[int, int], bool] | None = None) -> None:
-        """Until it serves `serial`, or `deadline` of the monotonic clock. Believe no command's own word."""
-        pause, served = _SOON, None
+    def wait(self, serial: int, deadline: float) -> None:
+        """Until it serves `serial`, or `deadline` of the monotonic clock. Believe no command's own word.
+
+        BIND answers nothing for eight seconds while it takes in a million names: silence is no failure yet.
+        """
+        pause = _SOON
         while True:
-            served = self.serial()
-            if served == serial or (reached is not None and reached(served, serial)):
-                return
-            if time.monotonic() + pause > deadline:
-                raise ReleaseError(
+            try:
+                served = self.serial(attempts=1)
+                told = ReleaseError(
                     f"{self} still serves serial {served}, not {serial}",
                     hint="see its log; it may have refused the zone, or need more time (delivery_timeout)",
                 )
+                if served == serial:
+                    return
+            except Silent as error:
+                told = error
+            if time.monotonic() + pause > deadline:
+                raise told from None
             time.sleep(pause)
             pause = min(pause * 1.5, _SELDOM)
 
@@ -98,9 +109,7 @@ class Primary:
         except (dns.tsig.PeerBadTime, dns.tsig.BadTime):
             raise ReleaseError(f"{self}: TSIG: the clocks differ by more than five minutes") from None
         except (dns.exception.Timeout, EOFError):
-            raise ReleaseError(
-                f"{self} does not answer", hint="is it running, and does it let this machine ask?"
-            ) from None
+            raise Silent(f"{self} does not answer", hint="is it running, and does it let this machine ask?") from None
         except dns.exception.DNSException as error:
             raise ReleaseError(f"{self}: its answer is not proper ({type(error).__name__})") from None
         except OSError as error:
