@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from blocklist.sets import expand
 from blocklist.verify.endpoint import parse_resolver
 
 FILE = "blocklist.toml"
+_SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 _ESSENTIAL_STAYS = "is the built-in list of names that must never be blocked; [protect] essential = false turns it off"
@@ -98,7 +100,10 @@ class Policy(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One configured output: a format, a policy, a path, options, and how to check and load it."""
+    """One configured output: a format, a policy, a path, options, how to check and load it, how it is delivered.
+
+    `primary`: the name server that serves the zone; `tsig` names a secret, `hmac-sha256:NAME:SECRET`; `probe`: engines.
+    """
 
     name: str = ""
     format: str
@@ -119,6 +124,13 @@ class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     owner: str | None = None
     group: str | None = None
     follow_link: bool = False
+    delivery: Literal["file", "rfc2136", "knot"] = "file"
+    primary: str | None = None
+    tsig: str | None = None
+    socket: str = "/run/knot/knot.sock"
+    notify: list[str] = []
+    delivery_timeout: str = "120s"
+    probe: list[str] = []
 
 
 class Gates(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -356,6 +368,7 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
                 problems.check(f"export.{name}.max_bytes", parse_size, export.max_bytes)
             if export.mode is not None and (len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")):
                 problems.add(f"export.{name}.mode", "is not an octal mode such as '0644'")
+            _check_delivery(export, f"export.{name}", problems)
     _check_paths(exports, base, problems)
     _check_values(file, problems)
     if problems.lines:
@@ -378,6 +391,28 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
         keep=file.keep,
         fetch=file.fetch,
     )
+
+
+LOCAL_SETS = ("nftables", "ipset")
+
+
+def _check_delivery(export: Export, place: str, problems: Problems) -> None:
+    problems.check(f"{place}.delivery_timeout", parse_duration, export.delivery_timeout)
+    asked = [("primary", [export.primary] if export.primary else []), ("notify", export.notify)]
+    asked.append(("probe", [engine for engine in export.probe if engine not in LOCAL_SETS]))
+    for key, texts in asked:
+        for text in texts:
+            try:
+                parse_resolver(text)
+            except ConfigError as error:
+                problems.add(f"{place}.{key}", error.message)
+    if export.delivery != "file" and export.primary is None:
+        problems.add(f"{place}.primary", f"is missing: delivery = {export.delivery!r} asks it which serial it serves")
+    if export.tsig is not None and not _SECRET_NAME.fullmatch(export.tsig):
+        problems.add(f"{place}.tsig", "names a secret by letters, digits, '-' and '_', and never holds it")
+    for key in ("tsig", "notify"):
+        if getattr(export, key) and export.primary is None:
+            problems.add(f"{place}.{key}", "goes with 'primary'")
 
 
 def _check_paths(exports: Mapping[str, Export], base: Path, problems: Problems) -> None:
@@ -414,6 +449,7 @@ __all__ = [
     "CATEGORIES",
     "FILE",
     "KINDS",
+    "LOCAL_SETS",
     "Config",
     "Control",
     "Export",

@@ -92,6 +92,7 @@ def _secrets(config: Config) -> Iterator[Finding]:
     wanted = {feed.auth.name for feed in config.feeds.values() if feed.auth is not None}
     if config.fetch.proxy_auth:
         wanted.add(config.fetch.proxy_auth)
+    wanted |= {export.tsig for export in config.exports.values() if export.tsig}
     for name in sorted(wanted):
         try:
             credentials.secret(name, config.base)

@@ -26,6 +26,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "deny": ("deny", "Rules that block a name or network."),
     "held": ("held", "What guards withhold; let it pass, or take that back."),
     "release": ("release", "Published versions of each export; approve a held one."),
+    "probe": ("probe", "Ask the engines themselves what they enforce."),
     "events": ("events", "The chained log of decisions and releases: list, head, verify."),
     "evidence": ("evidence", "Check a bundle of evidence, without the record."),
     "case": ("case", "A complaint: freeze the evidence, write to the publisher, wait for the feed."),

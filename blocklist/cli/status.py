@@ -86,7 +86,7 @@ def command(screen: Screen) -> int:
     table = []
     for export in config.exports.values():
         live, waits = exports.get(export.name), held.get(export.name)
-        unloaded = bool(live and export.reload and live[6] is None)
+        unloaded = bool(live and (export.reload or export.primary) and live[6] is None)
         status = 4 if waits or unloaded else status
         table.append(
             (

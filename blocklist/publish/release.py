@@ -29,10 +29,11 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import capacity, left_out
+from blocklist.publish import capacity, delivery, left_out
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
+from blocklist.publish.delivery import zone as zones
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.render import Rendered, render
@@ -345,7 +346,7 @@ def export_all(
             _forget_entries(record)
             kept.forget_others(record.state, _wanted_bytes(record, config))
         for job in jobs:
-            _reload(job, record)
+            _reload(job, record, config.base)
             if on_done is not None:
                 on_done(job.outcome)
     return [job.outcome for job in jobs]
@@ -442,13 +443,16 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
     in_place = _file_digest(job.path) if live else None
     if job.pin is not None:
         outcome.note = f"pinned to release {job.pin.release} by {job.pin.author}: {job.pin.reason}"
+    served, least = delivery.floor(export, job.fmt, config.base) if delivery.is_delivered(export) else (0, 0)
+    if live is not None and zones.later(served, live.serial):
+        in_place = None  # the primary is ahead of us: only a file with a higher serial mends that
     if live is not None:
         outcome.entries, outcome.release, outcome.serial = live.entries, live.id, live.serial
         if live.inputs == job.inputs and in_place == live.digest and live.path == str(job.path.absolute()):
             return
     selection, lost = selector.selection(export, job.fmt)
     left = [held] if (held := selector.held_back(export)) is not None and held.height else []
-    serial = _serial(job, record)
+    serial = max(_serial(job, record), least)
     if not job.path.parent.is_dir() and config.path is None:
         job.path.parent.mkdir(parents=True, exist_ok=True)
     candidate = stack.enter_context(
@@ -485,7 +489,10 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
         return
     if live is not None and in_place != live.digest:
         how = "missing" if in_place is None else "edited by hand"
-        outcome.note = "; ".join(filter(None, (outcome.note, f"the published file was {how}; written again")))
+        how = f"the published file was {how}; written again"
+        if zones.later(served, live.serial):
+            how = f"the primary serves a later serial, {served}; written again above it"
+        outcome.note = "; ".join(filter(None, (outcome.note, how)))
     job.entries = _entries(selection)
     before = _entries_before(record.state, live.id) if live else None
     outcome.added, outcome.removed = _difference(before, job.entries)
@@ -728,10 +735,12 @@ def _publish(job: _Job, record: Record) -> None:
         _make_live(record, connection, job.outcome.release, job.export.name)
 
 
-def _reload(job: _Job, record: Record) -> None:
+def _reload(job: _Job, record: Record, base: Path) -> None:
     """Load what is in place, if the export says how and it was not loaded yet."""
     export = job.export
     live = live_release(record, export.name)
+    if live is not None and delivery.is_delivered(export):
+        return _deliver(job, record, live, base)
     if not export.reload or live is None or live.reloaded is not None or job.outcome.outcome == "failed":
         return
     try:
@@ -743,6 +752,22 @@ def _reload(job: _Job, record: Record) -> None:
     with record.transaction() as connection:
         connection.execute("UPDATE release SET reloaded = ? WHERE id = ?", (clock.text(clock.now()), live.id))
     job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + "reloaded"
+
+
+def _deliver(job: _Job, record: Record, live: Live, base: Path) -> None:
+    """Have the primary serve what is in place; asked at every run, so that drift is found."""
+    if job.outcome.outcome == "failed":
+        return
+    what = delivery.Consignment(job.export, job.fmt, Path(live.path), live.serial, base, record.state)
+    try:
+        note = delivery.deliver(what, loaded=live.reloaded is not None)
+    except ReleaseError as error:
+        job.outcome.outcome, job.outcome.error, job.outcome.hint = "failed", error.message, error.hint
+        return
+    if note is not None:
+        with record.transaction() as connection:
+            connection.execute("UPDATE release SET reloaded = ? WHERE id = ?", (clock.text(clock.now()), live.id))
+        job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + note
 
 
 def render_once(selector: Selector, export: Export, fmt: Format, out: BinaryIO) -> tuple[Rendered, dict[str, int]]:
