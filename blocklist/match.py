@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 import polars as pl
@@ -94,7 +95,6 @@ class _Match:
         self._addresses = pl.concat(
             [addresses.select("thing"), networks.parse(addresses["host"]).select(_AREA)], how="horizontal"
         )
-        self._near: Current | None = None
 
     def all(self) -> Matched:
         policies = self._config.policies
@@ -188,31 +188,26 @@ class _Match:
             area = networks.parse(part["cidr"]).select(_AREA).with_columns(part["cidr"]).sort("first")
             mine = self._addresses.filter(pl.col("family") == area["family"][0])
             at = area["first"].search_sorted(mine["first"], side="right").cast(pl.Int64) - 1
-            begun = area[at.clip(lower_bound=0)]
-            inside = (at >= 0) & (begun["last"] >= mine["first"])
-            found.append(
-                mine.select("thing", begun["cidr"].alias("entry"), pl.lit("network").alias("scope")).filter(inside)
-            )
+            last, cidr = (area[column].gather(at.clip(lower_bound=0)) for column in ("last", "cidr"))
+            inside = (at >= 0) & (last >= mine["first"])
+            found.append(mine.select("thing", cidr.alias("entry"), pl.lit("network").alias("scope")).filter(inside))
         return pl.concat(found).unique("thing", keep="first")
 
     # Feeds
 
-    @property
+    @cached_property
     def _current(self) -> Current:
         """The picture of what has to do with the things asked for alone."""
-        if self._near is None:
-            chain = self._chain["at"].unique()
-            hashes = pl.concat([chain, self._urls["url"]]).hash().unique().implode()
-            addresses = self._addresses.height > 0
+        hashes = pl.concat([self._chain["at"].unique(), self._urls["url"]]).hash().unique().implode()
+        addresses = self._addresses.height > 0
 
-            def asked(names: pl.Series) -> pl.Series:
-                near = names.hash().is_in(hashes)
-                return near | names.str.contains(_ADDRESS_NAME) if addresses else near
+        def asked(names: pl.Series) -> pl.Series:
+            near = names.hash().is_in(hashes)
+            return near | names.str.contains(_ADDRESS_NAME) if addresses else near
 
-            self._near = self._picture.about(asked)
-        return self._near
+        return self._picture.about(asked)
 
-    @property
+    @cached_property
     def _chain(self) -> pl.DataFrame:
         """`thing`, `at: String`, `own: Boolean`: every name asked for, and all names above it."""
         level = self._names.select("thing", at="name", own=pl.lit(True))
@@ -264,11 +259,10 @@ class _Match:
         found = [pl.DataFrame(schema={"thing": pl.UInt32, "feed": pl.UInt16})]
         sizes = listed.select("family", (pl.col("last") - pl.col("first")).alias("hosts"))
         for family, hosts in sizes.unique().rows() if mine.height else ():
-            part = listed.filter((pl.col("family") == family) & (pl.col("last") - pl.col("first") == pl.Series([hosts], dtype=pl.UInt128)))
+            bits = pl.Series([hosts], dtype=pl.UInt128)
+            part = listed.filter((listed["family"] == family) & (listed["last"] - listed["first"] == bits))
             probes = mine.filter(pl.col("family") == family)
-            # Host bits off: as the size of a prefix is a power of two, what is left over is taken away.
-            rest = probes["first"] & pl.Series([hosts], dtype=pl.UInt128)
-            probes = probes.select("thing", (probes["first"] - rest).alias("first"))
+            probes = probes.select("thing", (probes["first"] - (probes["first"] & bits)).alias("first"))
             found.append(probes.join(part.select("first", "feed"), on="first").select("thing", "feed"))
         return pl.concat(found)
 

@@ -66,9 +66,14 @@ def _plain(cell: str) -> str:
 
 def write(rows: Iterable[Sequence[object]]) -> str:
     """CSV with `COLUMNS` as header."""
+    return as_csv(COLUMNS, rows)
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """CSV that a spreadsheet may open: no cell is a formula, none holds a control character."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(header)
     for row in rows:
         writer.writerow([_guarded("" if cell is None else str(cell)) for cell in row])
     return out.getvalue()
