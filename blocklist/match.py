@@ -74,7 +74,9 @@ class Matched:
     modes: Mapping[str, str] = field(default_factory=dict)
 
 
-def match(config: Config, record: Record, formats: Mapping[str, Format], suffixes: SuffixRules, asked: Asked) -> Matched:
+def match(
+    config: Config, record: Record, formats: Mapping[str, Format], suffixes: SuffixRules, asked: Asked
+) -> Matched:
     """Judge `asked` by the record as it is now. `record` may be open for reading only."""
     return _Match(config, record, formats, suffixes, asked).all()
 

@@ -158,7 +158,7 @@ _WHO = (
 # A DNS answer repeats its question (Suricata: `type` answer, in its third version response).
 _ANSWERS = ("answer", "response")
 _SAMPLE = 2_000
-_TOKEN = r"^(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?(?://)?[\p{L}\p{N}_*.:\[\]-]*[.:][\p{L}\p{N}_\]:-]*\.?(?:[/?#][^\s]*)?$"
+_ALONE = r"^(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?(?://)?[\p{L}\p{N}_*.:\[\]-]*[.:][\p{L}\p{N}_\]:-]*\.?(?:[/?#][^\s]*)?$"
 
 
 class LogError(BlocklistError):
@@ -217,7 +217,7 @@ def reader(sample: pl.DataFrame, place: str, asked: str | None = None) -> Reader
         family = next(form.family for form, count in found.items() if count == best)
         return Reader(next(form for form, count in found.items() if form.family == family and count))
     body = lines.filter(~lines["line"].str.contains(r"^\s*(?:#|$)"))
-    tokens = body["line"].str.strip_chars().str.contains(_TOKEN)
+    tokens = body["line"].str.strip_chars().str.contains(_ALONE)
     if not body.height or tokens.mean() >= 0.5:  # type: ignore[operator]
         return Reader(LINES)
     raise LogError(

@@ -138,7 +138,9 @@ def _pieces(place: str) -> Iterator[bytes]:
     except DecodeError as error:
         raise LogError(f"{place}: {error}", hint="the file is damaged, or still being written") from None
     except OSError as error:
-        raise LogError(f"{place}: {error.strerror}", hint="name a file that can be read, or - for standard input") from None
+        raise LogError(
+            f"{place}: {error.strerror}", hint="name a file that can be read, or - for standard input"
+        ) from None
 
 
 # Meaning
@@ -176,7 +178,9 @@ def _targets(texts: pl.DataFrame) -> pl.DataFrame:
         "what",
         host.str.strip_chars("[]").alias("host"),
         # What names a host alone stands for it, as in `blocklist.audit.recognise`.
-        pl.when(~rest.str.contains(r"^/?\??$")).then(pl.concat_str(pl.lit("//"), host, shown, slash, rest)).alias("url"),
+        pl.when(~rest.str.contains(r"^/?\??$"))
+        .then(pl.concat_str(pl.lit("//"), host, shown, slash, rest))
+        .alias("url"),
     )
     bare = pl.col("what").str.extract(_WITH_PORT, 1).fill_null(pl.col("what")).str.strip_chars("[]")
     others = texts.filter(~is_url).select("what", _plain(bare).alias("host"), _NO_URL.alias("url"))
