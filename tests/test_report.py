@@ -9,10 +9,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from installation import World, names
 
 from blocklist.report import Count, Day, FeedRow
 from blocklist.report_charts import by_category, by_day, by_feed
-from installation import World, names
 
 # What a hostile feed, a careless colleague and a failing server may write.
 HOSTILE = (
@@ -69,6 +69,9 @@ def test_what_came_and_went_is_counted_by_day_category_and_feed(world: World) ->
     assert (report["domains"][0]["name"], report["domains"][0]["now"]) == ("evil.example", 105)
     since = world.run("report", "--json", "--since", "1d").json
     assert {f["feed"]: (f["came"], f["went"]) for f in since["feeds"]} == {"early": (0, 5), "late": (10, 0)}
+    aged(world, 1)
+    quiet = world.run("report", "--json", "--since", "12h").json
+    assert quiet["runs"] == 0 and {(f["came"], f["went"]) for f in quiet["feeds"]} == {(0, 0)}
 
 
 def test_the_feed_that_knew_first_is_told_by_how_many_days(world: World) -> None:
