@@ -7,7 +7,7 @@ is replayed beside it: feeds in shadow mode, and policies that no export uses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import msgspec
@@ -19,7 +19,7 @@ from blocklist.config import Config, Policy
 from blocklist.match_read import Asked
 from blocklist.picture import Picture
 from blocklist.publish.descriptor import Format
-from blocklist.publish.release import Selector
+from blocklist.publish.release import Selector, capability_of
 from blocklist.publish.selection import Selection
 from blocklist.rules import rules_in_force
 from blocklist.select import networks
@@ -129,9 +129,11 @@ class _Match:
         export = self._config.exports[name]
         fmt = self._formats[export.format]
         if fmt.of_rows:
-            # A list for people says what its policy decides.
+            # Lists for people name what is blocked, unfolded; what stands above decides the same.
             kinds = set(export.kinds if export.kinds is not None else KINDS)
-            selection = self._as_decided(self._selector.decided.chosen(export.policy), kinds)
+            chosen = self._selector.decided.chosen(export.policy)
+            fitted = self._selector.decided.fitted(export.policy, capability_of(fmt, chosen))
+            selection = self._as_decided(replace(chosen, decisions=fitted.entries), kinds)
         else:
             selection, _ = self._selector.selection(export, fmt)
         return self._hits(name, export.format, export.policy, selection)
