@@ -49,13 +49,13 @@ FORMS = (
         "unbound",
         "query log of Unbound",
         "unbound",
-        rf"info: (?:query: )?{_CLIENT}(?:@[0-9]+)? (?P<what>[^ ]+) {_TYPE} [A-Z]+$",
+        rf" (?:info|query): {_CLIENT}(?:@[0-9]+)? (?P<what>[^ ]+) {_TYPE} [A-Z]+$",
     ),
     Form(
         "unbound-reply",
         "reply log of Unbound",
         "unbound",
-        rf"info: (?:reply: )?{_CLIENT}(?:@[0-9]+)? (?P<what>[^ ]+) {_TYPE} [A-Z]+ [A-Z]+ [0-9.]+ ",
+        rf" (?:info|reply): {_CLIENT}(?:@[0-9]+)? (?P<what>[^ ]+) {_TYPE} [A-Z]+ [A-Z]+ [0-9.]+ ",
     ),
     Form(
         "unbound-rpz",
