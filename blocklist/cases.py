@@ -24,7 +24,7 @@ from blocklist.bundle.parts import ANSWER, PROOF, Answered, Proof, Source
 from blocklist.catalog import KINDS
 from blocklist.decisions import Wanted, allow_within, end_within, until_text
 from blocklist.errors import BlocklistError, IndicatorError
-from blocklist.shown import safe
+from blocklist.plain import safe
 
 if TYPE_CHECKING:
     from blocklist.bundle.collect import Bundle

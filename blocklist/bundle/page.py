@@ -9,7 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from blocklist.bundle.parts import Answered, AnsweredListing, Chain, Line, Proof, Snapshot
-from blocklist.shown import safe
+from blocklist.plain import safe
 
 if TYPE_CHECKING:
     from jinja2 import Template

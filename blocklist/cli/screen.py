@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from blocklist.errors import BlocklistError
-from blocklist.shown import safe as safe
+from blocklist.plain import safe as safe
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -123,11 +123,11 @@ class Selector:
         decided = self._decided(export)
         if fmt.of_rows:
             selected = decided.selected(export.policy, kinds)
-            fitted = express(selected.decisions, _capability(fmt, selected))
+            fitted = express(selected.decisions, capability_of(fmt, selected))
             return Selection(rows=self._rows(selected, fitted)), fitted.lost
         chosen = decided.chosen(export.policy)
         if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
-            fitted = decided.fitted(export.policy, _capability(fmt, chosen))
+            fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
             lost = dict(fitted.lost)
             parts["domains"] = fitted.entries
             if fmt.code == "rpz":
@@ -247,7 +247,7 @@ class Selector:
         return self._since
 
 
-def _capability(fmt: Format, chosen: Chosen) -> Capability:
+def capability_of(fmt: Format, chosen: Chosen) -> Capability:
     """What `fmt` can say; formats that can say the same share the folding."""
     # Where nothing is allowed, a target that can't say 'allow' loses nothing.
     allow = fmt.takes_allow or bool(chosen.decisions["block"].all())
