@@ -144,12 +144,18 @@ def network_text(family: int, first: int, last: int) -> str:
 class Moment:
     """A state of the record: after `run` was written, at time `at`; no `run` means now.
 
-    `judged`: as of when it was judged what has expired, which is the start of its run.
+    `judged`: as of when it was judged what has expired, which is the start of its run. `ruled`: the run, and the time,
+    of the rules that were laid over this state later, where a release was held.
     """
 
     run: int | None
     at: str
     judged: str
+    ruled: tuple[int, str] | None = None
+
+    @property
+    def of_rules(self) -> Moment:
+        return Moment(*self.ruled, self.judged) if self.ruled else self
 
 
 _Look = Callable[[Moment], Facts]
@@ -392,8 +398,7 @@ class Audit:
         else:
             now = judge(look(self._now), policy, _target(export, fmt))
         live = self._db.execute(
-            "SELECT id, published, revision, run, created, coalesce(judged, created) FROM release "
-            "WHERE export = ? AND state = 'live'",
+            f"SELECT r.id, r.published, {_SHOWN} WHERE r.export = ? AND r.state = 'live'",
             (export.name,),
         ).fetchone()
         command = f"run 'blocklist export {export.name}'"
@@ -402,11 +407,12 @@ class Audit:
             if now.blocked:
                 because = f"{now.because}, but {because}"
             return InExport(export.name, export.format, False, now.by, because, None, None, now.blocked or None)
-        number, published, revision, run, created, judged = live
+        number, published, revision, *moment = live
         then = now
-        ended = any(x.ends and judged < x.ends <= self._now.judged for x in look(self._now).listings)
+        shown = _moment(*moment)
+        ended = any(x.ends and shown.judged < x.ends <= self._now.judged for x in look(self._now).listings)
         if (ended or revision != self._revision()) and left_out is None:
-            then = judge(look(Moment(run, created, judged)), policy, _target(export, fmt))
+            then = judge(look(shown), policy, _target(export, fmt))
         if then.blocked == now.blocked:
             return InExport(export.name, export.format, now.blocked, now.by, now.because, number, published)
         if self._gated(export.name, number):
@@ -430,6 +436,7 @@ class Audit:
     # The record
 
     def _rules_at(self, moment: Moment) -> list[Rule]:
+        moment = moment.of_rules
         if moment not in self._rules:
             held, values = _open_at(moment)
             rows = self._db.execute(
@@ -476,10 +483,9 @@ class Audit:
     def _listed(self, look: _Look, chain: Sequence[str]) -> list[Listing]:
         """Listings to show: those of now, and those that ended since but stand in a published file."""
         published = self._db.execute(
-            "SELECT run, created, coalesce(judged, created) FROM release WHERE state = 'live' AND revision <> ?",
-            (self._revision(),),
+            f"SELECT {_SHOWN} WHERE r.state = 'live' AND coalesce(b.revision, r.revision) <> ?", (self._revision(),)
         )
-        moments = [self._now, *(Moment(*row) for row in published)]
+        moments = [self._now, *(_moment(*row[1:]) for row in published)]
         found = {(x.indicator, x.feed, x.since): x for m in reversed(moments) for x in look(m).listings}
         # The nearest name, the narrowest network first.
         order = {name: i for i, name in enumerate(chain)}
@@ -610,6 +616,19 @@ def _open_at(moment: Moment) -> tuple[str, tuple[int, ...]]:
     if moment.run is None:
         return "x.until IS NULL", ()
     return "x.since <= ? AND (x.until IS NULL OR x.until > ?)", (moment.run, moment.run)
+
+
+# Of a release: revision, run, time, and as of when it judged, of the listings that it shows; the rules it shows, where
+# these are newer: those of its own run.
+_SHOWN = (
+    "coalesce(b.revision, r.revision), coalesce(b.run, r.run), coalesce(b.created, r.created), "
+    "CASE WHEN b.id IS NULL THEN coalesce(r.judged, r.created) ELSE coalesce(b.judged, b.created) END, "
+    "CASE WHEN b.id IS NOT NULL THEN r.run END, r.created FROM release r LEFT JOIN release b ON b.id = r.amends"
+)
+
+
+def _moment(run: int, at: str, judged: str, ruled: int | None, created: str) -> Moment:
+    return Moment(run, at, judged, None if ruled is None else (ruled, created))
 
 
 def _around(thing: Thing) -> list[str]:

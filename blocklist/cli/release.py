@@ -64,14 +64,33 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
 @click.argument("number_", metavar="ID", type=click.IntRange(1, 2**63 - 1))
 @shared_options
 def show(screen: Screen, number_: int) -> int:
-    """Everything that is recorded of one release."""
+    """Everything that is recorded of one release; of one that was held, the plan: what it would change."""
     rows = _rows(screen, "WHERE id = ?1", (number_,))
     if not rows:
         raise click.UsageError(f"there is no release {number_}; 'blocklist release' lists them")
-    screen.json(rows[0])
+    told = _plan(screen, number_)
+    screen.json(rows[0] | ({"plan": json.loads(told)} if told else {}))
     for key, value in rows[0].items():
         screen.line(f"{key:10} {safe(str(value))}")
+    if told and not screen.as_json:
+        import msgspec
+
+        from blocklist.cli.plan import show_plan
+        from blocklist.publish.plan import Plan
+
+        show_plan(screen, f"release {number_} of {rows[0]['export']}", msgspec.json.decode(told, type=Plan))
     return 0
+
+
+def _plan(screen: Screen, release: int) -> str | None:
+    """The plan (JSON) that is kept with a release that was held."""
+    config, _ = configuration(screen)
+    from blocklist.store.database import open_for_reading
+
+    db = open_for_reading(config.state)
+    row = db.execute("SELECT plan FROM plan WHERE release = ?", (release,)).fetchone()
+    db.close()
+    return str(row[0]) if row else None
 
 
 @command.command("approve")

@@ -29,6 +29,8 @@ from blocklist.store.record import Record
 
 # Where more of the names are touched, deciding for all is as quick.
 _MOST = 0.2
+# What a file holds; one of another shape is not read.
+_SHAPE = 2
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,12 @@ class Decided:
         if wanted:
             derived.remove_others(self._folder, wanted)
 
+    def keep(self, name: str, path: Path) -> None:
+        """Keep what the policy `name` decided at `path` too, for `blocklist.publish.approved`: a link, no copy."""
+        for written in self._written:
+            written.result()
+        derived.link(self._file(name), path)
+
     def _file(self, name: str, capability: Capability | None = None) -> Path:
         parts = [name, asdict(capability) if capability else None]
         return self._folder / f"{derived.digest(parts)[:16]}.frames"
@@ -128,7 +136,7 @@ class Decided:
             if touched is not None and len(touched.hashes) < _MOST * before.decisions.height:
                 return self._renew(name, before, token, touched)
         made = self.selected(name, policy.kinds)
-        return self._keep(name, Chosen(made.decisions, made.networks, made.urls))
+        return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__dataclass_fields__}))
 
     def _holds_still(self, told: Mapping[str, Any]) -> bool:
         """Has no listing ended since?"""
@@ -154,6 +162,7 @@ class Decided:
             "token": known.token,
             "fixed": self._fixed(policy),
             "listed": self._picture.listed(),
+            "rules": msgspec.to_builtins(list(self._rules)),
             "judged": clock.text(self._picture.at),
             # Until the first listing ends, none has to be judged again.
             "until": min(self._record.next_ends().values(), default=None),
@@ -187,7 +196,7 @@ class Decided:
     def _fixed(self, policy: Policy) -> str:
         """Everything but listings, holds and verdicts."""
         feeds = self._picture.feeds
-        parts = [self._picture.suffixes.digest, policy, [(i, feeds[i]) for i in sorted(feeds)], self._rules]
+        parts = [_SHAPE, self._picture.suffixes.digest, policy, [(i, feeds[i]) for i in sorted(feeds)], self._rules]
         return derived.digest(msgspec.to_builtins(parts))
 
     def _held(self, policy: Policy) -> pl.DataFrame:

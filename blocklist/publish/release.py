@@ -28,11 +28,15 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
+from blocklist.publish import approved
+from blocklist.publish.approved import Approved
+from blocklist.publish.change import Before, Change, compared_with, listed_in, weekly
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
+from blocklist.publish.plan import Plan, plan
 from blocklist.publish.render import Rendered, render
 from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_duration
@@ -66,6 +70,7 @@ class ExportOutcome:
     error: str | None = None
     hint: str | None = None
     seconds: float = 0.0
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ class Live:
     inputs: str
     reloaded: str | None
     path: str
+    run: int
+    amends: int | None
 
 
 class Selector:
@@ -93,9 +100,11 @@ class Selector:
         rules: Sequence[Rule],
         *,
         keep: bool = False,
+        instead: Approved | None = None,
     ) -> None:
         self._picture, self._record, self._policies, self.rules = picture, record, policies, rules
         self.decided = Decided(picture, record, policies, rules, keep=keep)
+        self._decided: Decided | Approved = instead or self.decided
         self._since: pl.DataFrame | None = None
         self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
         # Exports are prepared side by side; what they share is decided once, by whoever comes first.
@@ -106,17 +115,47 @@ class Selector:
         with self._deciding:
             return self._selection(export, fmt)
 
+    def approved(self, export: Export, fmt: Format, release: int) -> tuple[Selection, dict[str, int]] | None:
+        """What `export` held in `release`, under the rules of now; None where that is not kept."""
+        if fmt.of_rows:
+            return None
+        with self._deciding:
+            kept = approved.read(self._record.state, release)
+            if kept is None:
+                return None
+            decided = Approved(approved.under(*kept, self.rules), self.decided.withheld)
+            return Selector(self._picture, self._record, self._policies, self.rules, instead=decided).selection(
+                export, fmt
+            )
+
+    def plan(
+        self, job: _Job, selection: Selection, old: Selection | None, counts: tuple[int | None, int, int, int]
+    ) -> Plan:
+        """What a release of `job` with `selection` would change."""
+        with self._deciding:
+            return plan(
+                job.export.name,
+                old,
+                selection,
+                picture=self._picture,
+                record=self._record,
+                rules=self.rules,
+                since_run=listed_in(self._record, job.live.id) if job.live else None,
+                counts=counts,
+                gate=job.outcome.error if job.state == "held" else None,
+            )
+
     def _selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
         kinds = export.kinds if export.kinds is not None else _default_kinds(fmt, export.options)
         lost: dict[str, int] = {}
         parts: dict[str, pl.DataFrame] = {}
         if fmt.of_rows:
-            selected = self.decided.selected(export.policy, kinds)
+            selected = self._decided.selected(export.policy, kinds)
             fitted = express(selected.decisions, _capability(fmt, selected))
             return Selection(rows=self._rows(selected, fitted)), fitted.lost
-        chosen = self.decided.chosen(export.policy)
+        chosen = self._decided.chosen(export.policy)
         if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
-            fitted = self.decided.fitted(export.policy, _capability(fmt, chosen))
+            fitted = self._decided.fitted(export.policy, _capability(fmt, chosen))
             lost = dict(fitted.lost)
             parts["domains"] = fitted.entries
             if fmt.code == "rpz":
@@ -138,7 +177,7 @@ class Selector:
         key = (policy, *families, direction)
         if key not in self._areas:
             listed = chosen.networks.filter(pl.col("family").is_in(families))
-            self._areas[key] = areas(listed, [direction], self.decided.withheld.addresses, self.rules)
+            self._areas[key] = areas(listed, [direction], self._decided.withheld.addresses, self.rules)
         return self._areas[key]
 
     def _rows(self, chosen: Selected, fitted: Expressed) -> pl.DataFrame:
@@ -183,7 +222,7 @@ class Selector:
         """Listed networks that are blocked whole, and the rest of the blocked area in pieces: as `domains` above."""
         area_of = ["family", "first", "last"]
         listed = chosen.listed.filter(pl.col("kind").is_in([2, 3]))["name"]
-        united = areas(chosen.networks, ["both"], self.decided.withheld.addresses, self.rules)
+        united = areas(chosen.networks, ["both"], self._decided.withheld.addresses, self.rules)
         area = networks.parse(united["cidr"]).select(area_of)
         mine = networks.parse(listed).select(area_of)
         whole = networks.contains(mine, area)
@@ -229,6 +268,8 @@ class _Job:
     entries: pl.Series | None = None
     state: str = "pending"
     same_body: bool = False
+    amends: int | None = None
+    amended: _Job | None = None
 
 
 def export_all(
@@ -266,7 +307,7 @@ def export_all(
             )
             jobs.append(job)
         with ThreadPoolExecutor(2, "export") as pool:
-            futures = [pool.submit(_prepared, job, config, selector, record, stack) for job in jobs]
+            futures = [pool.submit(_prepared, job, config, selector, record, stack, dry_run) for job in jobs]
             try:
                 # Polars' signal handler has the system resume a wait without limit: Ctrl-C would not be heard.
                 while wait(futures, timeout=0.2).not_done:
@@ -282,17 +323,21 @@ def export_all(
         if dry_run:
             return [job.outcome for job in jobs]
         _renew_inputs(record, jobs)
-        ready = [job for job in jobs if job.candidate is not None and job.state == "pending"]
-        if any(job.state in ("held", "failed") for job in jobs) or ready:
-            _record_releases(record, jobs, run, clock.text(now), judged)
+        # What a person said goes out before what is held, so that the held release stays the newest.
+        every = [one for job in jobs for one in (job.amended, job) if one is not None]
+        ready = [job for job in every if job.candidate is not None and job.state == "pending"]
+        if any(job.state in ("held", "failed") for job in every) or ready:
+            _record_releases(record, every, run, clock.text(now), judged)
         for job in ready:
             started = time.perf_counter()
             try:
-                _publish(job, record)
+                _publish(job, record, selector.decided)
             except BlocklistError as error:
                 job.outcome.outcome = "failed"
                 job.outcome.error, job.outcome.hint = error.message, error.hint
             job.outcome.seconds += time.perf_counter() - started
+        for job in jobs:
+            _tell_amended(job)
         if ready:
             _forget_entries(record)
         for job in jobs:
@@ -315,7 +360,7 @@ def _asked(config: Config, formats: Mapping[str, Format]) -> set[tuple[str, Capa
 
 def live_release(record: Record, export: str) -> Live | None:
     row = record.connection.execute(
-        "SELECT id, serial, digest, body_digest, entries, inputs, reloaded, path FROM release "
+        "SELECT id, serial, digest, body_digest, entries, inputs, reloaded, path, run, amends FROM release "
         "WHERE export = ? AND state = 'live'",
         (export,),
     ).fetchone()
@@ -359,11 +404,11 @@ def _recover(record: Record) -> None:
     _forget_entries(record)
 
 
-def _prepared(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack) -> None:
+def _prepared(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack, dry_run: bool) -> None:
     """`_prepare`; what it raises is the outcome of this export."""
     started = time.perf_counter()
     try:
-        _prepare(job, config, selector, record, stack)
+        _prepare(job, config, selector, record, stack, dry_run)
     except (BlocklistError, OSError) as error:
         told = error if isinstance(error, BlocklistError) else refusal(job.path, job.path.parent, error)
         job.state = "failed"
@@ -382,7 +427,7 @@ def _renew_inputs(record: Record, jobs: Sequence[_Job]) -> None:
             )
 
 
-def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack) -> None:
+def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack, dry_run: bool) -> None:
     """Render, compare, gate and check; leaves a sealed candidate when there is something to publish."""
     live, outcome, export = job.live, job.outcome, job.export
     for left in leftovers(job.path):
@@ -393,42 +438,136 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
         if live.inputs == job.inputs and in_place == live.digest and live.path == str(job.path.absolute()):
             return
     selection, lost = selector.selection(export, job.fmt)
-    serial = _serial(job, record)
-    if not job.path.parent.is_dir() and config.path is None:
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-    candidate = stack.enter_context(
-        Candidate(job.path, follow=export.follow_link, mode=int(export.mode, 8) if export.mode else None)
-    )
-    rendered = render(job.fmt, selection, {**export.options, "serial": serial}, candidate.stream)
-    outcome.lost = {k: v for k, v in sorted({**lost, **rendered.lost}.items()) if v}
-    outcome.entries = rendered.entries
+    _render(job, config, record, stack, selection, lost)
+    assert job.rendered is not None and job.candidate is not None
+    rendered = job.rendered
     if live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
-        outcome.entries = live.entries
-        job.same_body = True
+        outcome.entries, outcome.serial = live.entries, live.serial
+        job.same_body, job.candidate, job.rendered = True, None, None
         return
     if live is not None and in_place != live.digest:
         outcome.note = (
             "the published file was " + ("missing" if in_place is None else "edited by hand") + "; written again"
         )
     job.entries = _entries(selection)
-    before = _entries_before(record.state, live.id) if live else None
-    outcome.added, outcome.removed = _difference(before, job.entries)
-    if before is None and live is not None:
-        # The cache of entries is gone: of the difference only the balance is known.
-        change = len(job.entries) - live.entries
-        outcome.added, outcome.removed = max(change, 0), max(-change, 0)
-    outcome.release, outcome.serial = None, serial
-    job.candidate, job.rendered = candidate, rendered
-    reason = _gate(config, job, record)
+    change = _change(job, record, live.id if live else None)
+    outcome.added, outcome.removed = change.added, change.removed
+    outcome.release = None
+    reason = _gate(config, job, record, change)
+    old = None
+    if live is not None and (reason is not None or dry_run):
+        old = selector.approved(export, job.fmt, live.id)
+    if reason is not None and old is not None and live is not None:
+        # What a person said since does not count.
+        reason = _gate(config, job, record, change.beyond(_entries(old[0]), job.entries))
+    week = weekly(record, export.name)
+    if reason is None and live is not None and week is not None and week.id != live.id:
+        reason = _weekly_gate(config, job, record, selector, week)
+        if reason is not None and old is None:
+            old = selector.approved(export, job.fmt, live.id)
     if reason is not None:
         job.state, outcome.outcome, outcome.error = "held", "held", reason
         outcome.hint = (
             f"see 'blocklist export {export.name} --dry-run', publish with 'blocklist release approve {export.name}'"
         )
+        if live is not None:
+            _amend(job, config, record, stack, old)
+    if reason is not None or dry_run:
+        counts = (live.entries if live else None, outcome.entries, outcome.added, outcome.removed)
+        outcome.plan = selector.plan(job, selection, old[0] if old else None, counts)
+    if reason is None:
+        _check(job)
+
+
+def _render(
+    job: _Job, config: Config, record: Record, stack: ExitStack, selection: Selection, lost: Mapping[str, int]
+) -> None:
+    """Write `selection` into a candidate beside the published file."""
+    export, outcome = job.export, job.outcome
+    outcome.serial = _serial(job, record)
+    if not job.path.parent.is_dir() and config.path is None:
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+    job.candidate = stack.enter_context(
+        Candidate(job.path, follow=export.follow_link, mode=int(export.mode, 8) if export.mode else None)
+    )
+    job.rendered = render(job.fmt, selection, {**export.options, "serial": outcome.serial}, job.candidate.stream)
+    outcome.lost = {k: v for k, v in sorted({**lost, **job.rendered.lost}.items()) if v}
+    outcome.entries = job.rendered.entries
+
+
+def _check(job: _Job) -> None:
+    assert job.candidate is not None and job.rendered is not None
+    options = {**job.export.options, "serial": job.outcome.serial}
+    checked = check(job.fmt, job.candidate.seal(), job.rendered, options, job.export.check)
+    job.outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
+    job.outcome.outcome = "published"
+
+
+def _amend(
+    job: _Job, config: Config, record: Record, stack: ExitStack, old: tuple[Selection, dict[str, int]] | None
+) -> None:
+    """Prepare what is published in place of a held release: the live one under the rules of now, where they differ."""
+    live, outcome = job.live, job.outcome
+    assert live is not None
+    if old is None:
+        outcome.note = (outcome.note + "; " if outcome.note else "") + (
+            "no copy of the live release is at hand, so that new rules wait with this one"
+        )
         return
-    checked = check(job.fmt, candidate.seal(), rendered, {**export.options, "serial": serial}, export.check)
-    outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
-    outcome.outcome = "published"
+    made = ExportOutcome(job.export.name, job.export.format, "unchanged")
+    other = _Job(job.export, job.fmt, job.path, "", live, made, amends=live.amends or live.id)
+    _render(other, config, record, stack, *old)
+    assert other.rendered is not None
+    if other.rendered.body_digest == live.body_digest and _file_digest(job.path) == live.digest:
+        return
+    other.entries = _entries(old[0])
+    change = _change(other, record, live.id)
+    made.added, made.removed = change.added, change.removed
+    made.note = "the last approved list with your rules of now"
+    _check(other)
+    job.amended = other
+
+
+def _tell_amended(job: _Job) -> None:
+    """Say with a held release what went out in its place."""
+    if (other := job.amended) is None:
+        return
+    outcome, made = job.outcome, other.outcome
+    if made.outcome == "failed":
+        outcome.outcome, outcome.error, outcome.hint = "failed", made.error, made.hint
+        return
+    outcome.note = (outcome.note + "; " if outcome.note else "") + (
+        f"your rules are published with the last approved list: release {made.release}, serial {made.serial} "
+        f"(+{made.added:,} −{made.removed:,})"
+    )
+
+
+def _change(job: _Job, record: Record, release: int | None) -> Change:
+    """How the entries of `job` differ from those of a `release`."""
+    assert job.entries is not None and job.rendered is not None
+    if release is None:
+        return Change(None, job.rendered.entries, len(job.entries), 0)
+    (count,) = record.connection.execute("SELECT entries FROM release WHERE id = ?", (release,)).fetchone()
+    before = _entries_before(record.state, release)
+    if before is None:
+        # The cache of entries is gone: of the difference only the balance is known.
+        balance = len(job.entries) - count
+        return Change(count, job.rendered.entries, max(balance, 0), max(-balance, 0))
+    added, removed = _difference(before, job.entries)
+    return Change(count, job.rendered.entries, added, removed)
+
+
+def _weekly_gate(config: Config, job: _Job, record: Record, selector: Selector, week: Before) -> str | None:
+    """Why the change since a week ago waits for a person, or None; what persons said since does not count."""
+    assert job.entries is not None and job.rendered is not None
+    if _approved(record, job.export.name, job.rendered.body_digest):
+        return None
+    change = _change(job, record, week.id)
+    if (reason := _too_much(config, job, change)) is None:
+        return None
+    if (old := selector.approved(job.export, job.fmt, week.id)) is not None:
+        reason = _too_much(config, job, change.beyond(_entries(old[0]), job.entries))
+    return f"since {week.published[:10]}, {reason}" if reason is not None else None
 
 
 def _serial(job: _Job, record: Record) -> int:
@@ -445,10 +584,10 @@ def _serial(job: _Job, record: Record) -> int:
     return max(int(clock.now().timestamp()), int(stored) + 1, found + 1)
 
 
-def _gate(config: Config, job: _Job, record: Record) -> str | None:
+def _gate(config: Config, job: _Job, record: Record, change: Change) -> str | None:
     """Why the release waits for a person, or None."""
     assert job.rendered is not None
-    entries, live, export = job.rendered.entries, job.live, job.export
+    entries, export = job.rendered.entries, job.export
     if _approved(record, export.name, job.rendered.body_digest):
         return None
     if missing := _references_never_loaded(config, record):
@@ -457,21 +596,26 @@ def _gate(config: Config, job: _Job, record: Record) -> str | None:
             f"the reference {shown} never loaded, so nothing tells a well-known name from a hostile one; "
             "mend or disable it"
         )
+    if not change.any:
+        return None  # a person's word alone
     if entries == 0 and not export.allow_empty:
         return (
             "nothing is left to block after filtering; an empty list blocks nothing (allow_empty = true to publish it)"
         )
-    if entries < export.min_entries:
+    if change.after < export.min_entries:
         return f"{entries:,} entries, fewer than min_entries = {export.min_entries:,}"
-    if live is None or live.entries < config.gates.min_size or not (config.base / export.path).exists():
+    return _too_much(config, job, change)
+
+
+def _too_much(config: Config, job: _Job, change: Change) -> str | None:
+    """Does more than a share of the entries change?"""
+    before = change.before
+    if before is None or before < config.gates.min_size or not (config.base / job.export.path).exists():
         return None
-    for count, what in ((job.outcome.removed, "removed"), (job.outcome.added, "added")):
-        share = count / live.entries
+    for count, what in ((change.removed, "removed"), (change.added, "added")):
+        share = count / before
         if share > config.gates.max_change:
-            return (
-                f"{count:,} of {live.entries:,} entries would be {what}, {share:.0%} "
-                f"(limit {config.gates.max_change:.0%})"
-            )
+            return f"{count:,} of {before:,} entries would be {what}, {share:.0%} (limit {config.gates.max_change:.0%})"
     return None
 
 
@@ -517,9 +661,10 @@ def _keep_entries(state: Path, release: int, entries: pl.Series) -> None:
 
 
 def _forget_entries(record: Record) -> None:
-    """Remove the entries of releases that are not live, and what a run that was killed left half written."""
-    live = {row[0] for row in record.connection.execute("SELECT id FROM release WHERE state = 'live'")}
-    derived.remove_others(record.state / "exports", {_entries_file(record.state, number).name for number in live})
+    """Remove what is kept of releases that nothing is compared with any more, and what a killed run left."""
+    wanted = compared_with(record)
+    derived.remove_others(record.state / "exports", {_entries_file(record.state, number).name for number in wanted})
+    derived.remove_others(record.state / "approved", {approved.file_of(record.state, n).name for n in wanted})
 
 
 def _entries_before(state: Path, release: int) -> pl.Series | None:
@@ -539,18 +684,20 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
         number = run
         if number is None:
             number = record.begin_run(connection, at, "export", whoami(), __version__)
+        for name in {job.export.name for job in jobs if job.rendered is not None and job.state != "failed"}:
+            connection.execute("DELETE FROM release WHERE export = ? AND state = 'pending'", (name,))
         for job in jobs:
             if job.rendered is None or job.state == "failed":
                 continue
             rendered, outcome = job.rendered, job.outcome
-            if job.state == "held" and _same_held(record, job):
+            # Another one that was published in between leaves this one the newest only when it is recorded again.
+            if job.state == "held" and job.amended is None and _same_held(record, job):
                 continue
-            connection.execute("DELETE FROM release WHERE export = ? AND state = 'pending'", (job.export.name,))
             cursor = connection.execute(
                 """
                 INSERT INTO release (export, format, policy, path, run, revision, state, created, serial, digest,
-                    body_digest, bytes, entries, added, removed, lost, inputs, checked, note, judged)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    body_digest, bytes, entries, added, removed, lost, inputs, checked, note, judged, amends)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 (
                     job.export.name,
@@ -573,9 +720,15 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
                     outcome.checked,
                     outcome.error or outcome.note,
                     judged,
+                    job.amends,
                 ),
             )
             outcome.release = cursor.lastrowid
+            if job.state == "held" and outcome.plan is not None:
+                connection.execute(
+                    "INSERT INTO plan (release, plan) VALUES (?, ?)",
+                    (outcome.release, msgspec.json.encode(outcome.plan).decode()),
+                )
 
 
 def _same_held(record: Record, job: _Job) -> bool:
@@ -593,16 +746,23 @@ def _same_held(record: Record, job: _Job) -> bool:
 
 def _make_live(connection: sqlite3.Connection, number: int, export: str) -> None:
     connection.execute(
-        "UPDATE release SET state = 'superseded' WHERE export = ? AND state IN ('live', 'held')", (export,)
+        # A held one that is newer waits on: this one only carries a person's rules.
+        "UPDATE release SET state = 'superseded' WHERE export = ? AND state IN ('live', 'held') AND id <= ?",
+        (export, number),
     )
     connection.execute(
         "UPDATE release SET state = 'live', published = ? WHERE id = ?", (clock.text(clock.now()), number)
     )
 
 
-def _publish(job: _Job, record: Record) -> None:
+def _publish(job: _Job, record: Record, decided: Decided) -> None:
     assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
     _keep_entries(record.state, job.outcome.release, job.entries)
+    base = approved.file_of(record.state, job.outcome.release)
+    if job.amends is not None and job.live is not None:
+        derived.link(approved.file_of(record.state, job.live.id), base)
+    else:
+        decided.keep(job.export.policy, base)
     job.candidate.publish()
     with record.transaction() as connection:
         _make_live(connection, job.outcome.release, job.export.name)

@@ -41,11 +41,15 @@ class Chosen:
     `decisions`: `name`, `subtree`, `block`, `widenable` (see `blocklist.select.express`), `group: UInt32` (`group_of`).
     `networks`: the listed ones, each once: `name: String`, `family`, `first`, `last` (`blocklist.select.networks`),
     `inbound: Boolean`, `outbound: Boolean`; what a file holds of them says `areas`. `urls`: `url: String`.
+    `yielded`, `yielded_urls`: the listed entries, as in `decisions` and `urls`, that gave way to a rule, so that other
+    rules can be laid over the same listings (`unruled`, `ruled`).
     """
 
     decisions: pl.DataFrame
     networks: pl.DataFrame
     urls: pl.DataFrame
+    yielded: pl.DataFrame
+    yielded_urls: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,37 @@ def select(
     if policy.dead == "drop" and dead.height:
         listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(dead["name"].implode()))
     domains = listed.filter(pl.col("kind") == DOMAIN)
+    decisions, yielded = _ruled_names(_entries(domains, no_subtree), rules)
+    urls, yielded_urls = _ruled_urls(listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url")), rules)
     return Selected(
-        decisions=_decisions(domains, no_subtree, rules),
+        decisions=decisions,
         networks=_networks(listed, rows, feeds),
-        urls=_urls(listed, rules),
+        urls=urls,
+        yielded=yielded,
+        yielded_urls=yielded_urls,
         listed=listed,
     )
+
+
+def unruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
+    """What would have been chosen without `rules`, which must be those that it was chosen with."""
+    said = rule_entries(rules)
+    denied = [rule.name for rule in rules if rule.kind == "url" and rule.blocks]
+    none, no_urls = chosen.yielded.clear(), chosen.yielded_urls.clear()
+    return Chosen(
+        decisions=pl.concat([chosen.decisions.join(said, on=["name", "subtree"], how="anti"), chosen.yielded]),
+        networks=chosen.networks,
+        urls=pl.concat([chosen.urls.filter(~pl.col("url").is_in(denied)), chosen.yielded_urls]).sort("url"),
+        yielded=none,
+        yielded_urls=no_urls,
+    )
+
+
+def ruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
+    """`rules` laid over what was chosen without any; networks meet them in `areas`."""
+    decisions, yielded = _ruled_names(chosen.decisions, rules)
+    urls, yielded_urls = _ruled_urls(chosen.urls, rules)
+    return Chosen(decisions, chosen.networks, urls, yielded, yielded_urls)
 
 
 def taken_by(current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld) -> pl.DataFrame:
@@ -176,24 +205,28 @@ def _combined(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([alone, joined])
 
 
-def _decisions(domains: pl.DataFrame, no_subtree: pl.Series, rules: Sequence[Rule]) -> pl.DataFrame:
-    """Entries such that the most specific one that covers a name decides for it.
-
-    A listing gives way to a rule for the very same name and scope, and to one that allows it. Below a deny it stays:
-    it says the same, and targets that know only single names, or no exceptions, can't say all of the deny.
-    """
-    entries = domains.select(
+def _entries(domains: pl.DataFrame, no_subtree: pl.Series) -> pl.DataFrame:
+    """Listed domains as decisions."""
+    return domains.select(
         "name",
         "subtree",
         pl.lit(True).alias("block"),
         (~no_subtree.gather(domains["gid"])).alias("widenable"),
         group_of(pl.col("name")).alias("group"),
     )
-    ruled = rule_entries(rules)
-    if ruled.is_empty():
-        return entries
-    entries = entries.filter(~(_named_by(ruled) | _freed(entries, ruled)))
-    return pl.concat([entries, ruled])
+
+
+def _ruled_names(entries: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Entries such that the most specific one that covers a name decides for it, and those that gave way.
+
+    A listing gives way to a rule for the very same name and scope, and to one that allows it. Below a deny it stays:
+    it says the same, and targets that know only single names, or no exceptions, can't say all of the deny.
+    """
+    said = rule_entries(rules)
+    if said.is_empty():
+        return entries, entries.clear()
+    way = entries.select((_named_by(said) | _freed(entries, said)).alias("way"))["way"]
+    return pl.concat([entries.filter(~way), said]), entries.filter(way)
 
 
 def _named_by(ruled: pl.DataFrame) -> pl.Expr:
@@ -303,17 +336,17 @@ def _ruled(area: pl.DataFrame, exceptions: pl.DataFrame, rules: Sequence[Rule]) 
     return area
 
 
-def _urls(listed: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """URLs that no rule frees: one for the URL itself decides, else the one that decides for its host."""
-    urls = listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url"))
+def _ruled_urls(urls: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """URLs that no rule frees, and those that gave way: one for the URL itself decides, else the one for its host."""
     allowed = {r.name for r in rules if r.kind == "url" and not r.blocks}
     denied = {r.name for r in rules if r.kind == "url" and r.blocks} - allowed
+    way = urls["url"].is_in(list(allowed | denied))
     if urls.height and any(not r.blocks for r in rules):
         host = urls["url"].str.extract(r"^//(\[[^\]/]*\]|[^/:]*)", 1).str.strip_chars("[]").fill_null("")
         probes = pl.DataFrame({"name": host, "subtree": pl.repeat(False, host.len(), dtype=pl.Boolean, eager=True)})
-        urls = urls.filter(~(_freed(probes, rule_entries(rules)) | _freed_addresses(host, rules)))
-    urls = urls.filter(~pl.col("url").is_in(list(allowed)))
-    return pl.concat([urls, pl.DataFrame({"url": sorted(denied)}, schema={"url": pl.String})]).unique().sort("url")
+        way |= _freed(probes, rule_entries(rules)) | _freed_addresses(host, rules)
+    own = pl.DataFrame({"url": sorted(denied)}, schema={"url": pl.String})
+    return pl.concat([urls.filter(~way), own]).unique().sort("url"), urls.filter(way)
 
 
 def _freed_addresses(hosts: pl.Series, rules: Sequence[Rule]) -> pl.Series:

@@ -272,6 +272,13 @@ def _lifetimes(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0004_gates")
+def _gates(db: Database) -> None:
+    """What a held release would change; which release's listings another one shows under newer rules."""
+    db.execute("ALTER TABLE release ADD COLUMN amends INTEGER REFERENCES release (id)")
+    db.execute("CREATE TABLE plan (release INTEGER PRIMARY KEY REFERENCES release (id), plan TEXT NOT NULL) STRICT")
+
+
 def backup_of(path: Path, version: str) -> Path:
     """Where the copy of a database is kept that the migration `version` last touched."""
     return path.with_name(f"{path.stem}-{version}{path.suffix}")
