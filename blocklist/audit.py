@@ -14,7 +14,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from blocklist import clock
-from blocklist.catalog import CATEGORIES, KINDS
+from blocklist.catalog import CATEGORIES, ESSENTIAL, KINDS, TLP
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
@@ -402,7 +402,12 @@ class Audit:
             (export.name,),
         ).fetchone()
         command = f"run 'blocklist export {export.name}'"
-        if live is None:
+        if policy.mode == "shadow":
+            would = "would block it" if now.blocked else "would not block it"
+            command = f"the policy {export.policy} is in shadow mode: it {would}, and writes nothing"
+            if live is None:
+                return InExport(export.name, export.format, False, now.by, f"{now.because}; {command}", None, None)
+        elif live is None:
             because = f"it was never published: {command}"
             if now.blocked:
                 because = f"{now.because}, but {because}"
@@ -415,7 +420,7 @@ class Audit:
             then = judge(look(shown), policy, _target(export, fmt))
         if then.blocked == now.blocked:
             return InExport(export.name, export.format, now.blocked, now.by, now.because, number, published)
-        if self._gated(export.name, number):
+        if policy.mode == "live" and self._gated(export.name, number):
             command = f"its release is held: see 'blocklist release', then 'blocklist release approve {export.name}'"
         because = f"{then.because}; not yet published: {now.because}; {command}"
         return InExport(export.name, export.format, then.blocked, then.by, because, number, published, now.blocked)
@@ -457,8 +462,42 @@ class Audit:
                 (name, *values),
             ).fetchall()
             released = self._released(name, moment) if rows else None
-            out += [Hold(row[0], row[1], row[2], bool(row[3]), row[4], released) for row in rows]
+            by = self._named_by(name, moment) if any(row[1] == "reference" for row in rows) else ()
+            out += [
+                Hold(row[0], row[1], row[2], bool(row[3]), row[4], released, *(by if row[1] == "reference" else ()))
+                for row in rows
+            ]
         return out
+
+    def _named_by(self, name: str, moment: Moment) -> tuple[frozenset[str], ...]:
+        """References that name `name`, and those that name something below it, where a policy asks which.
+
+        The second looks through all that they list, for seconds in a large record: no index knows suffixes.
+        """
+        if parse_one(name) is not None or not any(policy.guards for policy in self._config.policies.values()):
+            return ()
+        holding = [f.id for f in self._config.feeds.values() if f.is_reference and f.action == "hold"]
+        chain = [name, name.removeprefix("www.")]
+        suffixes = builtin_rules_about([name, *parents(name)])
+        own = [at for at in dict.fromkeys(chain) if not suffixes.is_suffix(at)]
+        whole = {x.feed for x in self._listings(own, moment) if x.holds}
+        asked = {
+            feed for p in self._config.policies.values() for ids in p.guards.values() for feed in (*ids, ESSENTIAL)
+        }
+        above = {feed for feed in asked.intersection(holding) - whole if self._names_below(feed, name, moment)}
+        return frozenset(whole), frozenset(above)
+
+    def _names_below(self, feed: str, name: str, moment: Moment) -> bool:
+        """Does the reference `feed` name anything below `name` but public suffixes?"""
+        below = "substr(name, ?2) = ?3 AND kind = 1 AND feed = (SELECT id FROM feed WHERE name = ?1)"
+        found = f"SELECT name FROM listing WHERE {below}"
+        values: tuple[object, ...] = (feed, -len(name) - 1, f".{name}")
+        if moment.run is not None:
+            closed = f"SELECT name FROM listing_closed WHERE {below} AND since <= ?4 AND until > ?4"
+            found += f" AND since <= ?4 UNION ALL {closed}"
+            values += (moment.run,)
+        names = (row[0] for row in self._db.execute(found, values))
+        return any(not builtin_rules_about([at, *parents(at)]).is_suffix(at) for at in names)
 
     def _released(self, name: str, moment: Moment) -> str | None:
         """Who let `name` pass, and why."""
@@ -591,7 +630,8 @@ class Audit:
             expired=end is not None and clock.text(end.at) <= moment.judged,
             dropped=dropped,
             legal_basis=_said(row, "legal_basis") or (feed.legal_basis or None if feed else None),
-            tlp=_said(row, "tlp") or (feed.tlp if feed else None),
+            tlp=_tlp(row) or (feed.tlp if feed else None),
+            redistribution=feed.redistribution if feed is not None else "unknown",
         )
 
     def _line(self, snapshot: int, line: int) -> str | None:
@@ -604,6 +644,11 @@ class Audit:
             return snapshots.line(self._config.state, links[::-1], line).decode("utf-8", "replace")
         except RecordError:
             return None
+
+
+def _tlp(row: Mapping[str, Any]) -> str | None:
+    level = _said(row, "tlp")
+    return level if level in TLP else None
 
 
 def _said(row: Mapping[str, Any], key: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -141,6 +141,12 @@ class Picture:
                 self._config.protected_networks,
             )
         return self._references
+
+    def named_by(self, ids: Collection[str]) -> pl.DataFrame:
+        """`name`, `why: String` of what the reference feeds `ids` name, of those that hold."""
+        feeds = self.feeds
+        frames = {i: f for i, f in self._load().items() if i in feeds and feeds[i].id in ids}
+        return guard.references(frames, feeds, self.suffixes, (), ()).domains
 
     def named(self) -> pl.DataFrame:
         """`name`, `feed: String`, `line: UInt32` of what references name, each once, by the line nearest the top.

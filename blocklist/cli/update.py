@@ -211,6 +211,7 @@ _LOST = {
     "inbound": "inbound networks left out, since the target only looks at destinations",
     "outbound": "outbound networks left out, since the target only looks at sources",
     "allow": "allows left out",
+    "audience": "left out, since their source forbids to pass them on to the policy's audience",
 }
 
 

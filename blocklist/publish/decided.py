@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ import msgspec
 import polars as pl
 
 from blocklist import clock
+from blocklist.catalog import ESSENTIAL
 from blocklist.config import Policy
+from blocklist.ingest import guard
 from blocklist.picture import Picture
 from blocklist.rules import Rule
+from blocklist.select.current import CATEGORY
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.policy import Chosen, Selected, Withheld, in_force, select
 from blocklist.select.renew import Touched, concerned, refitted, renewed
@@ -86,7 +89,7 @@ class Decided:
                 self._picture.current(),
                 self._picture.feeds,
                 policy,
-                self.withheld,
+                self._withheld_by(policy),
                 self._rules,
                 self._record.dead_names(),
             )
@@ -100,6 +103,14 @@ class Decided:
                 self._record.open_holds(), self._record.released_names(), self._picture.references().addresses
             )
         return self._withheld
+
+    def _withheld_by(self, policy: Policy) -> Withheld:
+        """The same with what `policy` says about the guards of single categories."""
+        own: dict[int, Withheld] = {}
+        for category, ids in policy.guards.items():
+            holds = guard.again(self._record.open_holds(), self._picture.named_by({*ids, ESSENTIAL}))
+            own[CATEGORY[category]] = in_force(holds, self._record.released_names(), self.withheld.addresses)
+        return replace(self.withheld, by_category=own)
 
     def finish(self, asked: Iterable[tuple[str, Capability | None]] = ()) -> None:
         """Wait for what is being written; with `asked`, forget files of policies and capabilities not among them."""
@@ -148,7 +159,7 @@ class Decided:
             self._picture.about(touched.among),
             self._picture.feeds,
             self._policies[name],
-            self.withheld,
+            self._withheld_by(self._policies[name]),
             self._rules,
             self._record.dead_names(),
         )
@@ -201,7 +212,10 @@ class Decided:
 
     def _held(self, policy: Policy) -> pl.DataFrame:
         """`name`, `why: String` of what holds and verdicts say against a name."""
-        held = {"whole": self.withheld.names, "subtree": self.withheld.subtrees}
+        withheld = self._withheld_by(policy)
+        held = {"whole": withheld.names, "subtree": withheld.subtrees}
+        for code, own in withheld.by_category.items():
+            held |= {f"whole {code}": own.names, f"subtree {code}": own.subtrees}
         if policy.dead == "drop":
             held["dead"] = self._record.dead_names()
         return pl.concat([frame.select("name", pl.lit(why).alias("why")) for why, frame in held.items()])

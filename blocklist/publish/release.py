@@ -49,7 +49,7 @@ from blocklist.select.policy import Chosen, Selected, areas
 from blocklist.store import derived
 from blocklist.store.record import Record
 
-ExportOutcomeName = Literal["published", "unchanged", "held", "failed"]
+ExportOutcomeName = Literal["published", "unchanged", "held", "failed", "shadow"]
 
 
 @dataclass
@@ -152,7 +152,8 @@ class Selector:
         if fmt.of_rows:
             selected = self._decided.selected(export.policy, kinds)
             fitted = express(selected.decisions, _capability(fmt, selected))
-            return Selection(rows=self._rows(selected, fitted)), fitted.lost
+            lost = {**fitted.lost, "audience": selected.kept_back.height}
+            return Selection(rows=self._rows(selected, fitted)), lost
         chosen = self._decided.chosen(export.policy)
         if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
             fitted = self._decided.fitted(export.policy, _capability(fmt, chosen))
@@ -171,6 +172,8 @@ class Selector:
             parts["networks"] = pl.concat([self._area(export.policy, chosen, families, way) for way in wanted])
         if "url" in kinds:
             parts["urls"] = chosen.urls
+        codes = [KINDS.index(kind) + 1 for kind in kinds]
+        lost["audience"] = int(chosen.kept_back["kind"].is_in(codes).sum())
         return Selection(**parts), lost
 
     def _area(self, policy: str, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
@@ -438,6 +441,12 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
         if live.inputs == job.inputs and in_place == live.digest and live.path == str(job.path.absolute()):
             return
     selection, lost = selector.selection(export, job.fmt)
+    if config.policies[export.policy].mode == "shadow":
+        outcome.outcome, outcome.entries = "shadow", len(_entries(selection))
+        outcome.lost = {k: v for k, v in sorted(lost.items()) if v}
+        stays = f"; release {live.id} stays in place" if live is not None else ""
+        outcome.note = f"the policy {export.policy} is in shadow mode: decided, not written{stays}"
+        return
     _render(job, config, record, stack, selection, lost)
     assert job.rendered is not None and job.candidate is not None
     rendered = job.rendered

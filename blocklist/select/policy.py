@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from blocklist.catalog import KINDS, Feed
+from blocklist.catalog import KINDS, REACH, TLP, Feed
 from blocklist.config import Policy
 from blocklist.rules import Rule
 from blocklist.select import networks
@@ -26,12 +26,18 @@ class Withheld:
     """Holds in force (releases by a person taken out): `names` wholly, `subtrees` as subtrees only.
 
     Both: `name: String`. `addresses`: single reference addresses (`family`, `first`, `last`), cut out of wider
-    listed networks.
+    listed networks. `by_category`: what is withheld of listings of these categories (code of `CATEGORY`) instead.
     """
 
     names: pl.DataFrame
     subtrees: pl.DataFrame
     addresses: pl.DataFrame
+    by_category: Mapping[int, Withheld] = field(default_factory=dict)
+
+    def among(self, names: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """Which of `names` are withheld wholly, and which at least as subtrees (Boolean)."""
+        whole = names.is_in(self.names["name"].implode())
+        return whole, whole | names.is_in(self.subtrees["name"].implode())
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Chosen:
     `networks`: the listed ones, each once: `name: String`, `family`, `first`, `last` (`blocklist.select.networks`),
     `inbound: Boolean`, `outbound: Boolean`; what a file holds of them says `areas`. `urls`: `url: String`.
     `yielded`, `yielded_urls`: the listed entries, as in `decisions` and `urls`, that gave way to a rule, so that other
-    rules can be laid over the same listings (`unruled`, `ruled`).
+    rules can be laid over the same listings (`unruled`, `ruled`). `kept_back`: `name: String`, `kind: UInt8` of what
+    stands in no listing that the policy's audience may be told.
     """
 
     decisions: pl.DataFrame
@@ -50,6 +57,7 @@ class Chosen:
     urls: pl.DataFrame
     yielded: pl.DataFrame
     yielded_urls: pl.DataFrame
+    kept_back: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ def select(
 ) -> Selected:
     """Decide for `policy`. `dead` holds `name: String` of the domains that count as dead."""
     rows, listed, no_subtree = _listed(current, feeds, policy, withheld)
+    kept_back = _kept_back(current, feeds, policy, withheld, listed)
     if policy.dead == "drop" and dead.height:
         listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(dead["name"].implode()))
     domains = listed.filter(pl.col("kind") == DOMAIN)
@@ -82,6 +91,7 @@ def select(
         urls=urls,
         yielded=yielded,
         yielded_urls=yielded_urls,
+        kept_back=kept_back,
         listed=listed,
     )
 
@@ -91,9 +101,9 @@ def unruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
     said = rule_entries(rules)
     denied = [rule.name for rule in rules if rule.kind == "url" and rule.blocks]
     none, no_urls = chosen.yielded.clear(), chosen.yielded_urls.clear()
-    return Chosen(
+    return replace(
+        chosen,
         decisions=pl.concat([chosen.decisions.join(said, on=["name", "subtree"], how="anti"), chosen.yielded]),
-        networks=chosen.networks,
         urls=pl.concat([chosen.urls.filter(~pl.col("url").is_in(denied)), chosen.yielded_urls]).sort("url"),
         yielded=none,
         yielded_urls=no_urls,
@@ -104,7 +114,7 @@ def ruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
     """`rules` laid over what was chosen without any; networks meet them in `areas`."""
     decisions, yielded = _ruled_names(chosen.decisions, rules)
     urls, yielded_urls = _ruled_urls(chosen.urls, rules)
-    return Chosen(decisions, chosen.networks, urls, yielded, yielded_urls)
+    return replace(chosen, decisions=decisions, urls=urls, yielded=yielded, yielded_urls=yielded_urls)
 
 
 def taken_by(current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld) -> pl.DataFrame:
@@ -117,21 +127,63 @@ def _listed(
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
     """Listings that count; `gid`, `subtree`, `confidence`, `name`, `kind` of the names that stand; held as subtrees."""
     rows = _taken(current, feeds, policy)
-    held = current.names.select("name").with_columns(
-        pl.col("name").is_in(withheld.names["name"].implode()).alias("whole"),
-        pl.col("name").is_in(withheld.subtrees["name"].implode()).alias("subtree"),
-    )
-    no_subtree = held["whole"] | held["subtree"]
-    scored = _scored(rows, current, feeds, policy, no_subtree)
-    scored = scored.filter(~held["whole"].gather(scored["gid"]))
+    names = current.names["name"]
+    whole, no_subtree = withheld.among(names)
+    refused = no_subtree.gather(rows["gid"])
+    if withheld.by_category:
+        rows, refused, no_subtree = _by_category(rows, names, whole, refused, withheld)
+    scored = _scored(rows, current, feeds, policy, refused)
+    if not withheld.by_category:
+        scored = scored.filter(~whole.gather(scored["gid"]))
     listed = scored.select("gid", "subtree", "confidence").with_columns(
-        current.names["name"].gather(scored["gid"]).alias("name"),
+        names.gather(scored["gid"]).alias("name"),
         current.names["kind"].gather(scored["gid"]).alias("kind"),
     )
     return rows, listed, no_subtree
 
 
+def _by_category(
+    rows: pl.DataFrame, names: pl.Series, whole: pl.Series, refused: pl.Series, withheld: Withheld
+) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
+    """Rows that are not withheld wholly by the guards of their category, which are refused as subtrees, which names."""
+    rows = rows.with_columns(whole.gather(rows["gid"]).alias("whole"), refused.alias("refused"))
+    for code, own in withheld.by_category.items():
+        mine = pl.col("category") == code
+        rows = rows.with_columns(
+            pl.when(mine).then(held.gather(rows["gid"])).otherwise(column).alias(column)
+            for column, held in zip(("whole", "refused"), own.among(names), strict=True)
+        )
+    gids = pl.int_range(len(names), dtype=pl.UInt32, eager=True)
+    no_subtree = gids.is_in(rows.filter("refused")["gid"].implode())
+    rows = rows.filter(~pl.col("whole"))
+    return rows.drop("whole", "refused"), rows["refused"], no_subtree
+
+
+def _kept_back(
+    current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld, listed: pl.DataFrame
+) -> pl.DataFrame:
+    """`name`, `kind` of what would be taken for the house, is not held, and is told to no audience of `policy`."""
+    if policy.audience == "house":
+        return current.names.select("name", "kind").clear()
+    gids = _rows(current, feeds, policy).filter(~_told(feeds, policy))["gid"].unique().sort()
+    gids = gids.filter(~gids.is_in(listed["gid"].implode()))
+    names = current.names.select("name", "kind")[gids]
+    return names.filter(~withheld.among(names["name"])[0])
+
+
 def _taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
+    """Listings that `policy` takes and may tell its audience."""
+    rows = _rows(current, feeds, policy)
+    return rows if policy.audience == "house" else rows.filter(_told(feeds, policy))
+
+
+def _told(feeds: Mapping[int, Feed], policy: Policy) -> pl.Expr:
+    """May the policy's audience be told of a listing?"""
+    closed = [i for i, feed in feeds.items() if feed.redistribution == "forbidden"]
+    return (pl.col("tlp") <= TLP.index(REACH[policy.audience])) & ~pl.col("feed").is_in(closed)
+
+
+def _rows(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
     """Listings of the feeds, categories and kinds that `policy` names; references, shadows and expired ones never."""
     taken = [
         i
@@ -150,10 +202,12 @@ def _taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.Da
 
 
 def _scored(
-    rows: pl.DataFrame, current: Current, feeds: Mapping[int, Feed], policy: Policy, no_subtree: pl.Series
+    rows: pl.DataFrame, current: Current, feeds: Mapping[int, Feed], policy: Policy, refused: pl.Series
 ) -> pl.DataFrame:
-    """`gid`, `subtree`, `confidence` of the names that reach the policy's confidence, in their effective scope."""
-    refused = no_subtree.gather(rows["gid"])
+    """`gid`, `subtree`, `confidence` of the names that reach the policy's confidence, in their effective scope.
+
+    `refused`: whether a guard refuses the subtree, row by row.
+    """
     wide = rows["subtree"]
     if policy.widen:
         wide = wide | (current.names["registrable"].gather(rows["gid"]) & ~refused)
