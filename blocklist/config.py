@@ -97,7 +97,7 @@ class Policy(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_confidence: Percent = 50
     dead: Literal["keep", "drop"] = "keep"
     widen: bool = True
-    guards: dict[Category, list[str]] = {}
+    guards: dict[str, list[str]] = {}
     audience: Audience = "house"
     mode: Literal["live", "shadow"] = "live"
 
@@ -345,6 +345,7 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
             for feed_id in policy.feeds or ():
                 problems.choose(f"policy.{name}.feeds", feed_id, raw, "feed")
             for category, ids in policy.guards.items():
+                problems.choose(f"policy.{name}.guards", category, CATEGORIES, "category")
                 _check_guards(f"policy.{name}.guards.{category}", ids, raw, catalog, problems)
     exports: dict[str, Export] = {}
     for name, table in file.export.items():
