@@ -59,7 +59,7 @@ def lists(*texts: str) -> tuple[Line, ...]:
     """`evil.example`, or `*.evil.example` for all below it too, of the feed malware; `phishing:…` of another."""
     out = []
     for text in texts:
-        feed, colon, name = text.partition(":") if not text.startswith("//") and ":" in text[:9] else ("", "", text)
+        feed, _, name = text.partition(":") if not text.startswith("//") and ":" in text[:9] else ("", "", text)
         out.append(Line(NUMBER[feed or "malware"], name.removeprefix("*."), name.startswith("*.")))
     return tuple(out)
 
