@@ -468,7 +468,8 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
         old = selector.approved(export, job.fmt, live.id)
     if reason is not None and old is not None and live is not None:
         # What a person said since does not count.
-        reason = _gate(config, job, record, change.beyond(_entries(old[0]), job.entries))
+        beyond = change.beyond(_entries(old[0]), job.entries)
+        reason = _gate(config, job, record, beyond) if beyond.any else None
     week = weekly(record, export.name)
     if reason is None and live is not None and week is not None and week.id != live.id:
         reason = _weekly_gate(config, job, record, selector, week)
