@@ -110,6 +110,7 @@ def test_a_shadow_policy_decides_and_explains_and_writes_nothing(world: World) -
     assert ran.code == 0 and not path.exists()
     assert ran.export("list")["outcome"] == "shadow" and ran.export("list")["entries"] == 2
     assert "in shadow mode: decided, not written" in ran.export("list")["note"]
+    assert "shadow" in world.run("status").out
     (told,) = world.why("evil.example")["exports"]
     assert not told["blocked"] and told["pending"] is None
     assert "it would block it, and writes nothing" in told["because"]

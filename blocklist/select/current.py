@@ -15,6 +15,7 @@ from blocklist.suffixes import SuffixRules
 
 DOMAIN = 1  # code of the kind, as in `blocklist.ingest.normalize.KIND`
 CATEGORY = {category: code for code, category in enumerate(CATEGORIES)}
+_TLP = {level: code for code, level in enumerate(TLP)}
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,13 @@ _EMPTY = pl.DataFrame(
 
 def _part(feed_id: int, frame: pl.DataFrame, feed: Feed, expired: pl.Series | None, told: bool) -> pl.DataFrame:
     category = pl.lit(CATEGORY[feed.category], pl.UInt8)
+    tlp = pl.lit(_TLP[feed.tlp or "clear"], pl.UInt8)
     if frame["extra"].null_count() < frame.height:
         word = pl.col("extra").str.json_path_match("$.category")
         category = word.replace_strict(CATEGORY, default=CATEGORY[feed.category], return_dtype=pl.UInt8)
-    tlp = pl.lit(TLP.index(feed.tlp or "clear"), pl.UInt8)
-    if frame["extra"].str.contains('"tlp":', literal=True).any():
-        level = pl.col("extra").str.json_path_match("$.tlp")
-        codes = {word: code for code, word in enumerate(TLP)}
-        tlp = level.replace_strict(codes, default=TLP.index(feed.tlp or "clear"), return_dtype=pl.UInt8)
+        if frame["extra"].str.contains('"tlp":', literal=True).any():
+            level = pl.col("extra").str.json_path_match("$.tlp")
+            tlp = level.replace_strict(_TLP, default=_TLP[feed.tlp or "clear"], return_dtype=pl.UInt8)
     return frame.select(
         "name",
         "kind",
