@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,11 +21,13 @@ from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
 from blocklist.lifetime import end_of
 from blocklist.names import MAX_NAME, Reject, RejectedError, normalize_name, parents
+from blocklist.publish import left_out
 from blocklist.publish.descriptor import Format
+from blocklist.publish.left_out import CUT
 from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
-from blocklist.store import snapshots
+from blocklist.store import kept, snapshots
 from blocklist.store.database import explained, open_for_reading, path_in
 from blocklist.suffixes import builtin_rules_about
 
@@ -176,6 +179,15 @@ class Audit:
 
     def close(self) -> None:
         self._db.close()
+
+    def freeze(self) -> None:
+        """From here on everything, also what is read through `connection`, is of one state of the record."""
+        self._db.execute("BEGIN")
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The reading connection, for what must fit to an answer."""
+        return self._db
 
     def why(self, text: str, *, lines: bool = True) -> Answer:
         """The answer for `text`. `lines`: read the raw lines out of the kept bytes too."""
@@ -393,10 +405,12 @@ class Audit:
         if fmt is None:
             because = f"there is no format {export.format!r}"
             return InExport(export.name, export.format, False, None, because, None, None)
-        if (left_out := _left_out(export, fmt, kind)) is not None:
-            now = Outcome(False, None, left_out)
+        pin = self._pin(export.name)
+        facts = look if pin is None else _as_pinned(look, pin.moment)
+        if (missing := _left_out(export, fmt, kind)) is not None:
+            now = Outcome(False, None, missing)
         else:
-            now = judge(look(self._now), policy, _target(export, fmt))
+            now = judge(facts(self._now), policy, _target(export, fmt))
         live = self._db.execute(
             f"SELECT r.id, r.published, {_SHOWN} WHERE r.export = ? AND r.state = 'live'",
             (export.name,),
@@ -412,18 +426,50 @@ class Audit:
             if now.blocked:
                 because = f"{now.because}, but {because}"
             return InExport(export.name, export.format, False, now.by, because, None, None, now.blocked or None)
-        number, published, revision, *moment = live
+        number, published, revision, *moment, kept_out = live
         then = now
         shown = _moment(*moment)
         ended = any(x.ends and shown.judged < x.ends <= self._now.judged for x in look(self._now).listings)
-        if (ended or revision != self._revision()) and left_out is None:
-            then = judge(look(shown), policy, _target(export, fmt))
+        if (ended or revision != self._revision()) and missing is None:
+            then = judge(facts(shown), policy, _target(export, fmt))
+        if kept_out is not None and then.blocked:
+            then, now = self._without(kept_out, then, now, fmt)
+        if pin is not None and missing is None:
+            then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
         if then.blocked == now.blocked:
             return InExport(export.name, export.format, now.blocked, now.by, now.because, number, published)
         if policy.mode == "live" and self._gated(export.name, number):
             command = f"its release is held: see 'blocklist release', then 'blocklist release approve {export.name}'"
         because = f"{then.because}; not yet published: {now.because}; {command}"
         return InExport(export.name, export.format, then.blocked, then.by, because, number, published, now.blocked)
+
+    def _pin(self, export: str) -> _Pin | None:
+        row = self._db.execute(
+            "SELECT r.id, r.run, r.created, coalesce(r.judged, r.created), p.author, p.reason "
+            "FROM pin p JOIN release r ON r.id = p.release WHERE p.export = ? AND p.until IS NULL",
+            (export,),
+        ).fetchone()
+        if row is None:
+            return None
+        return _Pin(Moment(row[1], row[2], row[3]), f"pinned to release {row[0]} by {row[4]}: {row[5]}")
+
+    def _without(self, kept_out: str, then: Outcome, now: Outcome, fmt: Format) -> tuple[Outcome, Outcome]:
+        """The outcomes where the live release left out the entry that would decide."""
+        try:
+            data = kept.read(self._config.state, kept_out)
+        except RecordError:
+            return then, now
+        by = then.by or ""
+        why = left_out.reason(data, by)
+        # Of a folded list one entry stood for all below it: cut, it stands for none of them.
+        above = parents(by) if why is None and fmt.fold and parse_one(by) is None else ()
+        why = why or next((f"{w} ({name})" for name in above if (w := left_out.reason(data, name)) and CUT in w), None)
+        if why is None and parse_one(by) is not None:
+            why = _around_left_out(data, by)
+        if why is None:
+            return then, now
+        passes = replace(then, blocked=False, because=why)
+        return passes, passes if now.blocked and now.by == then.by else now
 
     def _revision(self) -> int:
         return int(self._db.execute("SELECT value FROM counter WHERE name = 'revision'").fetchone()[0])
@@ -509,22 +555,22 @@ class Audit:
 
     def _verdict(self, name: str, moment: Moment) -> Verdict | None:
         row = self._db.execute(
-            "SELECT name, status, since, checked, dead FROM verdict WHERE name = ?", (name,)
+            "SELECT name, status, since, checked, dead, detail FROM verdict WHERE name = ?", (name,)
         ).fetchone()
         if moment.run is not None and (row is None or row[2] > moment.at):
             row = self._db.execute(
-                "SELECT name, status, since, until, dead FROM verdict_closed "
+                "SELECT name, status, since, until, dead, detail FROM verdict_closed "
                 "WHERE name = ? AND since <= ? AND until > ?",
                 (name, moment.at, moment.at),
             ).fetchone()
-        return Verdict(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
+        return Verdict(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None
 
     def _listed(self, look: _Look, chain: Sequence[str]) -> list[Listing]:
         """Listings to show: those of now, and those that ended since but stand in a published file."""
         published = self._db.execute(
             f"SELECT {_SHOWN} WHERE r.state = 'live' AND coalesce(b.revision, r.revision) <> ?", (self._revision(),)
         )
-        moments = [self._now, *(_moment(*row[1:]) for row in published)]
+        moments = [self._now, *(_moment(*row[1:-1]) for row in published)]
         found = {(x.indicator, x.feed, x.since): x for m in reversed(moments) for x in look(m).listings}
         # The nearest name, the narrowest network first.
         order = {name: i for i, name in enumerate(chain)}
@@ -651,6 +697,35 @@ def _tlp(row: Mapping[str, Any]) -> str | None:
     return level if level in TLP else None
 
 
+@dataclass(frozen=True)
+class _Pin:
+    """The moment of the release that an export is pinned to, and what is said of it."""
+
+    moment: Moment
+    said: str
+
+
+def _as_pinned(look: _Look, moment: Moment) -> _Look:
+    """What is listed as of `moment`, and all else as of the moment that is asked for."""
+
+    def at(asked: Moment) -> Facts:
+        then, now = look(moment), look(asked)
+        return replace(now, listings=then.listings, verdicts=now.verdicts)
+
+    return at
+
+
+def _around_left_out(data: bytes, name: str) -> str | None:
+    """Why the network around `name` was left out, if one was."""
+    asked = parse_one(name)
+    for line in data.decode("ascii").splitlines():
+        text, _, why = line.partition("\t")
+        found = parse_one(text)
+        if asked and found and found[0] == asked[0] and found[1] <= asked[1] and asked[2] <= found[2]:
+            return f"{why} ({text})"
+    return None
+
+
 def _said(row: Mapping[str, Any], key: str) -> str | None:
     value = row.get(key)
     return value if isinstance(value, str) else None
@@ -668,7 +743,8 @@ def _open_at(moment: Moment) -> tuple[str, tuple[int, ...]]:
 _SHOWN = (
     "coalesce(b.revision, r.revision), coalesce(b.run, r.run), coalesce(b.created, r.created), "
     "CASE WHEN b.id IS NULL THEN coalesce(r.judged, r.created) ELSE coalesce(b.judged, b.created) END, "
-    "CASE WHEN b.id IS NOT NULL THEN r.run END, r.created FROM release r LEFT JOIN release b ON b.id = r.amends"
+    "CASE WHEN b.id IS NOT NULL THEN r.run END, r.created, r.left_out "
+    "FROM release r LEFT JOIN release b ON b.id = r.amends"
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:
             listed.append((feed_id, snapshot))
     fixed = [
         __version__,
-        work.picture.suffixes.digest,
+        work.picture.suffix_digest,
         # A feed that becomes a reference, or ceases to be one, changes what all others are compared with.
         sorted((i, action) for i, action, _, _ in references),
         sorted(i for i, _ in listed),
@@ -56,10 +57,39 @@ def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:
     return {"fixed": _digest(fixed), "references": _digest(references), "listed": _digest(listed)}
 
 
+@dataclass(frozen=True)
+class Concerned:
+    """What guards must look at again: `near`, names that a changed reference may concern (String, most of them not
+    listed), and `current`, all that is listed of these and of what this run adds.
+    """
+
+    near: pl.Series
+    current: Current
+
+
+def concerned(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> Concerned:
+    """What may be held, or held no more, by what this run brought."""
+    picture = work.picture
+    references = [part for w in taken.values() if w.feed.is_reference for part in (w.added, w.removed, w.over)]
+    references += [x.over for x in lapses if x.feed.is_reference]
+    added = {work.ids[i]: w.added for i, w in taken.items() if w.added.height and not w.feed.is_reference}
+    none = pl.DataFrame(schema={"name": pl.String, "kind": pl.UInt8})
+    changed = pl.concat([none, *(part.select("name", "kind") for part in references)]).unique()
+    if changed.is_empty():
+        return Concerned(none["name"], current(added, picture.feeds, picture.suffixes))
+    parts = [guard.concerned(changed)]
+    for frame in picture.listings().values():
+        networks = frame.filter(pl.col("kind").is_in([IPV4, IPV6]))["name"]
+        parts.append(guard.overlapping(networks, changed))
+    near = pl.concat(parts).unique()
+    return Concerned(near, picture.about(Touched.of(near, *(rows["name"] for rows in added.values())).among))
+
+
 def held_now(
     work: Work,
     taken: Mapping[str, Intake],
     lapses: Sequence[Lapse],
+    again: Concerned,
     before: Mapping[str, str],
     inputs: Mapping[str, str],
     *,
@@ -75,39 +105,13 @@ def held_now(
         return guard.guard(picture.current(), picture.references()), None
     if before == inputs:
         return None
-    added = [w.added for i, w in taken.items() if w.added.height and not w.feed.is_reference]
-    changed = _changed_references(work, taken, lapses)
-    if before["references"] == inputs["references"] or changed.is_empty():
-        near = pl.Series("name", [], dtype=pl.String)
-        rows = {work.ids[i]: w.added for i, w in taken.items() if w.added.height and not w.feed.is_reference}
-        some = current(rows, picture.feeds, picture.suffixes)
-    else:
-        near = _near(work, changed)
-        some = picture.about(Touched.of(near, *(rows["name"] for rows in added)).among)
-    holds = guard.guard(some, picture.references())
+    holds = guard.guard(again.current, picture.references())
 
     def no_more() -> pl.Series:
-        free = near.filter(~near.is_in(holds["name"].implode()))
+        free = again.near.filter(~again.near.is_in(holds["name"].implode()))
         return pl.concat([_no_longer_listed(work, taken, lapses), free]).unique()
 
     return holds, no_more
-
-
-def _changed_references(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> pl.DataFrame:
-    """`name`, `kind` of what came into, left or changed in the references."""
-    rows = [part for w in taken.values() if w.feed.is_reference for part in (w.added, w.removed, w.over)]
-    rows += [x.over for x in lapses if x.feed.is_reference]
-    none = pl.DataFrame(schema={"name": pl.String, "kind": pl.UInt8})
-    return pl.concat([none, *(part.select("name", "kind") for part in rows)]).unique()
-
-
-def _near(work: Work, changed: pl.DataFrame) -> pl.Series:
-    """Names whose holds a change of these references may concern; most of them are not listed."""
-    parts = [guard.concerned(changed)]
-    for frame in work.picture.listings().values():
-        networks = frame.filter(pl.col("kind").is_in([IPV4, IPV6]))["name"]
-        parts.append(guard.overlapping(networks, changed))
-    return pl.concat(parts).unique()
 
 
 def _no_longer_listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> pl.Series:
@@ -125,7 +129,7 @@ def _no_longer_listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[
     return pl.Series("name", gone, dtype=pl.String)
 
 
-def gate_references(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
+def gate_references(work: Work, taken: dict[str, Intake], again: Concerned) -> dict[str, Intake]:
     """`taken` without the references that would suddenly hold much of what is exported: those wait for a person.
 
     Whoever buys a rank must not unblock (semantics, rule 6). The first snapshot of a reference is the operator's word.
@@ -147,8 +151,7 @@ def gate_references(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
     for intake in suspects:
         number = work.ids[intake.feed.id]
         known = guard.references({number: intake.added}, picture.feeds, picture.suffixes, (), ())
-        current_ = picture.about(Touched.of(_near(work, intake.added.select("name", "kind"))).among)
-        held = guard.guard(current_, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
+        held = guard.guard(again.current, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
         names = held["name"].unique().sort()
         if len(names) <= intake.feed.max_new_holds:
             continue

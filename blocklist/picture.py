@@ -19,7 +19,7 @@ from blocklist.names import RejectedError, normalize_name
 from blocklist.select.current import Current, current
 from blocklist.select.lifetime import ends, lasts, seconds
 from blocklist.store.record import Record
-from blocklist.suffixes import SuffixRules
+from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ _NAMED = {"name": pl.String, "feed": pl.String, "line": pl.UInt32}
 class Picture:
     """The current listings and references, loaded once a run and only when something asks."""
 
-    def __init__(self, config: Config, record: Record, suffixes: SuffixRules, at: datetime | None = None) -> None:
+    def __init__(
+        self, config: Config, record: Record, suffixes: SuffixRules | None = None, at: datetime | None = None
+    ) -> None:
         # Whether a listing has ended is judged as of one moment for the whole run: its start.
         self.at = clock.now() if at is None else at
         self._config = config
         self._record = record
-        self.suffixes = suffixes
+        self._suffixes = suffixes
         self.frames: dict[int, pl.DataFrame] = {}
         self.times: dict[int, pl.DataFrame] = {}
         self.changes: Changes | None = None
@@ -53,6 +55,16 @@ class Picture:
         self._named: pl.DataFrame | None = None
         # An update looks at the references while another thread draws the current picture.
         self._loading = threading.Lock()
+
+    @property
+    def suffixes(self) -> SuffixRules:
+        """The rules of public suffixes: those given, else the built-in ones, read when first asked for."""
+        return self._suffixes or builtin_rules()
+
+    @property
+    def suffix_digest(self) -> str:
+        """What tells these rules from others."""
+        return self._suffixes.digest if self._suffixes else builtin_digest()
 
     @property
     def feeds(self) -> dict[int, Feed]:
@@ -141,6 +153,11 @@ class Picture:
                 self._config.protected_networks,
             )
         return self._references
+
+    def informers(self) -> list[tuple[Feed, pl.DataFrame]]:
+        """Reference feeds that tell sinkholes and parking, with what they name."""
+        feeds = {i: f for i, f in self.feeds.items() if f.is_reference and f.action in ("sinkhole", "parking")}
+        return [(feeds[i], frame) for i, frame in sorted(self._load().items()) if i in feeds] if feeds else []
 
     def named_by(self, ids: Collection[str]) -> pl.DataFrame:
         """`name`, `why: String` of what the reference feeds `ids` name, of those that hold."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import sqlite3
@@ -19,6 +20,7 @@ import polars as pl
 
 from blocklist import __version__, clock, holding
 from blocklist.asking import limits_of, request_for
+from blocklist.cases import Case, close_dropped
 from blocklist.catalog import ESSENTIAL, Feed
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, FeedError, RecordError
@@ -36,7 +38,6 @@ from blocklist.store import columns, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
-from blocklist.suffixes import builtin_rules
 
 FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
 
@@ -67,7 +68,7 @@ class FeedOutcome:
 
 @dataclass
 class Updated:
-    """What an update did: `feeds` in the order of the configuration; counts over all of them."""
+    """What an update did: `feeds` in the order of the configuration; counts over all of them; `cases` it closed."""
 
     run: int
     feeds: list[FeedOutcome]
@@ -77,6 +78,7 @@ class Updated:
     held: int = 0
     newly_held: int = 0
     changed: bool = False
+    cases: list[Case] = field(default_factory=list)
     seconds: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -97,8 +99,7 @@ def update(
     """
     started_at, started = clock.now(), time.perf_counter()
     run = record.next_run()
-    suffixes = builtin_rules()
-    picture = Picture(config, record, suffixes, started_at)
+    picture = Picture(config, record, at=started_at)
     _sync_feeds(config, record)
     work = Work(config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed)
     out = Updated(run, [])
@@ -543,7 +544,8 @@ def _record(work: Work, out: Updated) -> None:
         picture.forget()
         touched = [part["name"] for w in taken.values() for part in (w.added, w.removed, w.over)]
         picture.changes = Changes(picture.listed(), pl.concat(touched) if touched else pl.Series("name", [], pl.String))
-    taken = holding.gate_references(work, taken)
+    again = holding.concerned(work, taken, lapses)
+    taken = holding.gate_references(work, taken, again)
     listings_changed = (
         bool(gone or lapses)
         or any(w.added.height or w.removed.height or w.over.height or len(w.back) for w in taken.values())
@@ -559,6 +561,7 @@ def _record(work: Work, out: Updated) -> None:
         for feed_id, text in versions.items():
             attributes = _attributes(config.feeds[feed_id])[0]
             record.add_feed_version(connection, work.ids[feed_id], run, attributes, text)
+        _tell(connection, work, taken, versions)
         for intake in work.intakes.values():
             record.add_snapshot(connection, _snapshot_row(work, intake))
         for feed_id in work.again:
@@ -581,7 +584,7 @@ def _record(work: Work, out: Updated) -> None:
         if taken:
             # SQLite takes the rows while the guards look at them; both leave the interpreter free.
             written = beside.submit(record.add_listings, connection, run, _with_feed(work, taken, "added"))
-        held = holding.held_now(work, taken, lapses, before, inputs, anew=bool(gone))
+        held = holding.held_now(work, taken, lapses, again, before, inputs, anew=bool(gone))
         if taken:
             written.result()
         if held is not None:
@@ -591,6 +594,7 @@ def _record(work: Work, out: Updated) -> None:
                 listings_changed = True
         if listings_changed or versions:
             record.bump(connection)
+        out.cases = close_dropped(record, connection, run, clock.text(at), whoami())
         for feed_id, outcome in work.outcomes.items():
             _feed_row(connection, work, feed_id, outcome)
         _note_ends(connection, work, taken, lapses)
@@ -608,6 +612,23 @@ def _record(work: Work, out: Updated) -> None:
     out.added = sum(o.added for o in work.outcomes.values())
     out.removed = sum(o.removed for o in work.outcomes.values())
     _count_held(work, out)
+
+
+def _tell(connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake], versions: Mapping[str, str]) -> None:
+    """Events: what a person says of feeds, which list he let through its gate, and the digest of every list taken."""
+    at = clock.text(work.at)
+    if versions:
+        said = {feed_id: hashlib.sha256(text.encode()).hexdigest() for feed_id, text in versions.items()}
+        work.record.event(connection, at, work.run, "feeds configured", whoami(), attributes=said)
+    for feed_id in sorted(work.accept & taken.keys()):
+        waiting = work.record.gated_snapshot(work.ids[feed_id])
+        gate, sha256 = waiting.gate if waiting else None, taken[feed_id].sha256
+        work.record.event(
+            connection, at, work.run, "snapshot accepted", whoami(), feed=feed_id, sha256=sha256, gate=gate
+        )
+    if taken:
+        digests = {feed_id: intake.sha256 for feed_id, intake in taken.items()}
+        work.record.event(connection, at, work.run, "lists taken", whoami(), snapshots=digests)
 
 
 def _with_feed(work: Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> pl.DataFrame:
@@ -730,6 +751,11 @@ def _same_bytes(work: Work, feed_id: str) -> bool:
 def _count_held(work: Work, out: Updated) -> None:
     """Fill in how many entries of each feed a guard withholds, and the totals."""
     record = work.record
+    rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
+    out.indicators = int(rows[0] or 0)
+    if not work.intakes:
+        out.held = record.count_held()
+        return
     holds = record.open_holds()
     released = record.released_names()
     live = holds.filter(~pl.col("name").is_in(list(released)))
@@ -742,5 +768,3 @@ def _count_held(work: Work, out: Updated) -> None:
         for feed_id, names in listed:
             work.outcomes[feed_id].held = int(withheld.slice(at, len(names)).sum())
             at += len(names)
-    rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
-    out.indicators = int(rows[0] or 0)

@@ -230,7 +230,14 @@ class World:
 
     def left_over(self) -> list[str]:
         """Files that a finished run would not leave."""
-        known = {f"{row[0]}.zst" for row in self.rows("SELECT id FROM snapshot")}
+        known = {
+            f"{row[0]}.zst"
+            for row in self.rows(
+                "SELECT id FROM snapshot UNION SELECT digest FROM release UNION SELECT chosen FROM release "
+                "UNION SELECT left_out FROM release UNION "
+                "SELECT value ->> 'digest' FROM release, json_each(coalesce(files, '[]'))"
+            )
+        }
         found = [p for p in self.state.rglob("*") if p.is_file()]
         odd = [p for p in found if p.name.endswith((".new", ".new-journal")) or p.parent.name == "incoming"]
         odd += [p for p in found if p.suffix == ".zst" and p.name not in known]

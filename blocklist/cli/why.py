@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
 @click.command("why")
 @click.argument("what")
+@click.option("--evidence", is_flag=True, help="Also write the bytes, digests, times and events that prove it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where --evidence writes to.")
+@click.option("--excerpt", is_flag=True, help="Of downloads, only the cited part goes into the evidence.")
 @shared_options
-def command(screen: Screen, what: str) -> int:
+def command(screen: Screen, what: str, evidence: bool, output: Path | None, excerpt: bool) -> int:
     """Why WHAT is blocked, or why it is not: which feed, which line, since when, who decided.
 
     WHAT is a domain, an address, a network or a URL. The answer comes from the record alone.
@@ -25,7 +29,10 @@ def command(screen: Screen, what: str) -> int:
       blocklist why a.b.evil.example
       blocklist why 192.0.2.7
       blocklist why https://files.example/malware.exe --json
+      blocklist why evil.example --evidence -o evil.zip
     """
+    if (output is not None or excerpt) and not evidence:
+        raise click.UsageError("-o and --excerpt go with --evidence")
     from blocklist.audit import Audit
     from blocklist.config import load
     from blocklist.publish.descriptor import abilities
@@ -34,12 +41,24 @@ def command(screen: Screen, what: str) -> int:
     config = load(screen.config_path)
     formats = abilities([export.format for export in config.exports.values()], config.formats_folder)
     audit = Audit(config, formats)
+    said: dict[str, Any] = {}
     try:
+        if evidence:
+            audit.freeze()
         answer = audit.why(what)
+        told = as_json(answer)
+        if evidence:
+            from blocklist.cli.evidence import bundle_of, write_bundle
+
+            bundle = bundle_of(audit, config, told, excerpt=excerpt)
+            said = {"file": str(write_bundle(bundle, told, output)), "sha256": bundle.sha256, "head": bundle.head}
     finally:
         audit.close()
-    screen.json(as_json(answer))
+    screen.json({**told, "evidence": said} if said else told)
     _show(screen, answer)
+    if said:
+        screen.line(f"evidence: {safe(said['file'])}, SHA-256 {said['sha256']}")
+        screen.line("  anybody can check it with 'blocklist evidence check'; keep the SHA-256 apart from the file")
     return 0
 
 
@@ -85,7 +104,8 @@ def _show(screen: Screen, answer: Answer) -> None:
         facts.append(f"confidence {answer.confidence} (policy {answer.policy} asks {answer.asks})")
     if answer.verdict is not None:
         v = answer.verdict
-        facts.append(f"verdict {v.status}{' (dead)' if v.dead else ''}, checked {moment(v.checked)}")
+        how = f" ({safe(v.detail)})" if v.detail else ""
+        facts.append(f"verdict {v.status}{' (dead)' if v.dead else ''}{how}, checked {moment(v.checked)}")
     elif answer.kind == "domain" and answer.listings:
         facts.append("not verified")
     facts.append(
@@ -202,6 +222,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
             "since": answer.verdict.since,
             "checked": answer.verdict.checked,
             "dead": answer.verdict.dead,
+            "detail": answer.verdict.detail,
         },
     }
 

@@ -102,7 +102,14 @@ def overlapping(listed: pl.Series, changed: pl.DataFrame) -> pl.Series:
     ranges = networks.parse(nets).select(area).filter(pl.col("first") != pl.col("last"))
     if ranges.is_empty() or listed.is_empty():
         return listed.clear()
-    return listed.filter(networks.overlaps(networks.parse(listed).select(area), ranges))
+    # No IPv4 network is listed whose first octet says less than all of where it lies: /8 is the widest that may pass.
+    octet = pl.col("first") // 2**24
+    near = ranges.filter(pl.col("family") == 4).select(pl.int_ranges(octet, pl.col("last") // 2**24 + 1))
+    octets = near.to_series().explode().unique().cast(pl.String)
+    text = pl.col("listed")
+    begins = text.str.slice(0, text.str.find(".", literal=True))
+    listed = listed.alias("listed").to_frame().filter(begins.is_in(octets.implode()) | text.str.contains(":"))["listed"]
+    return listed.alias("name").filter(networks.overlaps(networks.parse(listed).select(area), ranges))
 
 
 def guard(current: Current, known: References) -> pl.DataFrame:

@@ -54,6 +54,12 @@ def read(state: Path, release: int) -> tuple[Chosen, list[Rule]] | None:
     return chosen, msgspec.convert(told["rules"], list[Rule])
 
 
+def write(path: Path, chosen: Chosen, rules: Sequence[Rule]) -> None:
+    """Keep what was decided with `rules` where no other file holds it."""
+    frames = {f: getattr(chosen, f) for f in Chosen.__dataclass_fields__}
+    derived.write(path, {"rules": msgspec.to_builtins(list(rules))}, frames)
+
+
 def under(chosen: Chosen, before: Sequence[Rule], rules: Sequence[Rule]) -> Chosen:
     """`chosen`, which was decided with the rules `before`, with `rules` instead."""
     return ruled(unruled(chosen, before), rules)

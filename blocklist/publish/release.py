@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -28,16 +29,19 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import approved
+from blocklist.publish import approved, capacity, delivery, left_out
 from blocklist.publish.approved import Approved
-from blocklist.publish.change import Before, Change, compared_with, listed_in, weekly
+from blocklist.publish.change import Change, compared_with, listed_in, weekly
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
+from blocklist.publish.delivery import zone as zones
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.plan import Plan, plan
 from blocklist.publish.render import Rendered, render
+from blocklist.publish.rollback import Pin, Pinned, pins, text
+from blocklist.publish.rollback import digest as digest_of
 from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule, rules_in_force
@@ -46,7 +50,7 @@ from blocklist.select.current import Current
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
 from blocklist.select.policy import Chosen, Selected, areas
-from blocklist.store import derived
+from blocklist.store import derived, kept
 from blocklist.store.record import Record
 
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed", "shadow"]
@@ -85,7 +89,6 @@ class Live:
     inputs: str
     reloaded: str | None
     path: str
-    run: int
     amends: int | None
 
 
@@ -100,11 +103,15 @@ class Selector:
         rules: Sequence[Rule],
         *,
         keep: bool = False,
+        config: Config | None = None,
         instead: Approved | None = None,
     ) -> None:
+        self._config, self._instead = config, instead
         self._picture, self._record, self._policies, self.rules = picture, record, policies, rules
         self.decided = Decided(picture, record, policies, rules, keep=keep)
-        self._decided: Decided | Approved = instead or self.decided
+        self.pins = pins(record)
+        self._pinned: dict[str, Pinned] = {}
+        self._texts: dict[str, bytes] = {}
         self._since: pl.DataFrame | None = None
         self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
         # Exports are prepared side by side; what they share is decided once, by whoever comes first.
@@ -120,13 +127,29 @@ class Selector:
         if fmt.of_rows:
             return None
         with self._deciding:
-            kept = approved.read(self._record.state, release)
-            if kept is None:
+            if (decided := self._approved(release)) is None:
                 return None
-            decided = Approved(approved.under(*kept, self.rules), self.decided.withheld)
-            return Selector(self._picture, self._record, self._policies, self.rules, instead=decided).selection(
-                export, fmt
-            )
+            others = Selector(self._picture, self._record, self._policies, self.rules, instead=decided)
+            return others.selection(export, fmt)
+
+    def approved_text(self, release: int) -> bytes | None:
+        """The same to be kept for a way back."""
+        with self._deciding:
+            decided = self._approved(release)
+            return None if decided is None else text(decided.chosen(""), self.rules)
+
+    def _approved(self, release: int) -> Approved | None:
+        kept_ = approved.read(self._record.state, release)
+        return Approved(approved.under(*kept_, self.rules), self.decided.withheld) if kept_ else None
+
+    def keep(self, export: Export, path: Path) -> None:
+        """Keep at `path` what `export` is chosen from, for `approved`."""
+        with self._deciding:
+            decided = self._decided(export)
+            if isinstance(decided, Decided):
+                decided.keep(export.policy, path)
+            else:
+                approved.write(path, decided.chosen(export.policy), self.rules)
 
     def plan(
         self, job: _Job, selection: Selection, old: Selection | None, counts: tuple[int | None, int, int, int]
@@ -149,14 +172,14 @@ class Selector:
         kinds = export.kinds if export.kinds is not None else _default_kinds(fmt, export.options)
         lost: dict[str, int] = {}
         parts: dict[str, pl.DataFrame] = {}
+        decided = self._decided(export)
         if fmt.of_rows:
-            selected = self._decided.selected(export.policy, kinds)
-            fitted = express(selected.decisions, _capability(fmt, selected))
-            lost = {**fitted.lost, "audience": selected.kept_back.height}
-            return Selection(rows=self._rows(selected, fitted)), lost
-        chosen = self._decided.chosen(export.policy)
+            selected = decided.selected(export.policy, kinds)
+            fitted = express(selected.decisions, capability_of(fmt, selected))
+            return Selection(rows=self._rows(selected, fitted)), {**fitted.lost, "audience": selected.kept_back.height}
+        chosen = decided.chosen(export.policy)
         if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
-            fitted = self._decided.fitted(export.policy, _capability(fmt, chosen))
+            fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
             lost = dict(fitted.lost)
             parts["domains"] = fitted.entries
             if fmt.code == "rpz":
@@ -169,18 +192,54 @@ class Selector:
             if fmt.directed:
                 wanted = ["inbound", "outbound"]
             families = [family for kind, family in (("ipv4", 4), ("ipv6", 6)) if kind in kinds]
-            parts["networks"] = pl.concat([self._area(export.policy, chosen, families, way) for way in wanted])
+            parts["networks"] = pl.concat([self._area(export, chosen, families, way) for way in wanted])
         if "url" in kinds:
             parts["urls"] = chosen.urls
         codes = [KINDS.index(kind) + 1 for kind in kinds]
         lost["audience"] = int(chosen.kept_back["kind"].is_in(codes).sum())
         return Selection(**parts), lost
 
-    def _area(self, policy: str, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
-        key = (policy, *families, direction)
+    def _decided(self, export: Export) -> Decided | Pinned | Approved:
+        """Who decides for `export`: the current picture, or what the release held that it is pinned to."""
+        if self._instead is not None:
+            return self._instead
+        pin = self.pins.get(export.name)
+        if pin is None or self._config is None:
+            return self.decided
+        if export.name not in self._pinned:
+            policy = self._policies[export.policy]
+            self._pinned[export.name] = Pinned(pin, self._config, self._picture, self._record, policy, self.rules)
+        return self._pinned[export.name]
+
+    def listed(self, export: Export) -> pl.DataFrame:
+        """`name`, `confidence` of all that `export` was chosen from."""
+        with self._deciding:
+            return self._decided(export).selected(export.policy, self._policies[export.policy].kinds).listed
+
+    def held_back(self, export: Export) -> pl.DataFrame | None:
+        """`name`, `why` of what guards of now withhold from the release that `export` is pinned to, if it is."""
+        decided = self._pinned.get(export.name)
+        if decided is None:
+            return None
+        held = decided.held.filter(
+            ~pl.col("subtree_only") & pl.col("name").is_in(decided.withheld.names["name"].implode())
+        )
+        return held.select("name", pl.format("held by the guard {}: {}", "guard", "detail").alias("why"))
+
+    def text(self, export: Export) -> bytes:
+        """What `export` is chosen from, to be kept for a way back."""
+        with self._deciding:
+            key = export.name if export.name in self._pinned else f"policy {export.policy}"
+            if key not in self._texts:
+                self._texts[key] = text(self._decided(export).chosen(export.policy), self.rules)
+            return self._texts[key]
+
+    def _area(self, export: Export, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
+        decided = self._decided(export)
+        key = (export.policy if decided is self.decided else decided, *families, direction)
         if key not in self._areas:
             listed = chosen.networks.filter(pl.col("family").is_in(families))
-            self._areas[key] = areas(listed, [direction], self._decided.withheld.addresses, self.rules)
+            self._areas[key] = areas(listed, [direction], decided.withheld.addresses, self.rules)
         return self._areas[key]
 
     def _rows(self, chosen: Selected, fitted: Expressed) -> pl.DataFrame:
@@ -225,7 +284,7 @@ class Selector:
         """Listed networks that are blocked whole, and the rest of the blocked area in pieces: as `domains` above."""
         area_of = ["family", "first", "last"]
         listed = chosen.listed.filter(pl.col("kind").is_in([2, 3]))["name"]
-        united = areas(chosen.networks, ["both"], self._decided.withheld.addresses, self.rules)
+        united = areas(chosen.networks, ["both"], self.decided.withheld.addresses, self.rules)
         area = networks.parse(united["cidr"]).select(area_of)
         mine = networks.parse(listed).select(area_of)
         whole = networks.contains(mine, area)
@@ -244,7 +303,7 @@ class Selector:
         return self._since
 
 
-def _capability(fmt: Format, chosen: Chosen) -> Capability:
+def capability_of(fmt: Format, chosen: Chosen) -> Capability:
     """What `fmt` can say; formats that can say the same share the folding."""
     # Where nothing is allowed, a target that can't say 'allow' loses nothing.
     allow = fmt.takes_allow or bool(chosen.decisions["block"].all())
@@ -269,6 +328,9 @@ class _Job:
     candidate: Candidate | None = None
     rendered: Rendered | None = None
     entries: pl.Series | None = None
+    chosen: bytes | None = None
+    left_out: bytes | None = None
+    pin: Pin | None = None
     state: str = "pending"
     same_body: bool = False
     amends: int | None = None
@@ -289,7 +351,7 @@ def export_all(
     """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's."""
     now = clock.now()
     rules = rules_in_force(record.connection, now)
-    selector = Selector(picture, record, config.policies, rules, keep=not dry_run)
+    selector = Selector(picture, record, config.policies, rules, keep=not dry_run, config=config)
     shared = _shared_inputs(record, picture, rules)
     judged = clock.text(picture.at)
     _recover(record)
@@ -304,10 +366,11 @@ def export_all(
                 export,
                 fmt,
                 config.base / export.path,
-                _inputs(shared, export, fmt, config.policies[export.policy]),
+                _inputs(shared, export, fmt, config.policies[export.policy], selector.pins.get(export.name)),
                 live_release(record, export.name),
                 ExportOutcome(export.name, export.format, "unchanged"),
             )
+            job.pin = selector.pins.get(export.name)
             jobs.append(job)
         with ThreadPoolExecutor(2, "export") as pool:
             futures = [pool.submit(_prepared, job, config, selector, record, stack, dry_run) for job in jobs]
@@ -334,7 +397,7 @@ def export_all(
         for job in ready:
             started = time.perf_counter()
             try:
-                _publish(job, record, selector.decided)
+                _publish(job, record, selector)
             except BlocklistError as error:
                 job.outcome.outcome = "failed"
                 job.outcome.error, job.outcome.hint = error.message, error.hint
@@ -343,8 +406,9 @@ def export_all(
             _tell_amended(job)
         if ready:
             _forget_entries(record)
+            kept.forget_others(record.state, _wanted_bytes(record, config))
         for job in jobs:
-            _reload(job, record)
+            _reload(job, record, config.base)
             if on_done is not None:
                 on_done(job.outcome)
     return [job.outcome for job in jobs]
@@ -363,7 +427,7 @@ def _asked(config: Config, formats: Mapping[str, Format]) -> set[tuple[str, Capa
 
 def live_release(record: Record, export: str) -> Live | None:
     row = record.connection.execute(
-        "SELECT id, serial, digest, body_digest, entries, inputs, reloaded, path, run, amends FROM release "
+        "SELECT id, serial, digest, body_digest, entries, inputs, reloaded, path, amends FROM release "
         "WHERE export = ? AND state = 'live'",
         (export,),
     ).fetchone()
@@ -371,13 +435,16 @@ def live_release(record: Record, export: str) -> Live | None:
 
 
 def _shared_inputs(record: Record, picture: Picture, rules: Sequence[Rule]) -> list[object]:
-    shared: list[object] = [__version__, record.revision(), picture.suffixes.digest, [r.id for r in rules]]
+    shared: list[object] = [__version__, record.revision(), picture.suffix_digest, [r.id for r in rules]]
     # Only what ended since the last update: what it judged itself is in the revision.
     return [*shared, lapsed] if (lapsed := picture.lapsed()) else shared
 
 
-def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy) -> str:
+def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy, pin: Pin | None) -> str:
     parts = [shared, msgspec.to_builtins([fmt, policy, export.options, export.kinds, export.path])]
+    parts += [export.max_entries, export.max_bytes, export.model, export.fit]
+    if pin is not None:
+        parts.append([pin.id, pin.release])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -398,7 +465,7 @@ def _recover(record: Record) -> None:
         published = _file_digest(Path(path)) == digest
         with record.transaction() as connection:
             if published:
-                _make_live(connection, number, export)
+                _make_live(record, connection, number, export)
             else:
                 connection.execute(
                     "UPDATE release SET state = 'failed', note = 'interrupted before it was published' WHERE id = ?",
@@ -433,9 +500,14 @@ def _renew_inputs(record: Record, jobs: Sequence[_Job]) -> None:
 def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack, dry_run: bool) -> None:
     """Render, compare, gate and check; leaves a sealed candidate when there is something to publish."""
     live, outcome, export = job.live, job.outcome, job.export
-    for left in leftovers(job.path):
-        left.unlink(missing_ok=True)
+    for stray in leftovers(job.path):
+        stray.unlink(missing_ok=True)
     in_place = _file_digest(job.path) if live else None
+    if job.pin is not None:
+        outcome.note = f"pinned to release {job.pin.release} by {job.pin.author}: {job.pin.reason}"
+    served, least = delivery.floor(export, job.fmt, config.base) if delivery.is_delivered(export) else (0, 0)
+    if live is not None and zones.later(served, live.serial):
+        in_place = None  # the primary is ahead of us: only a file with a higher serial mends that
     if live is not None:
         outcome.entries, outcome.release, outcome.serial = live.entries, live.id, live.serial
         if live.inputs == job.inputs and in_place == live.digest and live.path == str(job.path.absolute()):
@@ -447,62 +519,109 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
         stays = f"; release {live.id} stays in place" if live is not None else ""
         outcome.note = f"the policy {export.policy} is in shadow mode: decided, not written{stays}"
         return
-    _render(job, config, record, stack, selection, lost)
-    assert job.rendered is not None and job.candidate is not None
+    left = [held] if (held := selector.held_back(export)) is not None and held.height else []
+    selection, excess = _render(job, config, record, selector, stack, selection, lost, left, least)
+    assert job.rendered is not None
     rendered = job.rendered
-    if live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
+    if excess is None and live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
         outcome.entries, outcome.serial = live.entries, live.serial
         job.same_body, job.candidate, job.rendered = True, None, None
         return
     if live is not None and in_place != live.digest:
-        outcome.note = (
-            "the published file was " + ("missing" if in_place is None else "edited by hand") + "; written again"
-        )
+        how = "missing" if in_place is None else "edited by hand"
+        how = f"the published file was {how}; written again"
+        if zones.later(served, live.serial):
+            how = f"the primary serves a later serial, {served}; written again above it"
+        outcome.note = "; ".join(filter(None, (outcome.note, how)))
     job.entries = _entries(selection)
     change = _change(job, record, live.id if live else None)
     outcome.added, outcome.removed = change.added, change.removed
     outcome.release = None
-    reason = _gate(config, job, record, change)
     old = None
-    if live is not None and (reason is not None or dry_run):
+    if excess is not None:
+        reason: str | None = f"{excess}; no approval changes that"
+    else:
+        reason = _gate(config, job, record, change)
+        if reason is None and live is not None:
+            reason = _weekly_gate(config, job, record, selector)
+        if reason is not None and live is not None and (old := selector.approved(export, job.fmt, live.id)) is not None:
+            # What a person said since does not count.
+            beyond = change.beyond(_entries(old[0]), job.entries)
+            reason = _gate(config, job, record, beyond) if beyond.any else None
+            reason = reason or (_weekly_gate(config, job, record, selector) if beyond.any else None)
+    if live is not None and old is None and (reason is not None or dry_run):
         old = selector.approved(export, job.fmt, live.id)
-    if reason is not None and old is not None and live is not None:
-        # What a person said since does not count.
-        beyond = change.beyond(_entries(old[0]), job.entries)
-        reason = _gate(config, job, record, beyond) if beyond.any else None
-    week = weekly(record, export.name)
-    if reason is None and live is not None and week is not None and week.id != live.id:
-        reason = _weekly_gate(config, job, record, selector, week)
-        if reason is not None and old is None:
-            old = selector.approved(export, job.fmt, live.id)
     if reason is not None:
         job.state, outcome.outcome, outcome.error = "held", "held", reason
         outcome.hint = (
             f"see 'blocklist export {export.name} --dry-run', publish with 'blocklist release approve {export.name}'"
+            if excess is None
+            else "narrow the policy (fewer categories or feeds, a higher min_confidence), or keep the best entries "
+            'with fit = "rank"; if the device takes more, say so with model, max_entries or max_bytes'
         )
         if live is not None:
-            _amend(job, config, record, stack, old)
+            _amend(job, config, record, selector, stack, old, least)
     if reason is not None or dry_run:
         counts = (live.entries if live else None, outcome.entries, outcome.added, outcome.removed)
         outcome.plan = selector.plan(job, selection, old[0] if old else None, counts)
-    if reason is None:
-        _check(job)
+    if reason is not None:
+        return
+    _check(job)
+    if not job.fmt.of_rows:
+        job.chosen = selector.text(export)
+    if left:
+        job.left_out = left_out.text(pl.concat(left).unique("name", keep="first"))
 
 
 def _render(
-    job: _Job, config: Config, record: Record, stack: ExitStack, selection: Selection, lost: Mapping[str, int]
-) -> None:
-    """Write `selection` into a candidate beside the published file."""
+    job: _Job,
+    config: Config,
+    record: Record,
+    selector: Selector,
+    stack: ExitStack,
+    selection: Selection,
+    lost: Mapping[str, int],
+    left: list[pl.DataFrame],
+    least: int,
+) -> tuple[Selection, str | None]:
+    """Write `selection` into a candidate beside the published file; what of it was written, and what is too much.
+
+    What does not fit, and is left out for that, is appended to `left`. The serial is `least` or more.
+    """
     export, outcome = job.export, job.outcome
-    outcome.serial = _serial(job, record)
+    outcome.serial = serial = max(_serial(job, record), least)
     if not job.path.parent.is_dir() and config.path is None:
         job.path.parent.mkdir(parents=True, exist_ok=True)
-    job.candidate = stack.enter_context(
-        Candidate(job.path, follow=export.follow_link, mode=int(export.mode, 8) if export.mode else None)
+    job.candidate = candidate = stack.enter_context(
+        Candidate(
+            job.path,
+            follow=export.follow_link,
+            mode=int(export.mode, 8) if export.mode else None,
+            owner=export.owner,
+            group=export.group,
+        )
     )
-    job.rendered = render(job.fmt, selection, {**export.options, "serial": outcome.serial}, job.candidate.stream)
-    outcome.lost = {k: v for k, v in sorted({**lost, **job.rendered.lost}.items()) if v}
-    outcome.entries = job.rendered.entries
+    fmt, options, limits = (
+        capacity.unlimited(job.fmt),
+        {**export.options, "serial": serial},
+        capacity.limits(export, job.fmt),
+    )
+    rendered = render(fmt, selection, options, candidate.stream)
+    excess = limits.excess(rendered)
+    if excess is not None and export.fit == "rank":
+        ranks = capacity.ranked(selector.listed(export), selection, record, selector.rules)
+        fitted = capacity.fit(selection, ranks, limits, rendered, lambda some, out: render(fmt, some, options, out))
+        if fitted is not None:
+            selection, excess = fitted.selection, None
+            lost = {**lost, "cut": fitted.cut.height}
+            left.append(fitted.cut)
+            candidate.stream.seek(0)
+            candidate.stream.truncate()
+            rendered = render(fmt, selection, options, candidate.stream)
+    job.rendered = rendered
+    outcome.lost = {k: v for k, v in sorted({**lost, **rendered.lost}.items()) if v}
+    outcome.entries = rendered.entries
+    return selection, excess
 
 
 def _check(job: _Job) -> None:
@@ -514,28 +633,39 @@ def _check(job: _Job) -> None:
 
 
 def _amend(
-    job: _Job, config: Config, record: Record, stack: ExitStack, old: tuple[Selection, dict[str, int]] | None
+    job: _Job,
+    config: Config,
+    record: Record,
+    selector: Selector,
+    stack: ExitStack,
+    old: tuple[Selection, dict[str, int]] | None,
+    least: int,
 ) -> None:
     """Prepare what is published in place of a held release: the live one under the rules of now, where they differ."""
     live, outcome = job.live, job.outcome
     assert live is not None
-    if old is None:
-        outcome.note = (outcome.note + "; " if outcome.note else "") + (
-            "no copy of the live release is at hand, so that new rules wait with this one"
-        )
-        return
-    made = ExportOutcome(job.export.name, job.export.format, "unchanged")
-    other = _Job(job.export, job.fmt, job.path, "", live, made, amends=live.amends or live.id)
-    _render(other, config, record, stack, *old)
-    assert other.rendered is not None
-    if other.rendered.body_digest == live.body_digest and _file_digest(job.path) == live.digest:
-        return
-    other.entries = _entries(old[0])
-    change = _change(other, record, live.id)
-    made.added, made.removed = change.added, change.removed
-    made.note = "the last approved list with your rules of now"
-    _check(other)
-    job.amended = other
+    wait = "no copy of the live release is at hand"
+    if old is not None:
+        made = ExportOutcome(job.export.name, job.export.format, "unchanged")
+        other = _Job(job.export, job.fmt, job.path, "", live, made, amends=live.amends or live.id)
+        left: list[pl.DataFrame] = []
+        selection, excess = _render(other, config, record, selector, stack, *old, left, least)
+        assert other.rendered is not None
+        if excess is None:
+            if other.rendered.body_digest == live.body_digest and _file_digest(job.path) == live.digest:
+                return
+            other.entries = _entries(selection)
+            change = _change(other, record, live.id)
+            made.added, made.removed = change.added, change.removed
+            made.note = "the last approved list with the rules of now"
+            _check(other)
+            other.chosen = selector.approved_text(live.id)
+            if left:
+                other.left_out = left_out.text(pl.concat(left).unique("name", keep="first"))
+            job.amended = other
+            return
+        wait = f"with them the live release would be too much: {excess}"
+    outcome.note = "; ".join(filter(None, (outcome.note, f"{wait}, so that new rules wait with this one")))
 
 
 def _tell_amended(job: _Job) -> None:
@@ -546,10 +676,11 @@ def _tell_amended(job: _Job) -> None:
     if made.outcome == "failed":
         outcome.outcome, outcome.error, outcome.hint = "failed", made.error, made.hint
         return
-    outcome.note = (outcome.note + "; " if outcome.note else "") + (
+    said = (
         f"your rules are published with the last approved list: release {made.release}, serial {made.serial} "
         f"(+{made.added:,} −{made.removed:,})"
     )
+    outcome.note = "; ".join(filter(None, (outcome.note, said)))
 
 
 def _change(job: _Job, record: Record, release: int | None) -> Change:
@@ -567,9 +698,12 @@ def _change(job: _Job, record: Record, release: int | None) -> Change:
     return Change(count, job.rendered.entries, added, removed)
 
 
-def _weekly_gate(config: Config, job: _Job, record: Record, selector: Selector, week: Before) -> str | None:
+def _weekly_gate(config: Config, job: _Job, record: Record, selector: Selector) -> str | None:
     """Why the change since a week ago waits for a person, or None; what persons said since does not count."""
     assert job.entries is not None and job.rendered is not None
+    week = weekly(record, job.export.name)
+    if week is None or job.live is None or week.id == job.live.id or job.pin is not None:
+        return None
     if _approved(record, job.export.name, job.rendered.body_digest):
         return None
     change = _change(job, record, week.id)
@@ -607,13 +741,15 @@ def _gate(config: Config, job: _Job, record: Record, change: Change) -> str | No
             "mend or disable it"
         )
     if not change.any:
-        return None  # a person's word alone
+        return None
     if entries == 0 and not export.allow_empty:
         return (
             "nothing is left to block after filtering; an empty list blocks nothing (allow_empty = true to publish it)"
         )
     if change.after < export.min_entries:
         return f"{entries:,} entries, fewer than min_entries = {export.min_entries:,}"
+    if job.pin is not None:
+        return None  # a person chose this release, whatever it changes
     return _too_much(config, job, change)
 
 
@@ -677,6 +813,17 @@ def _forget_entries(record: Record) -> None:
     derived.remove_others(record.state / "approved", {approved.file_of(record.state, n).name for n in wanted})
 
 
+def _wanted_bytes(record: Record, config: Config) -> set[str]:
+    """Digests of the releases that were published in the time of `[keep] releases`, and of those that count now."""
+    since = clock.text(clock.now() - timedelta(seconds=parse_duration(config.keep.releases)))
+    rows = record.connection.execute(
+        "SELECT digest, chosen, left_out FROM release WHERE state IN ('live', 'pending') OR published >= ? "
+        "OR id IN (SELECT release FROM pin WHERE until IS NULL)",
+        (since,),
+    )
+    return {wanted for row in rows for wanted in row if wanted is not None}
+
+
 def _entries_before(state: Path, release: int) -> pl.Series | None:
     kept = derived.read(_entries_file(state, release))
     return kept[1]["entries"]["entry"] if kept is not None and kept[0]["release"] == release else None
@@ -706,8 +853,9 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
             cursor = connection.execute(
                 """
                 INSERT INTO release (export, format, policy, path, run, revision, state, created, serial, digest,
-                    body_digest, bytes, entries, added, removed, lost, inputs, checked, note, judged, amends)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    body_digest, bytes, entries, added, removed, lost, inputs, checked, note, judged, chosen,
+                    left_out, amends)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 (
                     job.export.name,
@@ -730,6 +878,8 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
                     outcome.checked,
                     outcome.error or outcome.note,
                     judged,
+                    digest_of(job.chosen) if job.chosen is not None else None,
+                    digest_of(job.left_out) if job.left_out is not None else None,
                     job.amends,
                 ),
             )
@@ -739,6 +889,8 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
                     "INSERT INTO plan (release, plan) VALUES (?, ?)",
                     (outcome.release, msgspec.json.encode(outcome.plan).decode()),
                 )
+            if job.state == "held" and cursor.lastrowid is not None:
+                _tell(record, connection, cursor.lastrowid, "release held")
 
 
 def _same_held(record: Record, job: _Job) -> bool:
@@ -754,7 +906,7 @@ def _same_held(record: Record, job: _Job) -> bool:
     return False
 
 
-def _make_live(connection: sqlite3.Connection, number: int, export: str) -> None:
+def _make_live(record: Record, connection: sqlite3.Connection, number: int, export: str) -> None:
     connection.execute(
         # A held one that is newer waits on: this one only carries a person's rules.
         "UPDATE release SET state = 'superseded' WHERE export = ? AND state IN ('live', 'held') AND id <= ?",
@@ -763,25 +915,46 @@ def _make_live(connection: sqlite3.Connection, number: int, export: str) -> None
     connection.execute(
         "UPDATE release SET state = 'live', published = ? WHERE id = ?", (clock.text(clock.now()), number)
     )
+    _tell(record, connection, number, "release published")
 
 
-def _publish(job: _Job, record: Record, decided: Decided) -> None:
+def _tell(record: Record, connection: sqlite3.Connection, number: int, what: str) -> None:
+    """An event of a release: which file it is, by its digest."""
+    columns = ("run", "export", "format", "serial", "digest", "entries", "added", "removed", "note")
+    row = connection.execute(f"SELECT {', '.join(columns)} FROM release WHERE id = ?", (number,)).fetchone()
+    run, *told = row
+    at = clock.text(clock.now())
+    record.event(connection, at, run, what, whoami(), release=number, **dict(zip(columns[1:], told, strict=True)))
+
+
+def _publish(job: _Job, record: Record, selector: Selector) -> None:
     assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
+    assert job.rendered is not None
     _keep_entries(record.state, job.outcome.release, job.entries)
     base = approved.file_of(record.state, job.outcome.release)
     if job.amends is not None and job.live is not None:
         derived.link(approved.file_of(record.state, job.live.id), base)
     else:
-        decided.keep(job.export.policy, base)
+        selector.keep(job.export, base)
+    kept.keep(record.state, job.rendered.digest, job.candidate.new.read_bytes(), job.live.digest if job.live else None)
+    if job.chosen is not None:
+        before = (
+            record.connection.execute("SELECT chosen FROM release WHERE id = ?", (job.live.id,)) if job.live else ()
+        )
+        kept.keep(record.state, digest_of(job.chosen), job.chosen, next((row[0] for row in before), None))
+    if job.left_out is not None:
+        kept.keep(record.state, digest_of(job.left_out), job.left_out)
     job.candidate.publish()
     with record.transaction() as connection:
-        _make_live(connection, job.outcome.release, job.export.name)
+        _make_live(record, connection, job.outcome.release, job.export.name)
 
 
-def _reload(job: _Job, record: Record) -> None:
+def _reload(job: _Job, record: Record, base: Path) -> None:
     """Load what is in place, if the export says how and it was not loaded yet."""
     export = job.export
     live = live_release(record, export.name)
+    if live is not None and delivery.is_delivered(export):
+        return _deliver(job, record, live, base)
     if not export.reload or live is None or live.reloaded is not None or job.outcome.outcome == "failed":
         return
     try:
@@ -793,6 +966,22 @@ def _reload(job: _Job, record: Record) -> None:
     with record.transaction() as connection:
         connection.execute("UPDATE release SET reloaded = ? WHERE id = ?", (clock.text(clock.now()), live.id))
     job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + "reloaded"
+
+
+def _deliver(job: _Job, record: Record, live: Live, base: Path) -> None:
+    """Have the primary serve what is in place; asked at every run, so that drift is found."""
+    if job.outcome.outcome == "failed":
+        return
+    what = delivery.Consignment(job.export, job.fmt, Path(live.path), live.serial, base, record.state)
+    try:
+        note = delivery.deliver(what, loaded=live.reloaded is not None)
+    except ReleaseError as error:
+        job.outcome.outcome, job.outcome.error, job.outcome.hint = "failed", error.message, error.hint
+        return
+    if note is not None:
+        with record.transaction() as connection:
+            connection.execute("UPDATE release SET reloaded = ? WHERE id = ?", (clock.text(clock.now()), live.id))
+        job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + note
 
 
 def render_once(selector: Selector, export: Export, fmt: Format, out: BinaryIO) -> tuple[Rendered, dict[str, int]]:

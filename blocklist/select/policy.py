@@ -126,7 +126,7 @@ def _listed(
     current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
     """Listings that count; `gid`, `subtree`, `confidence`, `name`, `kind` of the names that stand; held as subtrees."""
-    rows = _taken(current, feeds, policy)
+    rows = taken(current, feeds, policy)
     names = current.names["name"]
     whole, no_subtree = withheld.among(names)
     refused = no_subtree.gather(rows["gid"])
@@ -171,7 +171,7 @@ def _kept_back(
     return names.filter(~withheld.among(names["name"])[0])
 
 
-def _taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
+def taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
     """Listings that `policy` takes and may tell its audience."""
     rows = _rows(current, feeds, policy)
     return rows if policy.audience == "house" else rows.filter(_told(feeds, policy))

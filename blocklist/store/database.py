@@ -14,7 +14,16 @@ from blocklist.errors import RecordError
 
 NAME = "record.db"
 # Names of the migrations that this version knows (`blocklist.store.schema` has them), for readers that must be quick.
-MIGRATIONS = ("0001_record", "0002_backoff", "0003_lifetimes", "0004_gates")
+MIGRATIONS = (
+    "0001_record",
+    "0002_backoff",
+    "0003_lifetimes",
+    "0004_evidence",
+    "0005_releases",
+    "0006_history",
+    "0007_gates",
+    "0008_verifyx",
+)
 
 
 def path_in(state: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from blocklist.errors import RecordError
-from blocklist.store import columns, snapshots
+from blocklist.store import columns, ledger, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.database import explained, open_for_writing, path_in
 from blocklist.store.schema import migrate
@@ -149,10 +148,8 @@ class Record:
         connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'revision'")
 
     def event(self, connection: sqlite3.Connection, at: str, run: int, what: str, who: str, **detail: Any) -> None:
-        connection.execute(
-            "INSERT INTO event (at, run, what, who, detail) VALUES (?, ?, ?, ?, ?)",
-            (at, run, what, who, json.dumps(detail, sort_keys=True, ensure_ascii=True)),
-        )
+        """Add to the log of what persons decided and what was published, at the end of its chain."""
+        ledger.append(connection, at, run, what, who, detail)
 
     # Feeds and snapshots
 
@@ -408,6 +405,14 @@ class Record:
         )
         self._holds = pl.concat([every.join(closed, on=key, how="anti"), opened.select(every.columns)])
         return opened.height, closed.height
+
+    def count_held(self) -> int:
+        """How many names are held and not released, without reading them."""
+        row = self.connection.execute(
+            "SELECT count(DISTINCT name) FROM hold WHERE until IS NULL "
+            "AND name NOT IN (SELECT name FROM hold_release WHERE until IS NULL)"
+        ).fetchone()
+        return int(row[0])
 
     def released_names(self) -> set[str]:
         """Names whose holds a person released."""

@@ -58,7 +58,7 @@ def write(
     packed = None
     depth = 0
     if base and data and base_depth + 1 < MAX_DEPTH:
-        patch = _zstd_patch(base, data) if changed is None else _line_patch(data, changed)
+        patch = zstd_patch(base, data) if changed is None else _line_patch(data, changed)
         # A patch that saves little is not worth its link in the chain.
         if patch is not None and len(patch) * 8 < len(data):
             packed, depth = patch, base_depth + 1
@@ -75,7 +75,7 @@ def write(
     return Stored(len(packed), depth)
 
 
-def _zstd_patch(base: bytes, data: bytes) -> bytes | None:
+def zstd_patch(base: bytes, data: bytes) -> bytes | None:
     window = max(20, (len(base) + len(data)).bit_length())
     if window > zstandard.WINDOWLOG_MAX:
         return None
