@@ -20,8 +20,6 @@ MIGRATIONS = (
     "0003_lifetimes",
     "0004_evidence",
     "0005_releases",
-    "0006_history",
-    "0007_gates",
     "0008_verifyx",
 )
 
