@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from blocklist import clock
-from blocklist.catalog import CATEGORIES, KINDS
+from blocklist.catalog import CATEGORIES, ESSENTIAL, KINDS, TLP
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
@@ -147,12 +147,18 @@ def network_text(family: int, first: int, last: int) -> str:
 class Moment:
     """A state of the record: after `run` was written, at time `at`; no `run` means now.
 
-    `judged`: as of when it was judged what has expired, which is the start of its run.
+    `judged`: as of when it was judged what has expired, which is the start of its run. `ruled`: the run, and the time,
+    of the rules that were laid over this state later, where a release was held.
     """
 
     run: int | None
     at: str
     judged: str
+    ruled: tuple[int, str] | None = None
+
+    @property
+    def of_rules(self) -> Moment:
+        return Moment(*self.ruled, self.judged) if self.ruled else self
 
 
 _Look = Callable[[Moment], Facts]
@@ -406,28 +412,33 @@ class Audit:
         else:
             now = judge(facts(self._now), policy, _target(export, fmt))
         live = self._db.execute(
-            "SELECT id, published, revision, run, created, coalesce(judged, created), left_out FROM release "
-            "WHERE export = ? AND state = 'live'",
+            f"SELECT r.id, r.published, {_SHOWN} WHERE r.export = ? AND r.state = 'live'",
             (export.name,),
         ).fetchone()
         command = f"run 'blocklist export {export.name}'"
-        if live is None:
+        if policy.mode == "shadow":
+            would = "would block it" if now.blocked else "would not block it"
+            command = f"the policy {export.policy} is in shadow mode: it {would}, and writes nothing"
+            if live is None:
+                return InExport(export.name, export.format, False, now.by, f"{now.because}; {command}", None, None)
+        elif live is None:
             because = f"it was never published: {command}"
             if now.blocked:
                 because = f"{now.because}, but {because}"
             return InExport(export.name, export.format, False, now.by, because, None, None, now.blocked or None)
-        number, published, revision, run, created, judged, kept_out = live
+        number, published, revision, *moment, kept_out = live
         then = now
-        ended = any(x.ends and judged < x.ends <= self._now.judged for x in look(self._now).listings)
+        shown = _moment(*moment)
+        ended = any(x.ends and shown.judged < x.ends <= self._now.judged for x in look(self._now).listings)
         if (ended or revision != self._revision()) and missing is None:
-            then = judge(facts(Moment(run, created, judged)), policy, _target(export, fmt))
+            then = judge(facts(shown), policy, _target(export, fmt))
         if kept_out is not None and then.blocked:
             then, now = self._without(kept_out, then, now, fmt)
         if pin is not None and missing is None:
             then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
         if then.blocked == now.blocked:
             return InExport(export.name, export.format, now.blocked, now.by, now.because, number, published)
-        if self._gated(export.name, number):
+        if policy.mode == "live" and self._gated(export.name, number):
             command = f"its release is held: see 'blocklist release', then 'blocklist release approve {export.name}'"
         because = f"{then.because}; not yet published: {now.because}; {command}"
         return InExport(export.name, export.format, then.blocked, then.by, because, number, published, now.blocked)
@@ -476,6 +487,7 @@ class Audit:
     # The record
 
     def _rules_at(self, moment: Moment) -> list[Rule]:
+        moment = moment.of_rules
         if moment not in self._rules:
             held, values = _open_at(moment)
             rows = self._db.execute(
@@ -496,8 +508,42 @@ class Audit:
                 (name, *values),
             ).fetchall()
             released = self._released(name, moment) if rows else None
-            out += [Hold(row[0], row[1], row[2], bool(row[3]), row[4], released) for row in rows]
+            by = self._named_by(name, moment) if any(row[1] == "reference" for row in rows) else ()
+            out += [
+                Hold(row[0], row[1], row[2], bool(row[3]), row[4], released, *(by if row[1] == "reference" else ()))
+                for row in rows
+            ]
         return out
+
+    def _named_by(self, name: str, moment: Moment) -> tuple[frozenset[str], ...]:
+        """References that name `name`, and those that name something below it, where a policy asks which.
+
+        The second looks through all that they list, for seconds in a large record: no index knows suffixes.
+        """
+        if parse_one(name) is not None or not any(policy.guards for policy in self._config.policies.values()):
+            return ()
+        holding = [f.id for f in self._config.feeds.values() if f.is_reference and f.action == "hold"]
+        chain = [name, name.removeprefix("www.")]
+        suffixes = builtin_rules_about([name, *parents(name)])
+        own = [at for at in dict.fromkeys(chain) if not suffixes.is_suffix(at)]
+        whole = {x.feed for x in self._listings(own, moment) if x.holds}
+        asked = {
+            feed for p in self._config.policies.values() for ids in p.guards.values() for feed in (*ids, ESSENTIAL)
+        }
+        above = {feed for feed in asked.intersection(holding) - whole if self._names_below(feed, name, moment)}
+        return frozenset(whole), frozenset(above)
+
+    def _names_below(self, feed: str, name: str, moment: Moment) -> bool:
+        """Does the reference `feed` name anything below `name` but public suffixes?"""
+        below = "substr(name, ?2) = ?3 AND kind = 1 AND feed = (SELECT id FROM feed WHERE name = ?1)"
+        found = f"SELECT name FROM listing WHERE {below}"
+        values: tuple[object, ...] = (feed, -len(name) - 1, f".{name}")
+        if moment.run is not None:
+            closed = f"SELECT name FROM listing_closed WHERE {below} AND since <= ?4 AND until > ?4"
+            found += f" AND since <= ?4 UNION ALL {closed}"
+            values += (moment.run,)
+        names = (row[0] for row in self._db.execute(found, values))
+        return any(not builtin_rules_about([at, *parents(at)]).is_suffix(at) for at in names)
 
     def _released(self, name: str, moment: Moment) -> str | None:
         """Who let `name` pass, and why."""
@@ -522,10 +568,9 @@ class Audit:
     def _listed(self, look: _Look, chain: Sequence[str]) -> list[Listing]:
         """Listings to show: those of now, and those that ended since but stand in a published file."""
         published = self._db.execute(
-            "SELECT run, created, coalesce(judged, created) FROM release WHERE state = 'live' AND revision <> ?",
-            (self._revision(),),
+            f"SELECT {_SHOWN} WHERE r.state = 'live' AND coalesce(b.revision, r.revision) <> ?", (self._revision(),)
         )
-        moments = [self._now, *(Moment(*row) for row in published)]
+        moments = [self._now, *(_moment(*row[1:-1]) for row in published)]
         found = {(x.indicator, x.feed, x.since): x for m in reversed(moments) for x in look(m).listings}
         # The nearest name, the narrowest network first.
         order = {name: i for i, name in enumerate(chain)}
@@ -631,7 +676,8 @@ class Audit:
             expired=end is not None and clock.text(end.at) <= moment.judged,
             dropped=dropped,
             legal_basis=_said(row, "legal_basis") or (feed.legal_basis or None if feed else None),
-            tlp=_said(row, "tlp") or (feed.tlp if feed else None),
+            tlp=_tlp(row) or (feed.tlp if feed else None),
+            redistribution=feed.redistribution if feed is not None else "unknown",
         )
 
     def _line(self, snapshot: int, line: int) -> str | None:
@@ -644,6 +690,11 @@ class Audit:
             return snapshots.line(self._config.state, links[::-1], line).decode("utf-8", "replace")
         except RecordError:
             return None
+
+
+def _tlp(row: Mapping[str, Any]) -> str | None:
+    level = _said(row, "tlp")
+    return level if level in TLP else None
 
 
 @dataclass(frozen=True)
@@ -685,6 +736,20 @@ def _open_at(moment: Moment) -> tuple[str, tuple[int, ...]]:
     if moment.run is None:
         return "x.until IS NULL", ()
     return "x.since <= ? AND (x.until IS NULL OR x.until > ?)", (moment.run, moment.run)
+
+
+# Of a release: revision, run, time, and as of when it judged, of the listings that it shows; the rules it shows, where
+# these are newer: those of its own run.
+_SHOWN = (
+    "coalesce(b.revision, r.revision), coalesce(b.run, r.run), coalesce(b.created, r.created), "
+    "CASE WHEN b.id IS NULL THEN coalesce(r.judged, r.created) ELSE coalesce(b.judged, b.created) END, "
+    "CASE WHEN b.id IS NOT NULL THEN r.run END, r.created, r.left_out "
+    "FROM release r LEFT JOIN release b ON b.id = r.amends"
+)
+
+
+def _moment(run: int, at: str, judged: str, ruled: int | None, created: str) -> Moment:
+    return Moment(run, at, judged, None if ruled is None else (ruled, created))
 
 
 def _around(thing: Thing) -> list[str]:

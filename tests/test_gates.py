@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -145,6 +146,28 @@ def test_what_a_row_says_is_judged_and_what_can_not_be_read_is_counted() -> None
     )
     assert said["extra"][0] == {"date": "2026-11-24", "tlp": "clear", "category": "phishing"}
     assert '"tags":["a","b"]' in parsed.frame["extra"][0] and parsed.notes == {"unreadable expires": 1}
+
+
+def test_held_list_says_who_lists_it_how_well_known_it_is_and_what_it_would_block(world: World) -> None:
+    world.feed("bad", ["bank.test", "hosting.test", "co.uk", "192.0.2.0/24"], format="wildcard")
+    world.feed("worse", ["bank.test"])
+    top = ["name", "shop.test", "bank.test", *(f"site{i}.hosting.test" for i in range(5))]
+    world.feed("top", top, category="reference", format={"name": "csv", "value": "name"})
+    world.feed("shared", ["192.0.2.128/25"], category="reference")
+    world.update()
+    held = {h["indicator"]: h for h in map(json.loads, world.run("held", "--json").out.splitlines())}
+    assert (held["bank.test"]["reference"], held["bank.test"]["line"]) == ("top", 3)
+    assert held["bank.test"]["feeds"] == "bad, worse" and held["bank.test"]["below"] == 0
+    assert held["hosting.test"]["below"] == 5 and held["hosting.test"]["examples"][0] == "site0.hosting.test"
+    assert held["co.uk"]["reference"] is None
+    shown = world.run("held", "list").out
+    assert "line 3 of top" in shown and "256 addresses" in shown
+    assert "5 known below: site0.hosting.test, site1.hosting.test, site2.hosting.test, …" in shown
+    # Newest first.
+    world.change("UPDATE run SET started = '2026-01-01T00:00:00Z'")
+    world.lines("bad", ["bank.test", "hosting.test", "shop.test"])
+    world.update()
+    assert world.run("held", "list").out.splitlines()[1].startswith("shop.test")
 
 
 def test_references_that_only_inform_are_told(world: World) -> None:

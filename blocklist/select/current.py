@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from blocklist.catalog import CATEGORIES, Feed
+from blocklist.catalog import CATEGORIES, TLP, Feed
 from blocklist.suffixes import SuffixRules
 
 DOMAIN = 1  # code of the kind, as in `blocklist.ingest.normalize.KIND`
 CATEGORY = {category: code for code, category in enumerate(CATEGORIES)}
+_TLP = {level: code for code, level in enumerate(TLP)}
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Current:
 
     `listings`, sorted by `gid` and `feed`: `gid: UInt32`, `feed: UInt16` (id in the record), `subtree: Boolean`,
     `line: UInt32`, `confidence: UInt8` (the row's or its feed's), `category: UInt8` (code of `CATEGORY`),
+    `tlp: UInt8` (position in `TLP`, the row's or its feed's; what is not marked may be told to all),
     `expired: Boolean` (its time is over: guards still see it, exports don't).
     `names`, row number = gid, sorted by `name`: `name: String`, `kind: UInt8`, `suffix`, `wildcard_suffix`,
     `registrable: Boolean` (false for what is no domain).
@@ -59,7 +61,7 @@ def current(
         together = together.with_columns(pl.lit(False).alias("expired"))
     flags = suffixes.columns(names["name"]).with_columns(pl.all() & domain)
     return Current(
-        together.select("gid", "feed", "subtree", "line", "confidence", "category", "expired"),
+        together.select("gid", "feed", "subtree", "line", "confidence", "category", "tlp", "expired"),
         pl.concat([names, flags], how="horizontal"),
     )
 
@@ -78,9 +80,13 @@ _EMPTY = pl.DataFrame(
 
 def _part(feed_id: int, frame: pl.DataFrame, feed: Feed, expired: pl.Series | None, told: bool) -> pl.DataFrame:
     category = pl.lit(CATEGORY[feed.category], pl.UInt8)
+    tlp = pl.lit(_TLP[feed.tlp or "clear"], pl.UInt8)
     if frame["extra"].null_count() < frame.height:
         word = pl.col("extra").str.json_path_match("$.category")
         category = word.replace_strict(CATEGORY, default=CATEGORY[feed.category], return_dtype=pl.UInt8)
+        if frame["extra"].str.contains('"tlp":', literal=True).any():
+            level = pl.col("extra").str.json_path_match("$.tlp")
+            tlp = level.replace_strict(_TLP, default=_TLP[feed.tlp or "clear"], return_dtype=pl.UInt8)
     return frame.select(
         "name",
         "kind",
@@ -89,5 +95,6 @@ def _part(feed_id: int, frame: pl.DataFrame, feed: Feed, expired: pl.Series | No
         "line",
         pl.col("confidence").fill_null(pl.lit(feed.confidence, pl.UInt8)),
         category.alias("category"),
+        tlp.alias("tlp"),
         *([pl.lit(False).alias("expired") if expired is None else expired.alias("expired")] if told else []),
     )
