@@ -290,6 +290,7 @@ def test_duplicates_keep_the_first_line_the_widest_scope_and_the_highest_confide
             ("A.example.", 1, True, None, "x"),
             ("b.example", 2, False, 70, "y"),
             ("b.example", 4, False, None, "z"),
+            ("c.example", 5, False, None, None),
         ],
         schema={
             "text": pl.String,
@@ -305,7 +306,9 @@ def test_duplicates_keep_the_first_line_the_widest_scope_and_the_highest_confide
     assert frame.drop("kind").rows() == [
         ("a.example", True, 1, None, '{"reason":"x"}'),
         ("b.example", False, 2, 70, '{"reason":"y"}'),
+        ("c.example", False, 5, None, None),
     ]
+    assert repeated["line"].to_list() == [1, 3, 2, 4]
 
 
 def test_a_category_that_is_none_leaves_the_feeds() -> None:

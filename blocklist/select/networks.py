@@ -47,7 +47,7 @@ def parse(text: pl.Series) -> pl.DataFrame:
 
 
 def plain_v4(shortest: int) -> str:
-    """A pattern of IPv4 text in canonical form, but for a needless /32: an address, or `shortest` bits and no host bits.
+    """A pattern of IPv4 text in canonical form, but for a needless /32: an address, or at least `shortest` bits.
 
     It knows which octets are multiples of the block, so that most text need never become numbers.
     """
