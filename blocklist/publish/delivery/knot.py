@@ -148,7 +148,7 @@ def send(control: Control, zone: str, changes: Sequence[OwnerChange], served: in
     except Refused as error:
         raise ReleaseError(
             f"knotd does not commit the change of {zone}: {error}",
-            hint="'not enough space': raise the zone's journal-max-usage; 'not exists': make the folder of its database",
+            hint="'not enough space': raise the zone's journal-max-usage; 'not exists': make its database folder",
         ) from None
     finally:
         # After a commit there is nothing to abort, and knotd says so.
