@@ -1,7 +1,7 @@
 """Logs against the lists: what would be blocked now, by which entry of which export, thanks to which feed.
 
 An export is judged by what its format can say, as its file would be if it were published now. What blocks nothing yet
-is replayed beside it: feeds in shadow mode, and policies that no export uses.
+is replayed beside it: feeds and policies in shadow mode, and policies that no export uses.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ class _Match:
 
     def all(self) -> Matched:
         policies = self._config.policies
-        exports = [self._of_export(name) for name in self._config.exports]
+        # An export in shadow writes nothing: its policy is told among those that no export uses.
+        written = [e.name for e in self._config.exports.values() if policies[e.policy].mode == "live"]
+        exports = [self._of_export(name) for name in written]
         used = list(dict.fromkeys(hits.policy for hits in exports))
         unused = [self._of_policy(name) for name in policies if name not in used and (name != "default" or not used)]
         blocked: dict[str, list[pl.Series]] = {}
@@ -222,7 +224,8 @@ class _Match:
         return pl.concat(levels)
 
     def _decide(self, policy: Policy, feeds: Mapping[int, Feed]) -> Chosen:
-        return select(self._current, feeds, policy, self._withheld, self._rules, self._dead)
+        withheld = self._selector.decided.withheld_by(policy)
+        return select(self._current, feeds, policy, withheld, self._rules, self._dead)
 
     def _attributed(
         self, policy: Policy, feeds: Mapping[int, Feed], things: pl.Series, chosen: Chosen | None = None
