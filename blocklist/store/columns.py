@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-# Bytes of the first table, CRC-32 of both: a column file is one or two Parquet files and this.
-_END = struct.Struct("<QI")
+# Bytes of the first table, the snapshot's number, CRC-32 of both tables: a column file is one or two Parquet files and
+# this.
+_END = struct.Struct("<QQI")
 
 
 class Columns(NamedTuple):
@@ -87,7 +88,7 @@ def _write(path: Path, frames: Sequence[pl.DataFrame]) -> None:
     with beside.open("wb") as out:
         for table in tables:
             out.write(table)
-        out.write(_END.pack(len(tables[0]), crc))
+        out.write(_END.pack(len(tables[0]), int(path.stem), crc))
     beside.replace(path)
 
 
@@ -105,8 +106,9 @@ def read(state: Path, snapshot: int) -> Columns | None:
 def _read(path: Path) -> Columns | None:
     try:
         data = path.read_bytes()
-        size, crc = _END.unpack(data[-_END.size :])
-        if zlib.crc32(memoryview(data)[: -_END.size]) != crc:
+        size, snapshot, crc = _END.unpack(data[-_END.size :])
+        # A whole file of another snapshot, copied by hand, would be believed by its checksum alone.
+        if snapshot != int(path.stem) or zlib.crc32(memoryview(data)[: -_END.size]) != crc:
             return None
         again = data[size : -_END.size]
         return Columns(pl.read_parquet(data[:size]), pl.read_parquet(again) if again else None)

@@ -120,7 +120,7 @@ def patched(base: bytes, patch: bytes) -> bytes:
 def remove_unrecorded(state: Path, last: int) -> None:
     """Remove files numbered above `last`, and half-written ones: a run that was killed never recorded them."""
     for folder in (state / "snapshots").glob("[0-9]*"):
-        if folder.name >= f"{last // 1000:05d}":
+        if folder.is_dir() and folder.name >= f"{last // 1000:05d}":
             for path in folder.iterdir():
                 if path.suffix != ".zst" or (path.stem.isdigit() and int(path.stem) > last):
                     path.unlink(missing_ok=True)
