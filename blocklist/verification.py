@@ -52,6 +52,7 @@ class _Known:
     authority: str | None
     strikes: int
     dead: bool
+    died: int | None
 
 
 def verify(
@@ -173,15 +174,17 @@ class _Writer:
                 if known is not None and not same:
                     changed += 1
                     db.execute(
-                        "INSERT OR REPLACE INTO verdict_closed (name, since, until, status, dead, authority, resolver) "
-                        "SELECT name, since, ?, status, dead, authority, resolver FROM verdict WHERE name = ?",
-                        (at, row["name"]),
+                        "INSERT OR REPLACE INTO verdict_closed "
+                        "(name, since, until, status, dead, authority, resolver, died, closed) "
+                        "SELECT name, since, ?, status, dead, authority, resolver, died, ? FROM verdict WHERE name = ?",
+                        (at, self._run, row["name"]),
                     )
+                died_with = (known.died if same and known and known.dead else self._run) if dead else None
                 died += dead and not (known is not None and known.dead)
                 revived += not dead and known is not None and known.dead
                 db.execute(
                     "INSERT OR REPLACE INTO verdict (name, status, since, checked, first_nxdomain, strikes, dead, "
-                    "authority, resolver, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "authority, resolver, run, died) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         row["name"],
                         row["status"],
@@ -193,6 +196,7 @@ class _Writer:
                         row["authority"],
                         row["resolver"],
                         self._run,
+                        died_with,
                     ),
                 )
             if died or revived:
@@ -205,6 +209,6 @@ class _Writer:
     @staticmethod
     def _known(db: Any, name: str) -> _Known | None:
         row = db.execute(
-            "SELECT status, since, authority, strikes, dead FROM verdict WHERE name = ?", (name,)
+            "SELECT status, since, authority, strikes, dead, died FROM verdict WHERE name = ?", (name,)
         ).fetchone()
-        return _Known(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
+        return _Known(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None

@@ -28,6 +28,7 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
+from blocklist.publish import kept
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
@@ -35,6 +36,7 @@ from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.render import Rendered, render
 from blocklist.publish.selection import Selection
+from blocklist.publish.settings import Common, Own, common_of
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule, rules_in_force
 from blocklist.select import networks
@@ -43,6 +45,7 @@ from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
 from blocklist.select.policy import Chosen, Selected, areas
 from blocklist.store import derived
+from blocklist.store.database import explained, path_in
 from blocklist.store.record import Record
 
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed"]
@@ -285,16 +288,18 @@ def export_all(
         ready = [job for job in jobs if job.candidate is not None and job.state == "pending"]
         if any(job.state in ("held", "failed") for job in jobs) or ready:
             _record_releases(record, jobs, run, clock.text(now), judged)
+        common = common_of(config, picture.suffixes.digest)
         for job in ready:
             started = time.perf_counter()
             try:
-                _publish(job, record)
+                _publish(job, record, common, config.policies[job.export.policy])
             except BlocklistError as error:
                 job.outcome.outcome = "failed"
                 job.outcome.error, job.outcome.hint = error.message, error.hint
             job.outcome.seconds += time.perf_counter() - started
         if ready:
             _forget_entries(record)
+            kept.forget(record, parse_duration(config.keep.history), now)
         for job in jobs:
             _reload(job, record)
             if on_done is not None:
@@ -600,9 +605,13 @@ def _make_live(connection: sqlite3.Connection, number: int, export: str) -> None
     )
 
 
-def _publish(job: _Job, record: Record) -> None:
+def _publish(job: _Job, record: Record, common: Common, policy: Policy) -> None:
     assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
     _keep_entries(record.state, job.outcome.release, job.entries)
+    before = (job.live.id, Path(job.live.path), job.live.digest) if job.live is not None else None
+    own = Own(export=job.export, policy=policy, format=job.fmt)
+    with explained(path_in(record.state)):
+        kept.keep(record, job.outcome.release, job.candidate.new, before, common, own)
     job.candidate.publish()
     with record.transaction() as connection:
         _make_live(connection, job.outcome.release, job.export.name)

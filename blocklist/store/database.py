@@ -14,7 +14,7 @@ from blocklist.errors import RecordError
 
 NAME = "record.db"
 # Names of the migrations that this version knows (`blocklist.store.schema` has them), for readers that must be quick.
-MIGRATIONS = ("0001_record", "0002_backoff", "0003_lifetimes")
+MIGRATIONS = ("0001_record", "0002_backoff", "0003_lifetimes", "0004_history")
 
 
 def path_in(state: Path) -> Path:

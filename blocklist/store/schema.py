@@ -272,6 +272,30 @@ def _lifetimes(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0004_history")
+def _history(db: Database) -> None:
+    """The bytes of each release and what it was made by; with which run a name died, and its verdict was closed."""
+    for statement in (
+        "CREATE TABLE setting (digest TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        """
+        CREATE TABLE release_file (
+            release INTEGER PRIMARY KEY REFERENCES release (id) ON DELETE CASCADE,
+            common TEXT NOT NULL REFERENCES setting (digest),
+            own TEXT NOT NULL REFERENCES setting (digest),
+            base INTEGER,
+            depth INTEGER NOT NULL,
+            stored INTEGER
+        ) STRICT
+        """,
+        "ALTER TABLE verdict ADD COLUMN died INTEGER REFERENCES run (id)",
+        # When it died before this version was not noted; the last time it was asked is the latest that it can be.
+        "UPDATE verdict SET died = run WHERE dead = 1",
+        "ALTER TABLE verdict_closed ADD COLUMN died INTEGER REFERENCES run (id)",
+        "ALTER TABLE verdict_closed ADD COLUMN closed INTEGER REFERENCES run (id)",
+    ):
+        db.execute(statement)
+
+
 def backup_of(path: Path, version: str) -> Path:
     """Where the copy of a database is kept that the migration `version` last touched."""
     return path.with_name(f"{path.stem}-{version}{path.suffix}")
