@@ -197,11 +197,7 @@ class Selector:
 
     def _since_of(self) -> pl.DataFrame:
         if self._since is None:
-            rows = self._record.connection.execute(
-                "SELECT l.name, r.started FROM (SELECT name, min(since) AS since FROM listing GROUP BY name) l "
-                "JOIN run r ON r.id = l.since"
-            ).fetchall()
-            self._since = pl.DataFrame(rows, schema={"name": pl.String, "since": pl.String}, orient="row")
+            self._since = self._record.first_listed()
         return self._since
 
 

@@ -93,5 +93,3 @@ def feeds_at(connection: sqlite3.Connection, run: int) -> dict[str, Feed]:
         if attributes != "{}" and (name not in feeds or since > of_run):
             feeds[name] = msgspec.json.decode(attributes, type=Feed)
     return feeds
-
-

@@ -1,0 +1,21 @@
+"""A moment of the record by its run: order is by run, dates are what people remember."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+from blocklist import clock
+from blocklist.errors import RecordError
+
+
+def run_at(connection: sqlite3.Connection, at: datetime) -> int:
+    """The last run that had begun by `at`. Raises RecordError when there was none yet."""
+    row = connection.execute("SELECT max(id), min(started) FROM run WHERE started <= ?", (clock.text(at),)).fetchone()
+    if row[0] is not None:
+        return int(row[0])
+    first = connection.execute("SELECT min(started) FROM run").fetchone()[0]
+    raise RecordError(
+        f"the record knows nothing of {clock.text(at)}",
+        hint=f"it begins on {first}" if first else "run 'blocklist update' first",
+    )
