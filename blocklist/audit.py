@@ -9,23 +9,29 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+import msgspec
+
 from blocklist import clock
-from blocklist.catalog import CATEGORIES, KINDS
+from blocklist.catalog import CATEGORIES, KINDS, Feed
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
 from blocklist.lifetime import end_of
 from blocklist.names import MAX_NAME, Reject, RejectedError, normalize_name, parents
+from blocklist.publish import settings
 from blocklist.publish.descriptor import Format
+from blocklist.publish.settings import Settings
 from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
 from blocklist.store import snapshots
 from blocklist.store.database import explained, open_for_reading, path_in
+from blocklist.store.moment import run_at
 from blocklist.suffixes import builtin_rules_about
 
 
@@ -144,12 +150,33 @@ def network_text(family: int, first: int, last: int) -> str:
 class Moment:
     """A state of the record: after `run` was written, at time `at`; no `run` means now.
 
-    `judged`: as of when it was judged what has expired, which is the start of its run.
+    `judged`: as of when it was judged what has expired, which is the start of its run. `release`: the one that was
+    made then, by its own settings.
     """
 
     run: int | None
     at: str
     judged: str
+    release: int | None = None
+
+
+@dataclass(frozen=True)
+class _Live:
+    """The release whose file is, or was, in place."""
+
+    id: int
+    published: str
+    revision: int
+    moment: Moment
+
+
+@dataclass(frozen=True)
+class _Rendering:
+    """What makes a file out of decisions."""
+
+    export: Export
+    policy: Policy
+    format: Format
 
 
 _Look = Callable[[Moment], Facts]
@@ -157,15 +184,21 @@ _Judge = Callable[[Facts, Policy, Target], Outcome]
 
 
 class Audit:
-    """Questions to one state of the record; opens its own reading connection."""
+    """Questions to one state of the record: that of now, or as of `at`. Opens its own reading connection."""
 
-    def __init__(self, config: Config, formats: Mapping[str, Format]) -> None:
+    def __init__(self, config: Config, formats: Mapping[str, Format], at: datetime | None = None) -> None:
         self._config, self._formats = config, formats
         self._path = path_in(config.state)
         self._db = open_for_reading(config.state)
-        now = clock.text(clock.now())
-        self._now = Moment(None, now, now)
+        moment = clock.text(at or clock.now())
+        with explained(self._path):
+            # One state of the record for the whole answer, whatever an update does meanwhile.
+            self._db.execute("BEGIN")
+            self._now = Moment(run_at(self._db, at) if at is not None else None, moment, moment)
         self._rules: dict[Moment, list[Rule]] = {}
+        self._feeds: dict[Moment, Mapping[str, Feed]] = {}
+        self._settings: dict[int, Settings | None] = {}
+        self._exports = config.exports if at is None else self._exports_then()
         self._lines = True
 
     def close(self) -> None:
@@ -188,7 +221,7 @@ class Audit:
         name = thing.name
         chain = [name, *parents(name)]
         look, judge = self._of_name(name)
-        exports = [self._in_export(export, "domain", look, judge) for export in self._config.exports.values()]
+        exports = [self._in_export(export, "domain", look, judge) for export in self._exports.values()]
         facts = look(self._now)
         deciding = {e.by for e in exports if e.blocked}
         shown = [
@@ -232,7 +265,7 @@ class Audit:
     def _network(self, thing: Thing) -> Answer:
         chain = _around(thing)
         look, judge = self._of_network(thing)
-        exports = [self._in_export(export, thing.kind, look, judge) for export in self._config.exports.values()]
+        exports = [self._in_export(export, thing.kind, look, judge) for export in self._exports.values()]
         facts = look(self._now)
         notes = []
         if thing.first != thing.last:
@@ -275,7 +308,7 @@ class Audit:
         for x in listings:
             if x.holds and x.indicator == thing.name:
                 return {thing.name: f"reference feed {x.feed} names it in line {x.line}"}
-        for network in self._config.protected_networks:
+        for network in self._protected(moment):
             parsed = parse_one(network)
             if parsed is not None and parsed[1:] == (thing.first, thing.last):
                 return {thing.name: "[protect], or a resolver of [verify], names it"}
@@ -298,10 +331,15 @@ class Audit:
             prefix = "".join(group + ":" for group in whole)
         if not prefix:
             return 0
-        rows = self._db.execute(
-            "SELECT DISTINCT name FROM listing WHERE name >= ? AND name < ? AND kind = ? AND name <> ?",
-            (prefix, prefix + "\x7f", KINDS.index(thing.kind) + 1, thing.name),
-        )
+        condition = "name >= ?1 AND name < ?2 AND kind = ?3 AND name <> ?4"
+        source = f"SELECT name FROM listing WHERE {condition}"
+        if self._now.run is not None:
+            source = (
+                f"{source} AND since <= ?5 UNION SELECT name FROM listing_closed "
+                f"WHERE period IN ({self._periods_from(self._now)}) AND {condition} AND since <= ?5 AND until > ?5"
+            )
+        values = [prefix, prefix + "\x7f", KINDS.index(thing.kind) + 1, thing.name, self._now.run]
+        rows = self._db.execute(f"SELECT DISTINCT name FROM ({source})", values[: 4 + (self._now.run is not None)])
         parsed = (parse_one(name) for (name,) in rows)
         return sum(p is not None and thing.first <= p[1] and p[2] <= thing.last for p in parsed)
 
@@ -325,7 +363,7 @@ class Audit:
         def judge(facts: Facts, policy: Policy, target: Target) -> Outcome:
             return judge_url(thing.name, host.name if host else None, around, facts, policy)
 
-        exports = [self._in_export(export, "url", look, judge) for export in self._config.exports.values()]
+        exports = [self._in_export(export, "url", look, judge) for export in self._exports.values()]
         shown, facts = self._listed(look, [thing.name]), look(self._now)
         own = [r for r in facts.rules if r.kind == "url" and r.name == thing.name]
         if host is None:
@@ -357,10 +395,10 @@ class Audit:
     ) -> Answer:
         """All together; the confidence is that of the entry which decides, as the policy of its export counts it."""
         deciding = next((e for e in exports if e.blocked and any(x.indicator == e.by for x in listings)), None)
-        exports_of = self._config.exports
-        export = exports_of.get(deciding.name) if deciding else next(iter(exports_of.values()), None)
-        name = export.policy if export else "default"
-        policy = self._policy(name)
+        export = self._exports.get(deciding.name) if deciding else next(iter(self._exports.values()), None)
+        shown = self._rendering_now(export) if export else None
+        name = shown.export.policy if shown else "default"
+        policy = shown.policy if shown else self._policy(name)
         # Without one that decides, the nearest that is listed.
         indicator = deciding.by if deciding else next((x.indicator for x in listings), None)
         same = [x for x in listings if x.indicator == indicator and x.until is None]
@@ -382,37 +420,101 @@ class Audit:
         )
 
     def _in_export(self, export: Export, kind: str, look: _Look, judge: _Judge) -> InExport:
-        """What the published file of `export` does now, and what its next release will do if that differs."""
-        fmt, policy = self._formats.get(export.format), self._policy(export.policy)
-        if fmt is None:
+        """What the published file of `export` does, and what its next release will do if that differs."""
+        rendering, live = self._rendering_now(export), self._live(export.name)
+        if rendering is None:
             because = f"there is no format {export.format!r}"
             return InExport(export.name, export.format, False, None, because, None, None)
-        if (left_out := _left_out(export, fmt, kind)) is not None:
-            now = Outcome(False, None, left_out)
-        else:
-            now = judge(look(self._now), policy, _target(export, fmt))
-        live = self._db.execute(
-            "SELECT id, published, revision, run, created, coalesce(judged, created) FROM release "
-            "WHERE export = ? AND state = 'live'",
-            (export.name,),
-        ).fetchone()
-        command = f"run 'blocklist export {export.name}'"
+        name, fmt = export.name, rendering.export.format
+        now = _outcome(rendering, kind, self._now, look, judge)
+        command = f"run 'blocklist export {name}'" if self._now.run is None else "the record of then says so"
         if live is None:
-            because = f"it was never published: {command}"
+            because = f"it was never published: {command}" if self._now.run is None else "it was not published by then"
             if now.blocked:
                 because = f"{now.because}, but {because}"
-            return InExport(export.name, export.format, False, now.by, because, None, None, now.blocked or None)
-        number, published, revision, run, created, judged = live
+            return InExport(name, fmt, False, now.by, because, None, None, now.blocked or None)
+        made_by = self._settings_of(live.id)
+        rendered = _Rendering(made_by.own.export, made_by.own.policy, made_by.own.format) if made_by else rendering
         then = now
-        ended = any(x.ends and judged < x.ends <= self._now.judged for x in look(self._now).listings)
-        if (ended or revision != self._revision()) and left_out is None:
-            then = judge(look(Moment(run, created, judged)), policy, _target(export, fmt))
+        if self._differs(live, made_by, rendering, rendered, look):
+            then = _outcome(rendered, kind, live.moment, look, judge)
         if then.blocked == now.blocked:
-            return InExport(export.name, export.format, now.blocked, now.by, now.because, number, published)
-        if self._gated(export.name, number):
-            command = f"its release is held: see 'blocklist release', then 'blocklist release approve {export.name}'"
+            return InExport(name, fmt, now.blocked, now.by, now.because, live.id, live.published)
+        if self._now.run is None and self._gated(name, live.id):
+            command = f"its release is held: see 'blocklist release', then 'blocklist release approve {name}'"
         because = f"{then.because}; not yet published: {now.because}; {command}"
-        return InExport(export.name, export.format, then.blocked, then.by, because, number, published, now.blocked)
+        return InExport(name, fmt, then.blocked, then.by, because, live.id, live.published, now.blocked)
+
+    def _differs(self, live: _Live, made_by: Settings | None, now: _Rendering, then: _Rendering, look: _Look) -> bool:
+        """Could the published file say something else than the record does?"""
+        if live.revision != self._revision() or self._now.run is not None:
+            return True
+        if any(x.ends and live.moment.judged < x.ends <= self._now.judged for x in look(self._now).listings):
+            return True
+        if made_by is None:
+            return False
+        # Frames and lines of a format decide nothing here, and a reader of abilities knows no more of it.
+        same = (now.policy, now.export.kinds, now.export.options) == (
+            *(then.policy, then.export.kinds, then.export.options),
+        ) and now.format.name == then.format.name
+        common, config = made_by.common, self._config
+        return not same or common.feeds != config.feeds or common.protect != config.protect
+
+    def _rendering_now(self, export: Export) -> _Rendering | None:
+        """What `export` is made by as configured; of the past, what its release of then was made by."""
+        if self._now.run is not None and (live := self._live(export.name)) is not None:
+            made_by = self._settings_of(live.id)
+            if made_by is not None:
+                return _Rendering(made_by.own.export, made_by.own.policy, made_by.own.format)
+        fmt = self._formats.get(export.format)
+        return _Rendering(export, self._policy(export.policy), fmt) if fmt is not None else None
+
+    def _exports_then(self) -> dict[str, Export]:
+        """The exports that had a file at that time, and those configured now."""
+        rows = self._db.execute("SELECT DISTINCT export FROM release WHERE published <= ?", (self._now.at,))
+        found = dict(self._config.exports)
+        for (name,) in rows:
+            live = self._live(name)
+            made_by = self._settings_of(live.id) if live is not None else None
+            if made_by is not None:
+                found[name] = made_by.own.export
+        return found
+
+    def _live(self, export: str) -> _Live | None:
+        columns = "id, published, revision, run, created, coalesce(judged, created)"
+        if self._now.run is None:
+            where, values = "state = 'live'", [export]
+        else:
+            where, values = "published <= ? ORDER BY published DESC, id DESC LIMIT 1", [export, self._now.at]
+        row = self._db.execute(f"SELECT {columns} FROM release WHERE export = ? AND {where}", values).fetchone()
+        if row is None:
+            return None
+        return _Live(row[0], row[1], row[2], Moment(row[3], row[4], row[5], row[0]))
+
+    def _settings_of(self, release: int) -> Settings | None:
+        if release not in self._settings:
+            self._settings[release] = settings.of_release(self._db, release)
+        return self._settings[release]
+
+    def _feeds_at(self, moment: Moment) -> Mapping[str, Feed]:
+        """The feeds as they were configured then, by id."""
+        if moment not in self._feeds:
+            made_by = self._settings_of(moment.release) if moment.release is not None else None
+            if moment.run is None:
+                self._feeds[moment] = self._config.feeds
+            elif made_by is not None:
+                self._feeds[moment] = made_by.common.feeds
+            else:
+                self._feeds[moment] = settings.feeds_at(self._db, moment.run) or self._config.feeds
+        return self._feeds[moment]
+
+    def _protected(self, moment: Moment) -> Sequence[str]:
+        """What `[protect]` named then, and the resolvers of then."""
+        made_by = self._settings_of(moment.release) if moment.release is not None else None
+        if made_by is None:
+            return self._config.protected_networks
+        verify = msgspec.structs.replace(self._config.verify, resolvers=made_by.common.resolvers)
+        return replace(self._config, protect=made_by.common.protect, verify=verify).protected_networks
 
     def _revision(self) -> int:
         return int(self._db.execute("SELECT value FROM counter WHERE name = 'revision'").fetchone()[0])
@@ -463,23 +565,27 @@ class Audit:
 
     def _verdict(self, name: str, moment: Moment) -> Verdict | None:
         row = self._db.execute(
-            "SELECT name, status, since, checked, dead FROM verdict WHERE name = ?", (name,)
+            "SELECT name, status, since, checked, dead, died FROM verdict WHERE name = ?", (name,)
         ).fetchone()
-        if moment.run is not None and (row is None or row[2] > moment.at):
+        if moment.run is None:
+            return Verdict(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
+        if row is None or row[2] > moment.at:
             row = self._db.execute(
-                "SELECT name, status, since, until, dead FROM verdict_closed "
+                "SELECT name, status, since, until, dead, died FROM verdict_closed "
                 "WHERE name = ? AND since <= ? AND until > ?",
                 (name, moment.at, moment.at),
             ).fetchone()
-        return Verdict(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
+        if row is None:
+            return None
+        dead = bool(row[4]) and (row[5] is None or row[5] <= moment.run)
+        # When it was last asked by then is not kept; it was when the verdict began.
+        return Verdict(row[0], row[1], row[2], row[3] if row[3] <= moment.at else row[2], dead)
 
     def _listed(self, look: _Look, chain: Sequence[str]) -> list[Listing]:
         """Listings to show: those of now, and those that ended since but stand in a published file."""
-        published = self._db.execute(
-            "SELECT run, created, coalesce(judged, created) FROM release WHERE state = 'live' AND revision <> ?",
-            (self._revision(),),
-        )
-        moments = [self._now, *(Moment(*row) for row in published)]
+        files = [live for name in self._exports if (live := self._live(name)) is not None]
+        then = [f.moment for f in files if self._now.run is not None or f.revision != self._revision()]
+        moments = [self._now, *then]
         found = {(x.indicator, x.feed, x.since): x for m in reversed(moments) for x in look(m).listings}
         # The nearest name, the narrowest network first.
         order = {name: i for i, name in enumerate(chain)}
@@ -491,30 +597,34 @@ class Audit:
         if moment.run is None:
             source = f"SELECT {columns}, NULL AS until FROM listing WHERE name = ?1"
         else:
-            # What ended after that run was closed in that month or later.
-            periods = ", ".join(str(p) for p in self._periods() if p >= clock.period(clock.parse(moment.at)))
             source = (
                 f"SELECT {columns}, NULL AS until FROM listing WHERE name = ?1 AND since <= ?2 UNION ALL "
-                f"SELECT {columns}, until FROM listing_closed WHERE period IN ({periods}) "
+                f"SELECT {columns}, until FROM listing_closed WHERE period IN ({self._periods_from(moment)}) "
                 "AND name = ?1 AND since <= ?2 AND until > ?2"
             )
         out = []
         for name in names:
             rows = self._db.execute(
                 f"""
-                SELECT l.name, l.kind, l.subtree, l.line, l.confidence, l.extra, l.since, l.feed, r.started, u.started,
+                SELECT l.name, l.kind, l.subtree, l.line, l.confidence, l.extra, l.since, l.feed, r.started,
+                       CASE WHEN ?3 IS NULL OR l.until <= ?3 THEN u.started END,
                        CASE WHEN ?2 IS NULL OR l.dropped <= ?2 THEN d.started END,
                        f.name, v.category, v.confidence, v.family, v.direction
                 FROM ({source}) l JOIN feed f ON f.id = l.feed JOIN run r ON r.id = l.since
                 LEFT JOIN run u ON u.id = l.until LEFT JOIN run d ON d.id = l.dropped
                 LEFT JOIN feed_version v ON v.feed = l.feed
-                     AND v.since = (SELECT max(since) FROM feed_version WHERE feed = l.feed)
+                     AND v.since = (
+                         SELECT max(since) FROM feed_version WHERE feed = l.feed AND (?3 IS NULL OR since <= ?3))
                 ORDER BY l.since, f.name
                 """,
-                (name, moment.run),
+                (name, moment.run, self._now.run),
             )
             out += [self._listing(moment, *row) for row in rows]
         return out
+
+    def _periods_from(self, moment: Moment) -> str:
+        """What ended after that run was closed in that month or later."""
+        return ", ".join(str(p) for p in self._periods() if p >= clock.period(clock.parse(moment.at)))
 
     def _periods(self) -> list[int]:
         """Months in which listings ended, by one step through the key each."""
@@ -544,7 +654,7 @@ class Audit:
     ) -> Listing:
         """A row with what its feed says: as configured now, else as it was last."""
         row = json.loads(extra) if extra else {}
-        feed = self._config.feeds.get(feed_id)
+        feed = self._feeds_at(moment).get(feed_id)
         category, own, family, direction = version
         if feed is not None:
             category, own, family, direction = feed.category, feed.confidence, feed.family, feed.matches
@@ -620,6 +730,12 @@ def _around(thing: Thing) -> list[str]:
         first = thing.first >> hosts << hosts
         chain.append(network_text(family, first, first + (1 << hosts) - 1))
     return chain
+
+
+def _outcome(rendering: _Rendering, kind: str, moment: Moment, look: _Look, judge: _Judge) -> Outcome:
+    if (left_out := _left_out(rendering.export, rendering.format, kind)) is not None:
+        return Outcome(False, None, left_out)
+    return judge(look(moment), rendering.policy, _target(rendering.export, rendering.format))
 
 
 def _left_out(export: Export, fmt: Format, kind: str) -> str | None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from installation import World, digest, names
+
+from blocklist import clock
+from blocklist.audit import Audit
+from blocklist.config import load
+from blocklist.publish.descriptor import abilities
 
 
 def backdate(world: World, days: int) -> None:
@@ -197,3 +203,46 @@ def test_bytes_older_than_history_go_and_what_they_carry_stays(tmp_path: Path) -
     assert world.update("--no-verify").code == 0
     assert world.rows("SELECT stored IS NOT NULL FROM release_file ORDER BY release") == [(0,), (0,), (1,), (1,), (1,)]
     assert world.left_over() == []
+
+
+def test_why_at_a_date_says_what_the_files_of_that_day_held(lived: tuple[World, list[dict[str, bytes]]]) -> None:
+    world, days = lived
+    config = load(world.config)
+    formats = abilities([e.format for e in config.exports.values()])
+    asked = [*names(60), *names(20, 240), *names(12, 290), "known.example", "fine.example", "x.evil.example"]
+    for day, published in enumerate(days):
+        flat = set(published["flat"].decode().split())
+        etc = set(published["etc"].decode().split())
+        audit = Audit(config, formats, clock.now() - timedelta(days=5 - day))
+        for name in asked:
+            said = {e.name: e.blocked for e in audit.why(name, lines=False).exports}
+            assert (said["flat"], said["etc"]) == (name in flat, name in etc), (day, name)
+        blocks = b"198.51.100.7" in published["fw"]
+        assert {e.name: e.blocked for e in audit.why("198.51.100.7").exports}["fw"] == blocks == (day < 3)
+        audit.close()
+
+
+def test_the_screen_of_a_date_tells_rules_confidence_and_settings_of_then(
+    lived: tuple[World, list[dict[str, bytes]]],
+) -> None:
+    world, _ = lived
+    ruled = names(1, 100)[0]
+    then = world.run("why", ruled, "--at", "72h")
+    assert then.out.startswith("as of ") and f"{ruled} is not blocked" in then.out
+    assert "allowed by rule 1" in then.out and "1 rule" in then.out
+    both = names(1, 260)[0]
+    assert {x["feed"] for x in world.run("why", both, "--at", "96h", "--json").json["listings"]} == {"alpha", "beta"}
+    assert world.run("why", both, "--at", "96h", "--json").json["confidence"] == 96
+    assert world.run("why", both, "--at", "48h", "--json").json["confidence"] == 98
+    assert {x["feed"] for x in world.run("why", both, "--json").json["listings"]} == {"alpha"}
+
+
+@pytest.mark.parametrize(
+    ("at", "code", "said"),
+    [("2020-01-01", 1, "it begins on "), ("2120-01-01", 2, "in the future"), ("\x1b[2Jx", 2, "is no date")],
+)
+def test_why_at_a_date_that_can_not_be_answered(
+    lived: tuple[World, list[dict[str, bytes]]], at: str, code: int, said: str
+) -> None:
+    ran = lived[0].run("why", "evil.example", "--at", at)
+    assert ran.code == code and said in ran.err and "\x1b" not in ran.err

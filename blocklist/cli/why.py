@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 @click.command("why")
 @click.argument("what")
+@click.option("--at", metavar="DATE", help="As of then: 2026-03-03 (its end), 2026-03-03T14:00Z, 7d (ago), yesterday.")
 @shared_options
-def command(screen: Screen, what: str) -> int:
+def command(screen: Screen, what: str, at: str | None) -> int:
     """Why WHAT is blocked, or why it is not: which feed, which line, since when, who decided.
 
     WHAT is a domain, an address, a network or a URL. The answer comes from the record alone.
@@ -25,20 +26,26 @@ def command(screen: Screen, what: str) -> int:
       blocklist why a.b.evil.example
       blocklist why 192.0.2.7
       blocklist why https://files.example/malware.exe --json
+      blocklist why evil.example --at 2026-03-03
     """
+    from blocklist import clock
     from blocklist.audit import Audit
     from blocklist.config import load
+    from blocklist.dates import past
     from blocklist.publish.descriptor import abilities
 
     # Not the whole catalogue of formats: compiling their frames takes longer than the answer.
     config = load(screen.config_path)
     formats = abilities([export.format for export in config.exports.values()], config.formats_folder)
-    audit = Audit(config, formats)
+    moment_asked = past(at, clock.now()) if at is not None else None
+    audit = Audit(config, formats, moment_asked)
     try:
         answer = audit.why(what)
     finally:
         audit.close()
     screen.json(as_json(answer))
+    if moment_asked is not None:
+        screen.line(f"as of {answer.at}:")
     _show(screen, answer)
     return 0
 

@@ -66,7 +66,10 @@ def of_release(connection: sqlite3.Connection, release: int) -> Settings | None:
     ).fetchone()
     if row is None:
         return None
-    return Settings(msgspec.json.decode(row[0], type=Common), msgspec.json.decode(row[1], type=Own))
+    try:
+        return Settings(msgspec.json.decode(row[0], type=Common), msgspec.json.decode(row[1], type=Own))
+    except msgspec.ValidationError:
+        return None  # of a version whose keys mean something else
 
 
 def feeds_at(connection: sqlite3.Connection, run: int) -> dict[str, Feed]:
