@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -246,3 +247,18 @@ def test_why_at_a_date_that_can_not_be_answered(
 ) -> None:
     ran = lived[0].run("why", "evil.example", "--at", at)
     assert ran.code == code and said in ran.err and "\x1b" not in ran.err
+
+
+def test_holds_of_a_date_with_who_let_them_pass_by_then(lived: tuple[World, list[dict[str, bytes]]]) -> None:
+    world, _ = lived
+
+    def held(*words: str) -> list[tuple[str, str]]:
+        ran = world.run("held", *words, "--json")
+        assert ran.code == 0, ran.err
+        return [(row["indicator"], row["feeds"]) for row in map(json.loads, ran.out.splitlines())]
+
+    assert held("--at", "120h") == held("--at", "96h") == []
+    assert held("--at", "72h") == [("known.example", "alpha, top")]
+    assert held("--at", "48h") == held() == []
+    assert held("--at", "48h", "--released") == held("--released") == [("known.example", "alpha, top")]
+    assert "1 held as of " in world.run("held", "--at", "72h").out
