@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -345,11 +346,8 @@ class Audit:
 
     # URLs
 
-    def _url(self, thing: Thing) -> Answer:
-        try:
-            host = recognise(thing.host or "")
-        except IndicatorError:
-            host = None  # `localhost` and the like, which no list may name
+    def _of_url(self, thing: Thing) -> tuple[_Look, _Judge]:
+        host = _host_of(thing)
         around = _around(host) if host is not None and host.kind != "domain" else []
 
         @cache
@@ -363,6 +361,11 @@ class Audit:
         def judge(facts: Facts, policy: Policy, target: Target) -> Outcome:
             return judge_url(thing.name, host.name if host else None, around, facts, policy)
 
+        return look, judge
+
+    def _url(self, thing: Thing) -> Answer:
+        host = _host_of(thing)
+        look, judge = self._of_url(thing)
         exports = [self._in_export(export, "url", look, judge) for export in self._exports.values()]
         shown, facts = self._listed(look, [thing.name]), look(self._now)
         own = [r for r in facts.rules if r.kind == "url" and r.name == thing.name]
@@ -378,6 +381,39 @@ class Audit:
             rules=[*own, *of_host.rules],
             verdict=of_host.verdict,
         )
+
+    # Releases
+
+    def judging(self, thing: Thing) -> Callable[[int], Outcome | None]:
+        """What the file of a release did with `thing`, by the number of the release; None where nobody knows.
+
+        Of a URL only what it did with the URL itself, not with its host.
+        """
+        of = {"domain": lambda: self._of_name(thing.name), "url": lambda: self._of_url(thing)}
+        look, judge = of.get(thing.kind, lambda: self._of_network(thing))()
+
+        def outcome(release: int) -> Outcome | None:
+            run, created, judged, export = self._db.execute(
+                "SELECT run, created, coalesce(judged, created), export FROM release WHERE id = ?", (release,)
+            ).fetchone()
+            made_by = self._settings_of(release)
+            if made_by is not None:
+                rendering = _Rendering(made_by.own.export, made_by.own.policy, made_by.own.format)
+            elif export in self._config.exports:
+                known = self._rendering_now(self._config.exports[export])
+                if known is None:
+                    return None
+                rendering = known
+            else:
+                return None
+            return _outcome(rendering, thing.kind, Moment(run, created, judged, release), look, judge)
+
+        return outcome
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The reading connection, in the state of the record that this audit answers from."""
+        return self._db
 
     # Answers
 
@@ -710,6 +746,21 @@ class Audit:
             return None
 
 
+def around(thing: Thing) -> list[str]:
+    """The names whose listings and rules may decide for `thing`, its own first."""
+    if thing.kind == "domain":
+        return [thing.name, *parents(thing.name)]
+    return [thing.name] if thing.kind == "url" else _around(thing)
+
+
+def _host_of(thing: Thing) -> Thing | None:
+    """What a URL's host is; None for `localhost` and the like, which no list may name."""
+    try:
+        return recognise(thing.host or "")
+    except IndicatorError:
+        return None
+
+
 def _said(row: Mapping[str, Any], key: str) -> str | None:
     value = row.get(key)
     return value if isinstance(value, str) else None
@@ -778,4 +829,4 @@ def _with_host(url: InExport, host: InExport, name: str) -> InExport:
     return replace(url, because=f"{url.because}; its host {name}: {host.because}", pending=host.pending)
 
 
-__all__ = ["Answer", "Audit", "Hold", "InExport", "Listing", "Thing", "Verdict", "recognise"]
+__all__ = ["Answer", "Audit", "Hold", "InExport", "Listing", "Thing", "Verdict", "around", "recognise"]

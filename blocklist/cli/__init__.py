@@ -20,6 +20,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Ask DNS about listed names."),
     "export": ("export", "Publish configured exports, or write one list to a file."),
     "why": ("why", "Why a domain, address, network or URL is blocked, or not."),
+    "history": ("history", "What became of a domain, address, network or URL, in order."),
+    "diff": ("diff", "What changed between two dates or releases, by feed and category."),
     "feeds": ("feeds", "List, show and try feeds."),
     "formats": ("formats", "List, show and try export formats."),
     "allow": ("allow", "Rules that free a name or network."),
