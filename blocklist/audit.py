@@ -5,6 +5,7 @@ This module reads what the record knows; `blocklist.select.single` decides.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import sqlite3
@@ -22,7 +23,7 @@ from blocklist.catalog import CATEGORIES, KINDS, Feed
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
-from blocklist.lifetime import end_of
+from blocklist.lifetime import end_of, stale_since
 from blocklist.names import MAX_NAME, Reject, RejectedError, normalize_name, parents
 from blocklist.publish import settings
 from blocklist.publish.descriptor import Format
@@ -40,7 +41,8 @@ from blocklist.suffixes import builtin_rules_about
 class InExport:
     """What the published file of one export does with the thing asked: `by` names the entry or rule that decides.
 
-    `pending` says what the next release will do (True blocks) where that differs from what is published.
+    `pending` says what the next release will do (True blocks) where that differs from what is published. `excluded`:
+    the export holds nothing of the kind at all.
     """
 
     name: str
@@ -51,11 +53,15 @@ class InExport:
     release: int | None
     since: str | None
     pending: bool | None = None
+    excluded: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Everything `why` knows about `query`, in its canonical form."""
+    """Everything `why` knows about `query`, in its canonical form.
+
+    `near`: listed names that a person may have meant, where nothing that covers it is listed.
+    """
 
     query: str
     kind: str
@@ -70,6 +76,7 @@ class Answer:
     rules: Sequence[Rule]
     verdict: Verdict | None
     notes: Sequence[str] = ()
+    near: Sequence[str] = ()
 
     @property
     def blocked(self) -> bool:
@@ -452,7 +459,8 @@ class Audit:
             holds=holds,
             rules=rules,
             verdict=verdict,
-            notes=notes,
+            notes=[*notes, *self._of_feeds(listings, any(e.blocked for e in exports))],
+            near=[] if listings or self._now.run is not None else self._near(thing),
         )
 
     def _in_export(self, export: Export, kind: str, look: _Look, judge: _Judge) -> InExport:
@@ -475,7 +483,9 @@ class Audit:
         if self._differs(live, made_by, rendering, rendered, look):
             then = _outcome(rendered, kind, live.moment, look, judge)
         if then.blocked == now.blocked:
-            return InExport(name, fmt, now.blocked, now.by, now.because, live.id, live.published)
+            excluded = _left_out(rendering.export, rendering.format, kind) is not None
+            since = live.published
+            return InExport(name, fmt, now.blocked, now.by, now.because, live.id, since, excluded=excluded)
         if self._now.run is None and self._gated(name, live.id):
             command = f"its release is held: see 'blocklist release', then 'blocklist release approve {name}'"
         because = f"{then.because}; not yet published: {now.because}; {command}"
@@ -551,6 +561,54 @@ class Audit:
             return self._config.protected_networks
         verify = msgspec.structs.replace(self._config.verify, resolvers=made_by.common.resolvers)
         return replace(self._config, protect=made_by.common.protect, verify=verify).protected_networks
+
+    def _of_feeds(self, listings: Sequence[Listing], blocked: bool) -> list[str]:
+        """What feeds that are not well have to do with the answer: old listings, and new ones that nobody saw yet."""
+        if self._now.run is not None:
+            return []
+        rows = self._db.execute("SELECT name, outcome, changed FROM feed WHERE enabled").fetchall()
+        now, listing = clock.parse(self._now.at), {x.feed for x in listings}
+        notes, unseen = [], []
+        for name, outcome, changed in rows:
+            feed = self._config.feeds.get(name)
+            if feed is None:
+                continue
+            if name in listing and (since := stale_since(feed, changed, now)) is not None:
+                notes.append(f"feed {name} is stale: its list has not changed since {since[:16].replace('T', ' ')}")
+            if outcome in ("failed", "gated") and not blocked and not feed.is_reference:
+                unseen.append(f"{name} ({outcome})")
+        if unseen:
+            more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
+            notes.append(
+                f"what these feeds list now is not known: {', '.join(unseen[:3])}{more}; see 'blocklist status'"
+            )
+        return notes
+
+    def _near(self, thing: Thing) -> list[str]:
+        """Up to three listed names that look like it: steps through the key of the listings, never all of them."""
+        if thing.kind == "domain":
+            bare = thing.name.removeprefix("www.")
+            likely = [f"{label}.{bare}" for label in _LABELS]
+            found = [name for name in [bare, *likely] if name != thing.name and self._is_listed(name)]
+            start, shortest = thing.name, 4
+        else:
+            found = []
+            start = thing.name.rpartition("/")[0] + "/" if thing.kind == "url" else thing.name
+            shortest = len(f"//{thing.host}/") if thing.kind == "url" else len(re.split(r"\d+$", start)[0]) or 4
+        for length in range(len(start) - (thing.kind != "url"), shortest - 1, -1):
+            if len(found) >= 3:
+                break
+            rows = self._db.execute(
+                "SELECT DISTINCT name FROM listing WHERE name >= ? AND name < ? AND kind = ? LIMIT 100",
+                (start[:length], start[:length] + "\x7f", KINDS.index(thing.kind) + 1),
+            )
+            others = [name for (name,) in rows if name != thing.name and name not in found]
+            alike = 0.8 if thing.kind == "domain" else 0.5
+            found += difflib.get_close_matches(thing.name, others, n=3 - len(found), cutoff=alike)
+        return found[:3]
+
+    def _is_listed(self, name: str) -> bool:
+        return self._db.execute("SELECT 1 FROM listing WHERE name = ?", (name,)).fetchone() is not None
 
     def _revision(self) -> int:
         return int(self._db.execute("SELECT value FROM counter WHERE name = 'revision'").fetchone()[0])
@@ -783,6 +841,10 @@ def _around(thing: Thing) -> list[str]:
     return chain
 
 
+# What most often stands before a name that a list has.
+_LABELS = ("www", "m", "mail", "login", "app", "api", "cdn", "static", "secure", "web")
+
+
 def _outcome(rendering: _Rendering, kind: str, moment: Moment, look: _Look, judge: _Judge) -> Outcome:
     if (left_out := _left_out(rendering.export, rendering.format, kind)) is not None:
         return Outcome(False, None, left_out)
@@ -807,17 +869,20 @@ def _target(export: Export, fmt: Format) -> Target:
     asked = str(export.options.get("direction", "any"))
     directions = [asked, "both"] if asked in ("inbound", "outbound") else ["inbound", "outbound", "both"]
     writes: Callable[[str, bool], bool] = lambda name, subtree: True  # noqa: E731
+    unwritable = ""
     if fmt.code == "rpz":
         directions = ["outbound", "both"]  # an answer's address is where clients would go
         origin = str(export.options.get("origin") or fmt.options["origin"].default)
+        unwritable = "is too long for the zone"
         room = MAX_NAME - len(origin) - 1
         writes = lambda name, subtree: len(name) + 2 * subtree <= room  # noqa: E731
     elif fmt.unwritable is not None:
         odd = re.compile(fmt.unwritable)
+        unwritable = f"can't be written: {fmt.name} would read the line as something else"
         pair = f"{fmt.exact}\n{fmt.below}" if fmt.exact and fmt.below else None
         exact, suffix = fmt.exact or fmt.suffix or "", fmt.suffix or pair or fmt.exact or ""
         writes = lambda name, subtree: not odd.search((suffix if subtree else exact).replace("{name}", name))  # noqa: E731
-    return Target(fmt.name, fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, writes, directions)
+    return Target(fmt.name, fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, writes, directions, unwritable)
 
 
 def _with_host(url: InExport, host: InExport, name: str) -> InExport:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 
 from blocklist.decisions import Wanted
 from blocklist.errors import IndicatorError
+from blocklist.sheet import FORMULA, cell
 
 COLUMNS = ("what", "scope", "reason", "ticket", "until", "id", "author", "created")
 # A cell that starts so is run as a formula by spreadsheets; an apostrophe makes it text.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MOST = 1_000_000
 
 
@@ -59,9 +59,9 @@ def _wanted(row: dict[str, str], reason: str | None, place: str) -> Wanted:
     )
 
 
-def _plain(cell: str) -> str:
-    cell = cell.strip()
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA and cell[1:2] else cell
+def _plain(text: str) -> str:
+    text = text.strip()
+    return text[1:] if text[:1] == "'" and text[1:2] in FORMULA and text[1:2] else text
 
 
 def write(rows: Iterable[Sequence[object]]) -> str:
@@ -70,11 +70,5 @@ def write(rows: Iterable[Sequence[object]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_guarded("" if cell is None else str(cell)) for cell in row])
+        writer.writerow([cell("" if value is None else str(value)) for value in row])
     return out.getvalue()
-
-
-def _guarded(cell: str) -> str:
-    # A control character in a person's reason must not reach the next terminal.
-    cell = "".join(c if c.isprintable() else " " for c in cell)
-    return "'" + cell if cell.startswith(_FORMULA) else cell

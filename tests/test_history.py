@@ -11,7 +11,7 @@ import pytest
 from installation import World, names
 from test_past import backdate
 
-from blocklist.cli.sheet import cell
+from blocklist.sheet import cell
 
 
 def happened(world: World, what: str, *words: str) -> list[tuple[str, str, str]]:
