@@ -33,7 +33,7 @@ from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
 from blocklist.store import snapshots
 from blocklist.store.database import explained, open_for_reading, path_in
-from blocklist.store.moment import run_at
+from blocklist.store.moment import periods, run_at
 from blocklist.suffixes import builtin_rules_about
 
 
@@ -718,16 +718,7 @@ class Audit:
 
     def _periods_from(self, moment: Moment) -> str:
         """What ended after that run was closed in that month or later."""
-        return ", ".join(str(p) for p in self._periods() if p >= clock.period(clock.parse(moment.at)))
-
-    def _periods(self) -> list[int]:
-        """Months in which listings ended, by one step through the key each."""
-        rows = self._db.execute(
-            "WITH RECURSIVE p(period) AS (SELECT min(period) FROM listing_closed UNION ALL "
-            "SELECT (SELECT min(period) FROM listing_closed WHERE period > p.period) FROM p WHERE period IS NOT NULL) "
-            "SELECT period FROM p WHERE period IS NOT NULL"
-        )
-        return [row[0] for row in rows]
+        return ", ".join(map(str, periods(self._db, moment.at)))
 
     def _listing(
         self,

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from blocklist import clock
 from blocklist.catalog import CATEGORIES, KINDS, Feed
@@ -18,7 +18,7 @@ from blocklist.config import Policy
 from blocklist.dates import past
 from blocklist.errors import IndicatorError
 from blocklist.publish import settings
-from blocklist.store.moment import run_at
+from blocklist.store.moment import periods, run_at
 
 Change = Literal["added", "removed", "changed"]
 
@@ -152,11 +152,10 @@ class Difference:
         ).fetchone()
         return tuple(row) if row else None
 
-    def _rows(self, columns: str, group: str) -> Iterator[tuple[Change, object, int, int, str | None]]:
+    def _rows(self, columns: str, group: str) -> Iterator[tuple[Change, Any, int, int, str | None]]:
         a, b = self.a.run, self.b.run
-        periods = [row[0] for row in self._db.execute(_PERIODS)]
         # What was open after a run was closed in its month or later.
-        after_a, after_b = (_months(periods, end.at) for end in (self.a, self.b))
+        after_a, after_b = (", ".join(map(str, periods(self._db, end.at))) for end in (self.a, self.b))
         category = "extra ->> '$.category' AS category"
         was = (
             f"EXISTS (SELECT 1 FROM listing_closed c WHERE c.period IN ({after_a}) AND c.name = x.name "
@@ -198,14 +197,3 @@ class Difference:
         return policy is None or (
             category in policy.categories and kind in policy.kinds and (policy.feeds is None or feed in policy.feeds)
         )
-
-
-_PERIODS = (
-    "WITH RECURSIVE p(period) AS (SELECT min(period) FROM listing_closed UNION ALL "
-    "SELECT (SELECT min(period) FROM listing_closed WHERE period > p.period) FROM p WHERE period IS NOT NULL) "
-    "SELECT period FROM p WHERE period IS NOT NULL"
-)
-
-
-def _months(periods: list[int], at: str) -> str:
-    return ", ".join(str(p) for p in periods if p >= clock.period(clock.parse(at)))

@@ -15,6 +15,7 @@ from blocklist import clock
 from blocklist.audit import Audit, Thing, around
 from blocklist.catalog import KINDS
 from blocklist.select.single import Outcome
+from blocklist.store.moment import periods
 from blocklist.suffixes import SuffixRules, builtin_rules_about
 
 What = Literal["listing", "hold", "rule", "verdict", "release"]
@@ -64,7 +65,7 @@ def timeline(audit: Audit, thing: Thing) -> list[Happening]:
 
 def _listings(db: sqlite3.Connection, thing: Thing, chain: Sequence[str], found: _Gathered) -> None:
     suffixes = builtin_rules_about(chain if thing.kind == "domain" else [])
-    periods = ", ".join(str(p) for (p,) in db.execute(_PERIODS))
+    months = ", ".join(map(str, periods(db)))
     columns = "name, feed, since, subtree, line, confidence, extra, dropped"
     for name in chain:
         rows = db.execute(
@@ -72,7 +73,7 @@ def _listings(db: sqlite3.Connection, thing: Thing, chain: Sequence[str], found:
             SELECT l.subtree, l.line, l.confidence, l.extra, l.since, l.until, l.cause, l.dropped, f.name,
                    r.started, u.started, d.started
             FROM (SELECT {columns}, NULL AS until, NULL AS cause FROM listing WHERE name = ?1 UNION ALL
-                  SELECT {columns}, until, cause FROM listing_closed WHERE period IN ({periods}) AND name = ?1) l
+                  SELECT {columns}, until, cause FROM listing_closed WHERE period IN ({months}) AND name = ?1) l
             JOIN feed f ON f.id = l.feed JOIN run r ON r.id = l.since
             LEFT JOIN run u ON u.id = l.until LEFT JOIN run d ON d.id = l.dropped ORDER BY l.since, f.name
             """,
@@ -114,13 +115,6 @@ def _ends_by_itself(db: sqlite3.Connection, feeds: set[str]) -> bool:
 def _covers(name: str, thing: Thing, subtree: bool, suffixes: SuffixRules) -> bool:
     """Does a listing of `name` speak of `thing` too?"""
     return name == thing.name or subtree or thing.kind != "domain" or suffixes.is_registrable(name)
-
-
-_PERIODS = (
-    "WITH RECURSIVE p(period) AS (SELECT min(period) FROM listing_closed UNION ALL "
-    "SELECT (SELECT min(period) FROM listing_closed WHERE period > p.period) FROM p WHERE period IS NOT NULL) "
-    "SELECT period FROM p WHERE period IS NOT NULL"
-)
 
 
 def _holds(db: sqlite3.Connection, chain: Sequence[str], found: _Gathered) -> None:
