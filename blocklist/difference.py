@@ -93,7 +93,7 @@ class Difference:
                 f"release {a.release} is of export {a.export}, release {b.release} of {b.export}",
                 hint="'blocklist release' lists the releases of each export",
             )
-        self._db, self.a, self.b = db, a, b
+        self._db, self.a, self.b, self._gathered = db, a, b, False
         self.export = a.export or b.export
         self._policy = b.policy or a.policy
         self._names = dict(db.execute("SELECT id, name FROM feed"))
@@ -153,36 +153,46 @@ class Difference:
         return tuple(row) if row else None
 
     def _rows(self, columns: str, group: str) -> Iterator[tuple[Change, Any, int, int, str | None]]:
-        a, b = self.a.run, self.b.run
+        self._gather()
+        same = "SELECT 1 FROM {} o WHERE o.name = x.name AND o.feed = x.feed"
+        asked: tuple[tuple[Change, str, str], ...] = (
+            ("added", "came", f"NOT EXISTS ({same.format('was')})"),
+            ("changed", "came", f"EXISTS ({same.format('was')})"),
+            ("removed", "was", f"until <= {self.b.run:d} AND NOT EXISTS ({same.format('came')})"),
+        )
+        for change, table, where in asked:
+            for row in self._db.execute(f"SELECT {columns} FROM {table} x WHERE {where} {group}"):
+                yield change, *row
+
+    def _gather(self) -> None:
+        """Temporary tables by name and feed: what was open at `a` and ended since; what came since, open at `b`.
+
+        Asking the closed listings for each row instead, a step a month, takes longer the more months there are.
+        """
+        if self._gathered:
+            return
         # What was open after a run was closed in its month or later.
         after_a, after_b = (", ".join(map(str, periods(self._db, end.at))) for end in (self.a, self.b))
-        category = "extra ->> '$.category' AS category"
-        was = (
-            f"EXISTS (SELECT 1 FROM listing_closed c WHERE c.period IN ({after_a}) AND c.name = x.name "
-            "AND c.feed = x.feed AND c.since <= ?1 AND c.until > ?1)"
+        self._db.execute("PRAGMA temp_store = FILE")
+        for table, extra in (("was", ", until INTEGER"), ("came", "")):
+            self._db.execute(
+                f"CREATE TEMP TABLE {table} (name TEXT, feed INTEGER, kind INTEGER, category TEXT{extra}, "
+                "PRIMARY KEY (name, feed)) WITHOUT ROWID"
+            )
+        columns = "name, feed, kind, extra ->> '$.category'"
+        run = (self.a.run, self.b.run)
+        self._db.execute(
+            f"INSERT OR IGNORE INTO was SELECT {columns}, until FROM listing_closed WHERE period IN ({after_a}) "
+            "AND since <= ?1 AND until > ?1",
+            run[:1],
         )
-        stays = (
-            "EXISTS (SELECT 1 FROM listing l WHERE l.name = x.name AND l.feed = x.feed AND l.since <= ?2) OR "
-            f"EXISTS (SELECT 1 FROM listing_closed c WHERE c.period IN ({after_b}) AND c.name = x.name "
-            "AND c.feed = x.feed AND c.since <= ?2 AND c.until > ?2)"
+        self._db.execute(f"INSERT OR IGNORE INTO came SELECT {columns} FROM listing WHERE since > ?1 AND since <= ?2", run)
+        self._db.execute(
+            f"INSERT OR IGNORE INTO came SELECT {columns} FROM listing_closed WHERE period IN ({after_b}) "
+            "AND since > ?1 AND since <= ?2 AND until > ?2",
+            run,
         )
-        come = (
-            f"(SELECT name, kind, feed, {category} FROM listing WHERE since > ?1 AND since <= ?2 UNION ALL "
-            f"SELECT name, kind, feed, {category} FROM listing_closed WHERE period IN ({after_b}) "
-            "AND since > ?1 AND since <= ?2 AND until > ?2) x"
-        )
-        gone = (
-            f"(SELECT name, kind, feed, {category} FROM listing_closed WHERE period IN ({after_a}) "
-            "AND since <= ?1 AND until > ?1 AND until <= ?2) x"
-        )
-        asked: tuple[tuple[Change, str, str], ...] = (
-            ("added", come, f"NOT {was}"),
-            ("changed", come, was),
-            ("removed", gone, f"NOT ({stays})"),
-        )
-        for change, source, where in asked:
-            for row in self._db.execute(f"SELECT {columns} FROM {source} WHERE {where} {group}", (a, b)):
-                yield change, *row
+        self._gathered = True
 
     def _of(self, change: Change, feed: int, told: str | None) -> tuple[str, str]:
         """The feed, and the category: the row's, else the feed's at the end at which it lists."""
