@@ -25,13 +25,14 @@ from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
 from blocklist.lifetime import end_of, stale_since
 from blocklist.names import MAX_NAME, Reject, RejectedError, normalize_name, parents
-from blocklist.publish import settings
+from blocklist.publish import left_out, settings
 from blocklist.publish.descriptor import Format
+from blocklist.publish.left_out import CUT
 from blocklist.publish.settings import Settings
 from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
-from blocklist.store import snapshots
+from blocklist.store import kept, snapshots
 from blocklist.store.database import explained, open_for_reading, path_in
 from blocklist.store.moment import periods, run_at
 from blocklist.suffixes import builtin_rules_about
@@ -176,6 +177,7 @@ class _Live:
     published: str
     revision: int
     moment: Moment
+    left_out: str | None
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,11 @@ class Audit:
 
     def close(self) -> None:
         self._db.close()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The reading connection, in the state of the record that the answers are from."""
+        return self._db
 
     def why(self, text: str, *, lines: bool = True) -> Answer:
         """The answer for `text`. `lines`: read the raw lines out of the kept bytes too."""
@@ -417,11 +424,6 @@ class Audit:
 
         return outcome
 
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The reading connection, in the state of the record that this audit answers from."""
-        return self._db
-
     # Answers
 
     def _answer(
@@ -470,7 +472,9 @@ class Audit:
             because = f"there is no format {export.format!r}"
             return InExport(export.name, export.format, False, None, because, None, None)
         name, fmt = export.name, rendering.export.format
-        now = _outcome(rendering, kind, self._now, look, judge)
+        pin = self._pin(name)
+        facts = look if pin is None else _as_pinned(look, pin.moment)
+        now = _outcome(rendering, kind, self._now, facts, judge)
         command = f"run 'blocklist export {name}'" if self._now.run is None else "the record of then says so"
         if live is None:
             because = f"it was never published: {command}" if self._now.run is None else "it was not published by then"
@@ -479,12 +483,16 @@ class Audit:
             return InExport(name, fmt, False, now.by, because, None, None, now.blocked or None)
         made_by = self._settings_of(live.id)
         rendered = _Rendering(made_by.own.export, made_by.own.policy, made_by.own.format) if made_by else rendering
+        missing = _left_out(rendering.export, rendering.format, kind)
         then = now
         if self._differs(live, made_by, rendering, rendered, look):
-            then = _outcome(rendered, kind, live.moment, look, judge)
+            then = _outcome(rendered, kind, live.moment, facts, judge)
+        if live.left_out is not None and then.blocked:
+            then, now = self._without(live.left_out, then, now, rendered.format)
+        if pin is not None and missing is None:
+            then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
         if then.blocked == now.blocked:
-            excluded = _left_out(rendering.export, rendering.format, kind) is not None
-            since = live.published
+            excluded, since = missing is not None, live.published
             return InExport(name, fmt, now.blocked, now.by, now.because, live.id, since, excluded=excluded)
         if self._now.run is None and self._gated(name, live.id):
             command = f"its release is held: see 'blocklist release', then 'blocklist release approve {name}'"
@@ -527,7 +535,7 @@ class Audit:
         return found
 
     def _live(self, export: str) -> _Live | None:
-        columns = "id, published, revision, run, created, coalesce(judged, created)"
+        columns = "id, published, revision, run, created, coalesce(judged, created), left_out"
         if self._now.run is None:
             where, values = "state = 'live'", [export]
         else:
@@ -535,7 +543,7 @@ class Audit:
         row = self._db.execute(f"SELECT {columns} FROM release WHERE export = ? AND {where}", values).fetchone()
         if row is None:
             return None
-        return _Live(row[0], row[1], row[2], Moment(row[3], row[4], row[5], row[0]))
+        return _Live(row[0], row[1], row[2], Moment(row[3], row[4], row[5], row[0]), row[6])
 
     def _settings_of(self, release: int) -> Settings | None:
         if release not in self._settings:
@@ -610,6 +618,35 @@ class Audit:
     def _is_listed(self, name: str) -> bool:
         return self._db.execute("SELECT 1 FROM listing WHERE name = ?", (name,)).fetchone() is not None
 
+    def _pin(self, export: str) -> _Pin | None:
+        held, values = _open_at(self._now)
+        row = self._db.execute(
+            "SELECT r.id, r.run, r.created, coalesce(r.judged, r.created), x.author, x.reason "
+            f"FROM pin x JOIN release r ON r.id = x.release WHERE x.export = ? AND {held}",
+            (export, *values),
+        ).fetchone()
+        if row is None:
+            return None
+        return _Pin(Moment(row[1], row[2], row[3], row[0]), f"pinned to release {row[0]} by {row[4]}: {row[5]}")
+
+    def _without(self, kept_out: str, then: Outcome, now: Outcome, fmt: Format) -> tuple[Outcome, Outcome]:
+        """The outcomes where the live release left out the entry that would decide."""
+        try:
+            data = kept.read(self._config.state, kept_out)
+        except RecordError:
+            return then, now
+        by = then.by or ""
+        why = left_out.reason(data, by)
+        # Of a folded list one entry stood for all below it: cut, it stands for none of them.
+        above = parents(by) if why is None and fmt.fold and parse_one(by) is None else ()
+        why = why or next((f"{w} ({name})" for name in above if (w := left_out.reason(data, name)) and CUT in w), None)
+        if why is None and parse_one(by) is not None:
+            why = _around_left_out(data, by)
+        if why is None:
+            return then, now
+        passes = replace(then, blocked=False, because=why)
+        return passes, passes if now.blocked and now.by == then.by else now
+
     def _revision(self) -> int:
         return int(self._db.execute("SELECT value FROM counter WHERE name = 'revision'").fetchone()[0])
 
@@ -659,21 +696,21 @@ class Audit:
 
     def _verdict(self, name: str, moment: Moment) -> Verdict | None:
         row = self._db.execute(
-            "SELECT name, status, since, checked, dead, died FROM verdict WHERE name = ?", (name,)
+            "SELECT name, status, since, checked, dead, detail, died FROM verdict WHERE name = ?", (name,)
         ).fetchone()
         if moment.run is None:
-            return Verdict(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
+            return Verdict(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None
         if row is None or row[2] > moment.at:
             row = self._db.execute(
-                "SELECT name, status, since, until, dead, died FROM verdict_closed "
+                "SELECT name, status, since, until, dead, detail, died FROM verdict_closed "
                 "WHERE name = ? AND since <= ? AND until > ?",
                 (name, moment.at, moment.at),
             ).fetchone()
         if row is None:
             return None
-        dead = bool(row[4]) and (row[5] is None or row[5] <= moment.run)
+        dead = bool(row[4]) and (row[6] is None or row[6] <= moment.run)
         # When it was last asked by then is not kept; it was when the verdict began.
-        return Verdict(row[0], row[1], row[2], row[3] if row[3] <= moment.at else row[2], dead)
+        return Verdict(row[0], row[1], row[2], row[3] if row[3] <= moment.at else row[2], dead, row[5])
 
     def _listed(self, look: _Look, chain: Sequence[str]) -> list[Listing]:
         """Listings to show: those of now, and those that ended since but stand in a published file."""
@@ -808,6 +845,35 @@ def _host_of(thing: Thing) -> Thing | None:
         return recognise(thing.host or "")
     except IndicatorError:
         return None
+
+
+@dataclass(frozen=True)
+class _Pin:
+    """The moment of the release that an export is pinned to, and what is said of it."""
+
+    moment: Moment
+    said: str
+
+
+def _as_pinned(look: _Look, moment: Moment) -> _Look:
+    """What is listed as of `moment`, and all else as of the moment that is asked for."""
+
+    def at(asked: Moment) -> Facts:
+        then, now = look(moment), look(asked)
+        return replace(now, listings=then.listings, verdicts=now.verdicts)
+
+    return at
+
+
+def _around_left_out(data: bytes, name: str) -> str | None:
+    """Why the network around `name` was left out, if one was."""
+    asked = parse_one(name)
+    for line in data.decode("ascii").splitlines():
+        text, _, why = line.partition("\t")
+        found = parse_one(text)
+        if asked and found and found[0] == asked[0] and found[1] <= asked[1] and asked[2] <= found[2]:
+            return f"{why} ({text})"
+    return None
 
 
 def _said(row: Mapping[str, Any], key: str) -> str | None:

@@ -171,7 +171,7 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     linger: str | None = None
     family: str | None = None
     direction: Literal["inbound", "outbound", "both"] | None = None
-    action: Literal["hold", "inform"] = "hold"
+    action: Literal["hold", "inform", "sinkhole", "parking"] = "hold"
     tlp: Tlp | None = None
     status: Literal["active", "discontinued"] = "active"
     successor: str | None = None

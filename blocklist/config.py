@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -28,12 +29,13 @@ from blocklist.catalog import (
 from blocklist.decode import Problems, decode
 from blocklist.errors import ConfigError
 from blocklist.names import RejectedError, normalize_name
-from blocklist.quantities import parse_duration
+from blocklist.quantities import parse_duration, parse_size
 from blocklist.select.address import parse_one
 from blocklist.sets import expand
 from blocklist.verify.endpoint import parse_resolver
 
 FILE = "blocklist.toml"
+_SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 _ESSENTIAL_STAYS = "is the built-in list of names that must never be blocked; [protect] essential = false turns it off"
@@ -52,10 +54,14 @@ class Protect(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Control(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Names for the pre-flight: these must exist; a random name below `missing` must not."""
+    """Names for the pre-flight: these must exist; a random name below `missing` must not.
+
+    `canaries` exist as well, and this list blocks them: a resolver that denies one loads this very list.
+    """
 
     exists: list[str] = msgspec.field(default_factory=lambda: ["example.com"])
     missing: str = "com"
+    canaries: list[str] = []
 
 
 class Verify(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,7 +100,10 @@ class Policy(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One configured output: a format, a policy, a path, options, and how to check and load it."""
+    """One configured output: a format, a policy, a path, options, how to check and load it, how it is delivered.
+
+    `primary`: the name server that serves the zone; `tsig` names a secret, `hmac-sha256:NAME:SECRET`; `probe`: engines.
+    """
 
     name: str = ""
     format: str
@@ -107,8 +116,21 @@ class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reload_timeout: str = "60s"
     allow_empty: bool = False
     min_entries: int = 0
+    max_entries: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: str | None = None
+    model: str | None = None
+    fit: Literal["hold", "rank"] = "hold"
     mode: str | None = None
+    owner: str | None = None
+    group: str | None = None
     follow_link: bool = False
+    delivery: Literal["file", "rfc2136", "knot"] = "file"
+    primary: str | None = None
+    tsig: str | None = None
+    socket: str = "/run/knot/knot.sock"
+    notify: list[str] = []
+    delivery_timeout: str = "120s"
+    probe: list[str] = []
 
 
 class Gates(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +145,7 @@ class Keep(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     snapshots: str = "90d"
     history: str = "400d"
+    releases: str = "90d"
 
 
 class Fetch(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -341,8 +364,11 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
             exports[name] = msgspec.structs.replace(export, name=name)
             problems.choose(f"export.{name}.policy", export.policy, {"default", *file.policy}, "policy")
             problems.check(f"export.{name}.reload_timeout", parse_duration, export.reload_timeout)
+            if export.max_bytes is not None:
+                problems.check(f"export.{name}.max_bytes", parse_size, export.max_bytes)
             if export.mode is not None and (len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")):
                 problems.add(f"export.{name}.mode", "is not an octal mode such as '0644'")
+            _check_delivery(export, f"export.{name}", problems)
     _check_paths(exports, base, problems)
     _check_values(file, problems)
     if problems.lines:
@@ -367,6 +393,28 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
     )
 
 
+LOCAL_SETS = ("nftables", "ipset")
+
+
+def _check_delivery(export: Export, place: str, problems: Problems) -> None:
+    problems.check(f"{place}.delivery_timeout", parse_duration, export.delivery_timeout)
+    asked = [("primary", [export.primary] if export.primary else []), ("notify", export.notify)]
+    asked.append(("probe", [engine for engine in export.probe if engine not in LOCAL_SETS]))
+    for key, texts in asked:
+        for text in texts:
+            try:
+                parse_resolver(text)
+            except ConfigError as error:
+                problems.add(f"{place}.{key}", error.message)
+    if export.delivery != "file" and export.primary is None:
+        problems.add(f"{place}.primary", f"is missing: delivery = {export.delivery!r} asks it which serial it serves")
+    if export.tsig is not None and not _SECRET_NAME.fullmatch(export.tsig):
+        problems.add(f"{place}.tsig", "names a secret by letters, digits, '-' and '_', and never holds it")
+    for key in ("tsig", "notify"):
+        if getattr(export, key) and export.primary is None:
+            problems.add(f"{place}.{key}", "goes with 'primary'")
+
+
 def _check_paths(exports: Mapping[str, Export], base: Path, problems: Problems) -> None:
     seen: dict[Path, str] = {}
     for name, export in exports.items():
@@ -389,7 +437,7 @@ def _check_values(file: _File, problems: Problems) -> None:
             parse_resolver(resolver)
         except ConfigError as error:
             problems.add(f"verify.resolvers[{i}]", error.message)
-    for key in ("snapshots", "history"):
+    for key in ("snapshots", "history", "releases"):
         problems.check(f"keep.{key}", parse_duration, getattr(file.keep, key))
     for key in ("connect", "idle", "total"):
         problems.check(f"fetch.{key}", parse_duration, getattr(file.fetch, key))
@@ -401,6 +449,7 @@ __all__ = [
     "CATEGORIES",
     "FILE",
     "KINDS",
+    "LOCAL_SETS",
     "Config",
     "Control",
     "Export",

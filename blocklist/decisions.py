@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ class Added:
     above: str | None = None
 
 
-def until_text(text: str | None, now: datetime) -> str | None:
+def until_text(text: str | None, now: datetime, option: str = "--until") -> str | None:
     """The end of a rule: a date (the end of that local day), or a span such as `30d` from `now`; RFC 3339.
 
     Raises IndicatorError when it is neither or lies in the past.
@@ -46,10 +47,10 @@ def until_text(text: str | None, now: datetime) -> str | None:
             end = moment.astimezone(UTC)
         except (ValueError, OverflowError):
             raise IndicatorError(
-                f"--until {text!r} is no date and no span", hint="write 2026-12-31, 2026-12-31T18:00 or 30d"
+                f"{option} {text!r} is no date and no span", hint="write 2026-12-31, 2026-12-31T18:00 or 30d"
             ) from None
     if end <= now:
-        raise IndicatorError(f"--until {text!r} lies in the past", hint="a rule must end after it begins")
+        raise IndicatorError(f"{option} {text!r} lies in the past", hint="a rule must end after it begins")
     return clock.text(end)
 
 
@@ -153,45 +154,82 @@ def _standing(record: Record, action: str, rule: _Prepared) -> int | None:
 def _write(record: Record, action: str, rules: Sequence[_Prepared], author: str, command: str) -> list[int]:
     """Rules and their events in one transaction; the numbers given."""
     at = clock.text(clock.now())
-    numbers: list[int] = []
     with record.transaction() as connection:
         run = record.begin_run(connection, at, command, author, __version__)
-        for rule in rules:
-            thing, wanted = rule.thing, rule.wanted
-            cursor = connection.execute(
-                "INSERT INTO rule (action, name, kind, subtree, reason, ticket, author, created, since, expires) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    action,
-                    thing.name,
-                    KINDS.index(thing.kind) + 1,
-                    int(rule.subtree),
-                    wanted.reason,
-                    wanted.ticket,
-                    author,
-                    at,
-                    run,
-                    rule.expires,
-                ),
-            )
-            assert cursor.lastrowid is not None
-            numbers.append(cursor.lastrowid)
-            record.event(
-                connection,
-                at,
-                run,
-                f"{action} added",
-                author,
-                rule=cursor.lastrowid,
-                name=thing.name,
-                subtree=rule.subtree,
-                reason=wanted.reason,
-                ticket=wanted.ticket,
-                expires=rule.expires,
-            )
+        numbers = [_insert(record, connection, run, at, action, rule, author) for rule in rules]
         record.bump(connection)
         record.finish_run(run, clock.text(clock.now()))
     return numbers
+
+
+def _insert(
+    record: Record, connection: sqlite3.Connection, run: int, at: str, action: str, rule: _Prepared, author: str
+) -> int:
+    """A rule and its event; the number given."""
+    thing, wanted = rule.thing, rule.wanted
+    cursor = connection.execute(
+        "INSERT INTO rule (action, name, kind, subtree, reason, ticket, author, created, since, expires) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            action,
+            thing.name,
+            KINDS.index(thing.kind) + 1,
+            int(rule.subtree),
+            wanted.reason,
+            wanted.ticket,
+            author,
+            at,
+            run,
+            rule.expires,
+        ),
+    )
+    number = cursor.lastrowid
+    assert number is not None
+    record.event(
+        connection,
+        at,
+        run,
+        f"{action} added",
+        author,
+        rule=number,
+        name=thing.name,
+        subtree=rule.subtree,
+        reason=wanted.reason,
+        ticket=wanted.ticket,
+        expires=rule.expires,
+    )
+    return number
+
+
+def allow_within(
+    record: Record, connection: sqlite3.Connection, run: int, at: str, wanted: Wanted, *, author: str
+) -> int:
+    """An allow as a part of another decision, in that one's transaction; its number.
+
+    Raises IndicatorError for what no rule may name, or for one that stands already.
+    """
+    rule = _prepared(wanted, clock.parse(at))
+    if (standing := _standing(record, "allow", rule)) is not None:
+        raise IndicatorError(f"rule {standing} allows {rule.thing.name} already", hint="leave out --allow")
+    number = _insert(record, connection, run, at, "allow", rule, author)
+    record.bump(connection)
+    return number
+
+
+def end_within(
+    record: Record, connection: sqlite3.Connection, run: int, at: str, number: int, *, reason: str, author: str
+) -> bool:
+    """End a rule as a part of another decision; False when a person ended it already."""
+    row = connection.execute("SELECT action, name FROM rule WHERE id = ? AND until IS NULL", (number,)).fetchone()
+    if row is None:
+        return False
+    connection.execute(
+        "UPDATE rule SET removed = ?, until = ?, removed_by = ?, removed_reason = ? WHERE id = ?",
+        (at, run, author, reason, number),
+    )
+    record.bump(connection)
+    record.event(connection, at, run, f"{row[0]} removed", author, rule=number, name=row[1], reason=reason)
+    return True
 
 
 def _require(reason: str) -> None:
@@ -238,12 +276,7 @@ def remove_rule(record: Record, action: str, number: int, *, reason: str, author
     now = clock.text(clock.now())
     with record.transaction() as connection:
         run = record.begin_run(connection, now, f"{action} remove", author, __version__)
-        connection.execute(
-            "UPDATE rule SET removed = ?, until = ?, removed_by = ?, removed_reason = ? WHERE id = ?",
-            (now, run, author, reason, number),
-        )
-        record.bump(connection)
-        record.event(connection, now, run, f"{action} removed", author, rule=number, name=row[2], reason=reason)
+        end_within(record, connection, run, now, number, reason=reason, author=author)
         record.finish_run(run, clock.text(clock.now()))
     return Rule(row[0], row[1], row[2], KINDS[row[3] - 1], bool(row[4]), *row[5:])
 
@@ -314,7 +347,9 @@ __all__: Sequence[str] = [
     "Wanted",
     "add_rule",
     "add_rules",
+    "allow_within",
     "approve_release",
+    "end_within",
     "release_hold",
     "remove_rule",
     "revoke_hold",

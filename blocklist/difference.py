@@ -186,7 +186,9 @@ class Difference:
             "AND since <= ?1 AND until > ?1",
             run[:1],
         )
-        self._db.execute(f"INSERT OR IGNORE INTO came SELECT {columns} FROM listing WHERE since > ?1 AND since <= ?2", run)
+        self._db.execute(
+            f"INSERT OR IGNORE INTO came SELECT {columns} FROM listing WHERE since > ?1 AND since <= ?2", run
+        )
         self._db.execute(
             f"INSERT OR IGNORE INTO came SELECT {columns} FROM listing_closed WHERE period IN ({after_b}) "
             "AND since > ?1 AND since <= ?2 AND until > ?2",

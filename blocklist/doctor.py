@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from blocklist import clock, credentials
+from blocklist.cases import cases, trouble_of
 from blocklist.catalog import Feed, builtin_descriptors, decode_feed, folder_descriptors
 from blocklist.config import Config
 from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.publish.descriptor import Format
-from blocklist.store import columns, snapshots
+from blocklist.store import columns, ledger, snapshots
 from blocklist.store.database import explained, open_for_reading, path_in
 
 Word = Literal["ok", "warn", "fail"]
@@ -91,6 +92,7 @@ def _secrets(config: Config) -> Iterator[Finding]:
     wanted = {feed.auth.name for feed in config.feeds.values() if feed.auth is not None}
     if config.fetch.proxy_auth:
         wanted.add(config.fetch.proxy_auth)
+    wanted |= {export.tsig for export in config.exports.values() if export.tsig}
     for name in sorted(wanted):
         try:
             credentials.secret(name, config.base)
@@ -159,9 +161,39 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
                     f"the last run was at {last}, which is still to come",
                     "set the clock: the record goes on, but its times and serials run ahead",
                 )
+            yield from _log(path, db)
+            yield from _cases(config.state, db)
             yield from _kept(config.state, db, deep)
     finally:
         db.close()
+
+
+def _log(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
+    """The chain of events, and decisions and releases against what it says of them."""
+    troubles = [*ledger.verify(db), *ledger.compare(db)]
+    for trouble in troubles[:3]:
+        where = f"event {trouble.event}" if trouble.event is not None else str(path)
+        yield Finding(
+            "events",
+            "fail",
+            where,
+            trouble.text,
+            f"the log was tampered with, or damaged; all {len(troubles):,}: 'blocklist events verify'",
+        )
+    if not troubles:
+        end = ledger.head(db)
+        yield Finding("events", "ok", str(path), f"{end.id:,} events, each chained to the one before; head {end}")
+
+
+def _cases(state: Path, db: sqlite3.Connection) -> Iterator[Finding]:
+    """The evidence of every case, by its digest."""
+    every = cases(db, closed=True)
+    wrong = [(one, trouble) for one in every if (trouble := trouble_of(state, one)) is not None]
+    for one, trouble in wrong:
+        hint = "restore the file from a backup"
+        yield Finding("cases", "fail", str(state / one.bundle), f"case {one.id}: {trouble}", hint)
+    if every and not wrong:
+        yield Finding("cases", "ok", str(state / "cases"), f"the evidence of {len(every):,} is as it was kept")
 
 
 def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:

@@ -67,6 +67,7 @@ class Verdict:
     since: str
     checked: str
     dead: bool
+    detail: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 SHARE = 0.2
 _STEP = 1024
 _FAR = 2048
+_AGAIN = 256
 _LONG = 1 << 20
 
 
@@ -38,6 +39,9 @@ def hunks(old: bytes, new: bytes) -> list[Hunk] | None:
         same = _common(old, at, new, to)
         if (at + same, to + same) == ends:
             return out
+        if same > _AGAIN:
+            # A line was another in its place: both are in step again.
+            far, lost = _FAR, 0
         # Back to where the line begins that both began alike.
         line = old.rfind(b"\n", at, at + same) + 1 or at
         at, to = line, to + line - at
@@ -49,7 +53,7 @@ def hunks(old: bytes, new: bytes) -> list[Hunk] | None:
         behind = old.find(b"\n" + new[to:come_end], at, at + far)
         if ahead < 0 and behind < 0:
             hunk = Hunk(at, gone_end, to, come_end)
-            effort -= 2 * min(far, max(len(old) - at, size - to))
+            effort -= 2 * min(far, max(len(old) - at, size - to)) - same
             lost += 1
             if lost % 4 == 0:
                 far *= 8

@@ -19,7 +19,7 @@ from blocklist.names import RejectedError, normalize_name
 from blocklist.select.current import Current, current
 from blocklist.select.lifetime import ends, lasts, seconds
 from blocklist.store.record import Record
-from blocklist.suffixes import SuffixRules
+from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Changes:
 class Picture:
     """The current listings and references, loaded once a run and only when something asks."""
 
-    def __init__(self, config: Config, record: Record, suffixes: SuffixRules, at: datetime | None = None) -> None:
+    def __init__(
+        self, config: Config, record: Record, suffixes: SuffixRules | None = None, at: datetime | None = None
+    ) -> None:
         # Whether a listing has ended is judged as of one moment for the whole run: its start.
         self.at = clock.now() if at is None else at
         self._config = config
         self._record = record
-        self.suffixes = suffixes
+        self._suffixes = suffixes
         self.frames: dict[int, pl.DataFrame] = {}
         self.times: dict[int, pl.DataFrame] = {}
         self.changes: Changes | None = None
@@ -49,6 +51,16 @@ class Picture:
         self._references: guard.References | None = None
         # An update looks at the references while another thread draws the current picture.
         self._loading = threading.Lock()
+
+    @property
+    def suffixes(self) -> SuffixRules:
+        """The rules of public suffixes: those given, else the built-in ones, read when first asked for."""
+        return self._suffixes or builtin_rules()
+
+    @property
+    def suffix_digest(self) -> str:
+        """What tells these rules from others."""
+        return self._suffixes.digest if self._suffixes else builtin_digest()
 
     @property
     def feeds(self) -> dict[int, Feed]:
@@ -68,13 +80,13 @@ class Picture:
     def current(self) -> Current:
         """Listings of every feed but references."""
         if self._current is None:
-            frames = self._listings()
+            frames = self.listings()
             self._current = current(frames, self.feeds, self.suffixes, self.expired(frames))
         return self._current
 
     def about(self, asked: Callable[[pl.Series], pl.Series]) -> Current:
         """The same for the names alone of which `asked` says so (String to Boolean)."""
-        frames = {i: frame.filter(asked(frame["name"])) for i, frame in self._listings().items()}
+        frames = {i: frame.filter(asked(frame["name"])) for i, frame in self.listings().items()}
         return current(frames, self.feeds, self.suffixes, self.expired(frames))
 
     def listed(self) -> list[list[int]]:
@@ -83,7 +95,8 @@ class Picture:
         snapshots = self._record.current_snapshots()
         return [[i, snapshots[i].id] for i in sorted(snapshots) if i in feeds and not feeds[i].is_reference]
 
-    def _listings(self) -> dict[int, pl.DataFrame]:
+    def listings(self) -> dict[int, pl.DataFrame]:
+        """Indicators frames of every feed but references, by number."""
         feeds = self.feeds
         return {i: f for i, f in self._load().items() if i in feeds and not feeds[i].is_reference}
 
@@ -136,6 +149,11 @@ class Picture:
                 self._config.protected_networks,
             )
         return self._references
+
+    def informers(self) -> list[tuple[Feed, pl.DataFrame]]:
+        """Reference feeds that tell sinkholes and parking, with what they name."""
+        feeds = {i: f for i, f in self.feeds.items() if f.is_reference and f.action in ("sinkhole", "parking")}
+        return [(feeds[i], frame) for i, frame in sorted(self._load().items()) if i in feeds] if feeds else []
 
     def forget_references(self) -> None:
         """Drop the references alone."""

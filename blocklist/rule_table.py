@@ -12,10 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from blocklist.decisions import Wanted
 from blocklist.errors import IndicatorError
-from blocklist.sheet import FORMULA, cell
+from blocklist.plain import FORMULA
 
 COLUMNS = ("what", "scope", "reason", "ticket", "until", "id", "author", "created")
-# A cell that starts so is run as a formula by spreadsheets; an apostrophe makes it text.
 _MOST = 1_000_000
 
 
@@ -59,16 +58,27 @@ def _wanted(row: dict[str, str], reason: str | None, place: str) -> Wanted:
     )
 
 
-def _plain(text: str) -> str:
-    text = text.strip()
-    return text[1:] if text[:1] == "'" and text[1:2] in FORMULA and text[1:2] else text
+def _plain(cell: str) -> str:
+    cell = cell.strip()
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA and cell[1:2] else cell
 
 
 def write(rows: Iterable[Sequence[object]]) -> str:
     """CSV with `COLUMNS` as header."""
+    return as_csv(COLUMNS, rows)
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """CSV that a spreadsheet may open: no cell is a formula, none holds a control character."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(header)
     for row in rows:
-        writer.writerow([cell("" if value is None else str(value)) for value in row])
+        writer.writerow([_guarded("" if cell is None else str(cell)) for cell in row])
     return out.getvalue()
+
+
+def _guarded(cell: str) -> str:
+    # A control character in a person's reason must not reach the next terminal.
+    cell = "".join(c if c.isprintable() else " " for c in cell)
+    return "'" + cell if cell.startswith(FORMULA) else cell

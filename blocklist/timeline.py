@@ -198,8 +198,8 @@ class _Seen(NamedTuple):
 def _releases(db: sqlite3.Connection, outcome: Callable[[int], Outcome | None], found: _Gathered) -> None:
     """Where the answer of a file changed. A release is judged only when something since the last could change that."""
     rows = db.execute(
-        "SELECT r.id, r.export, r.format, r.run, coalesce(r.judged, r.created), r.published, f.common, f.own "
-        "FROM release r LEFT JOIN release_file f ON f.release = r.id WHERE r.published IS NOT NULL "
+        "SELECT r.id, r.export, r.format, r.run, coalesce(r.judged, r.created), r.published, r.common, r.own "
+        "FROM release r WHERE r.published IS NOT NULL "
         "ORDER BY r.export, r.published, r.id"
     ).fetchall()
     seen: _Seen | None = None

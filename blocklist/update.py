@@ -18,29 +18,26 @@ from typing import Literal
 import msgspec
 import polars as pl
 
-from blocklist import __version__, clock
+from blocklist import __version__, clock, holding
 from blocklist.asking import limits_of, request_for
+from blocklist.cases import Case, close_dropped
 from blocklist.catalog import ESSENTIAL, Feed
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, FeedError, RecordError
-from blocklist.ingest import guard
 from blocklist.ingest.backoff import next_try
 from blocklist.ingest.fetch import Fetched, Request, fetch
 from blocklist.ingest.gate import Known, ways_out
 from blocklist.ingest.intake import Intake, account_text, parse_key, take_in
 from blocklist.lifetime import stale_since
 from blocklist.person import whoami
-from blocklist.picture import Changes, Picture, protected_domains
+from blocklist.picture import Changes, Picture
 from blocklist.quantities import parse_duration
 from blocklist.select import lifetime
-from blocklist.select.current import Current, current
 from blocklist.select.lifetime import lasts, seconds
-from blocklist.select.policy import Withheld, taken_by
 from blocklist.store import columns, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
-from blocklist.suffixes import builtin_rules
 
 FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
 
@@ -71,7 +68,7 @@ class FeedOutcome:
 
 @dataclass
 class Updated:
-    """What an update did: `feeds` in the order of the configuration; counts over all of them."""
+    """What an update did: `feeds` in the order of the configuration; counts over all of them; `cases` it closed."""
 
     run: int
     feeds: list[FeedOutcome]
@@ -81,6 +78,7 @@ class Updated:
     held: int = 0
     newly_held: int = 0
     changed: bool = False
+    cases: list[Case] = field(default_factory=list)
     seconds: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -101,10 +99,9 @@ def update(
     """
     started_at, started = clock.now(), time.perf_counter()
     run = record.next_run()
-    suffixes = builtin_rules()
-    picture = Picture(config, record, suffixes, started_at)
+    picture = Picture(config, record, at=started_at)
     _sync_feeds(config, record)
-    work = _Work(config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed)
+    work = Work(config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed)
     out = Updated(run, [])
     # Without the built-in reference nothing is published; a first run over one feed must not fail for that.
     missing = record.feed_ids().get(ESSENTIAL) not in record.current_snapshots()
@@ -128,7 +125,7 @@ def _sync_feeds(config: Config, record: Record) -> None:
         record.add_feeds(record.connection, new)
 
 
-class _Work:
+class Work:
     """The state of one update between fetching and the transaction."""
 
     def __init__(
@@ -445,7 +442,7 @@ class _Work:
 
 
 @dataclass
-class _Lapse:
+class Lapse:
     """A feed that brought nothing new and has listings that end: what is left, and the rows that linger no more."""
 
     feed: Feed
@@ -456,7 +453,7 @@ class _Lapse:
     next_end: int | None
 
 
-def _lapses(work: _Work, taken: Mapping[str, Intake], versions: Collection[str]) -> list[_Lapse]:
+def _lapses(work: Work, taken: Mapping[str, Intake], versions: Collection[str]) -> list[Lapse]:
     """Feeds whose listings ended since the last run, or whose lifetimes the configuration changed."""
     out = []
     for feed in work.config.feeds.values():
@@ -476,7 +473,7 @@ def _lapses(work: _Work, taken: Mapping[str, Intake], versions: Collection[str])
         over = frame.filter(pl.col("name").is_in(gone.implode()))
         # What lingers stands in no line, so what is said of repeated names stays.
         kept = Columns(left, repeated)
-        out.append(_Lapse(feed, now.id, kept, times, over, lifetime.next_end(left, times, feed, at)))
+        out.append(Lapse(feed, now.id, kept, times, over, lifetime.next_end(left, times, feed, at)))
     return out
 
 
@@ -519,7 +516,7 @@ def _attributes(feed: Feed) -> tuple[dict[str, object], str]:
     }, text
 
 
-def _record(work: _Work, out: Updated) -> None:
+def _record(work: Work, out: Updated) -> None:
     """Everything that changed, in one transaction; when nothing did, the run and the time each feed was asked."""
     record, config, picture, run, at = work.record, work.config, work.picture, work.run, work.at
     started = time.perf_counter()
@@ -547,14 +544,15 @@ def _record(work: _Work, out: Updated) -> None:
         picture.forget()
         touched = [part["name"] for w in taken.values() for part in (w.added, w.removed, w.over)]
         picture.changes = Changes(picture.listed(), pl.concat(touched) if touched else pl.Series("name", [], pl.String))
-    taken = _gate_references(work, taken)
+    again = holding.concerned(work, taken, lapses)
+    taken = holding.gate_references(work, taken, again)
     listings_changed = (
         bool(gone or lapses)
         or any(w.added.height or w.removed.height or w.over.height or len(w.back) for w in taken.values())
         # What ended since the last run ended, whatever else this run brings.
         or any((end := work.next_ends.get(work.ids[i])) is not None and end <= clock.text(at) for i in taken)
     )
-    inputs = _guard_inputs(work, lapses)
+    inputs = holding.inputs_of(work, lapses)
     before = record.guard_input()
     names = {number: name for name, number in work.ids.items()}
     with record.transaction() as connection, ThreadPoolExecutor(2, "beside") as beside:
@@ -563,6 +561,7 @@ def _record(work: _Work, out: Updated) -> None:
         for feed_id, text in versions.items():
             attributes = _attributes(config.feeds[feed_id])[0]
             record.add_feed_version(connection, work.ids[feed_id], run, attributes, text)
+        _tell(connection, work, taken, versions)
         for intake in work.intakes.values():
             record.add_snapshot(connection, _snapshot_row(work, intake))
         for feed_id in work.again:
@@ -585,23 +584,17 @@ def _record(work: _Work, out: Updated) -> None:
         if taken:
             # SQLite takes the rows while the guards look at them; both leave the interpreter free.
             written = beside.submit(record.add_listings, connection, run, _with_feed(work, taken, "added"))
-        holds = None
-        anew = before is None or before[0] != inputs[0] or bool(gone)
-        if anew:
-            holds = guard.guard(picture.current(), picture.references())
-        elif before != inputs:
-            holds = _holds_of_added(work, taken)
+        held = holding.held_now(work, taken, lapses, again, before, inputs, anew=bool(gone))
         if taken:
             written.result()
-        if holds is not None:
-            out.newly_held, closed = record.replace_holds(
-                connection, run, holds, None if anew else _no_longer_listed(work, taken, lapses)
-            )
+        if held is not None:
+            out.newly_held, closed = record.replace_holds(connection, run, *held)
             record.set_guard_input(connection, inputs)
             if out.newly_held or closed:
                 listings_changed = True
         if listings_changed or versions:
             record.bump(connection)
+        out.cases = close_dropped(record, connection, run, clock.text(at), whoami())
         for feed_id, outcome in work.outcomes.items():
             _feed_row(connection, work, feed_id, outcome)
         _note_ends(connection, work, taken, lapses)
@@ -621,7 +614,24 @@ def _record(work: _Work, out: Updated) -> None:
     _count_held(work, out)
 
 
-def _with_feed(work: _Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> pl.DataFrame:
+def _tell(connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake], versions: Mapping[str, str]) -> None:
+    """Events: what a person says of feeds, which list he let through its gate, and the digest of every list taken."""
+    at = clock.text(work.at)
+    if versions:
+        said = {feed_id: hashlib.sha256(text.encode()).hexdigest() for feed_id, text in versions.items()}
+        work.record.event(connection, at, work.run, "feeds configured", whoami(), attributes=said)
+    for feed_id in sorted(work.accept & taken.keys()):
+        waiting = work.record.gated_snapshot(work.ids[feed_id])
+        gate, sha256 = waiting.gate if waiting else None, taken[feed_id].sha256
+        work.record.event(
+            connection, at, work.run, "snapshot accepted", whoami(), feed=feed_id, sha256=sha256, gate=gate
+        )
+    if taken:
+        digests = {feed_id: intake.sha256 for feed_id, intake in taken.items()}
+        work.record.event(connection, at, work.run, "lists taken", whoami(), snapshots=digests)
+
+
+def _with_feed(work: Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> pl.DataFrame:
     return pl.concat(
         [
             (intake.added if which == "added" else intake.removed).with_columns(
@@ -632,65 +642,8 @@ def _with_feed(work: _Work, taken: Mapping[str, Intake], which: Literal["added",
     )
 
 
-def _holds_of_added(work: _Work, taken: Mapping[str, Intake]) -> pl.DataFrame:
-    """Holds of the names that this run adds.
-
-    A guard looks at one name and at the references; while those stay, what it said of the other names stays.
-    """
-    feeds = work.picture.feeds
-    added = {work.ids[i]: w.added for i, w in taken.items() if w.added.height and not feeds[work.ids[i]].is_reference}
-    return guard.guard(current(added, feeds, work.picture.suffixes), work.picture.references())
-
-
-def _no_longer_listed(work: _Work, taken: Mapping[str, Intake], lapses: Sequence[_Lapse]) -> pl.Series:
-    """Names that this run removed and that no feed but references lists any more; to be asked after the removal."""
-    held = work.record.open_holds().select("name").unique()
-    parts = [rows.select("name") for w in taken.values() for rows in (w.removed, w.over)]
-    removed = pl.concat([*parts, *(x.over.select("name") for x in lapses)]).unique()
-    suspects = removed.join(held, on="name", how="semi")["name"].to_list()
-    references = {work.ids[f.id] for f in work.config.feeds.values() if f.is_reference}
-    gone = []
-    for name in suspects:
-        feeds = {row[0] for row in work.record.connection.execute("SELECT feed FROM listing WHERE name = ?", (name,))}
-        if not feeds - references:
-            gone.append(name)
-    return pl.Series("name", gone, dtype=pl.String)
-
-
-def _guard_inputs(work: _Work, lapses: Sequence[_Lapse]) -> tuple[str, str]:
-    """Digests of what holds depend on: of everything but the listings, and of the listings.
-
-    While both stay, nothing is guarded; while the first stays, only what is new.
-    """
-    references, listed = [], []
-    # What lingers in a reference belongs to it until its time is over.
-    left = {work.ids[x.feed.id]: x.next_end for x in lapses}
-    ends = {**work.next_ends, **{i: None if e is None else clock.text(_moment(e)) for i, e in left.items()}}
-    for feed_id, feed in work.config.feeds.items():
-        number = work.ids[feed_id]
-        intake = work.intakes.get(feed_id)
-        snapshot = work.snapshots[number].id if number in work.snapshots else None
-        if intake is not None and intake.gate is None:
-            snapshot = intake.snapshot
-            ends[number] = None if intake.next_end is None else clock.text(_moment(intake.next_end))
-        if feed.is_reference:
-            references.append((feed_id, feed.action, snapshot, ends.get(number)))
-        else:
-            listed.append((feed_id, snapshot))
-    fixed = [
-        __version__,
-        work.picture.suffixes.digest,
-        references,
-        # A feed that becomes a reference, or ceases to be one, changes what all others are compared with.
-        sorted(i for i, _ in listed),
-        protected_domains(work.config),
-        work.config.protected_networks,
-    ]
-    return _digest(fixed), _digest(listed)
-
-
 def _note_ends(
-    connection: sqlite3.Connection, work: _Work, taken: Mapping[str, Intake], lapses: Sequence[_Lapse]
+    connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]
 ) -> None:
     """When the next listing of each feed ends, so that a run need only look at these moments."""
     ends = {i: w.next_end for i, w in taken.items()} | {x.feed.id: x.next_end for x in lapses}
@@ -700,7 +653,7 @@ def _note_ends(
     )
 
 
-def _tell_ends(work: _Work, taken: Mapping[str, Intake], lapses: Sequence[_Lapse]) -> None:
+def _tell_ends(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> None:
     """How many listings of the feeds in question are over, and which feeds are stale, into the outcomes."""
     frames = {work.ids[i]: w.frame for i, w in taken.items()} | {work.ids[x.feed.id]: x.columns.frame for x in lapses}
     counts = {number: int(ended.sum()) for number, ended in work.picture.expired(frames).items()}
@@ -714,86 +667,11 @@ def _tell_ends(work: _Work, taken: Mapping[str, Intake], lapses: Sequence[_Lapse
             outcome.stale = stale_since(work.config.feeds[feed_id], changed.get(feed_id), work.at)
 
 
-def _gate_references(work: _Work, taken: dict[str, Intake]) -> dict[str, Intake]:
-    """`taken` without the references that would suddenly hold much of what is exported: those wait for a person.
-
-    Whoever buys a rank must not unblock (semantics, rule 6). The first snapshot of a reference is the operator's word.
-    """
-    suspects = [
-        w
-        for i, w in taken.items()
-        if w.feed.is_reference
-        and w.feed.action == "hold"
-        and w.added.height
-        and work.ids[i] in work.snapshots
-        and i not in work.accept
-    ]
-    if not suspects:
-        return taken
-    picture, record = work.picture, work.record
-    current_ = picture.current()
-    passed = [*record.released_names(), *record.open_holds().filter(~pl.col("subtree_only"))["name"].to_list()]
-    exported: pl.Series | None = None
-    for intake in suspects:
-        number = work.ids[intake.feed.id]
-        known = guard.references({number: intake.added}, picture.feeds, picture.suffixes, (), ())
-        held = guard.guard(current_, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
-        names = held["name"].unique().sort()
-        if len(names) <= intake.feed.max_new_holds:
-            continue
-        if exported is None:
-            exported = _exported(work, current_)
-        names = names.filter(names.is_in(exported.implode()))
-        if len(names) <= intake.feed.max_new_holds:
-            continue
-        intake.gate = (
-            f"would newly hold {len(names):,} entries that are exported, {', '.join(names.head(3))} among them "
-            f"(limit {intake.feed.max_new_holds:,})"
-        )
-        intake.hint = f"has somebody bought ranks? {ways_out(intake.feed.id)}"
-        now = work.snapshots[number]
-        intake.added, intake.removed, intake.over = intake.frame.clear(), intake.frame.clear(), intake.over.clear()
-        work.outcomes[intake.feed.id] = FeedOutcome(
-            intake.feed.id,
-            "gated",
-            entries=now.entries,
-            rejected=work.outcomes[intake.feed.id].rejected,
-            seconds=work.outcomes[intake.feed.id].seconds,
-            error=intake.gate,
-            hint=intake.hint,
-        )
-        picture.frames[number] = record.indicators(number, now.id)
-        picture.times.pop(number, None)
-        # References are no part of the current listings, which stay drawn.
-        picture.forget_references()
-    return {i: w for i, w in taken.items() if w.gate is None}
-
-
-def _exported(work: _Work, current_: Current) -> pl.Series:
-    """Names that some export takes, as holds were until now."""
-    record, feeds, config = work.record, work.picture.feeds, work.config
-    none = pl.DataFrame(schema={"family": pl.UInt8, "first": pl.UInt64, "last": pl.UInt64})
-    holds = record.open_holds().filter(~pl.col("name").is_in(list(record.released_names())))
-    withheld = Withheld(
-        names=holds.filter(~pl.col("subtree_only")).select("name").unique(),
-        subtrees=holds.filter("subtree_only").select("name").unique(),
-        addresses=none,
-    )
-    parts = [pl.Series("name", [], dtype=pl.String)]
-    for policy in {e.policy for e in config.exports.values()}:
-        parts.append(taken_by(current_, feeds, config.policies[policy], withheld)["name"])
-    return pl.concat(parts).unique()
-
-
 def _moment(seconds_: int) -> datetime:
     return datetime.fromtimestamp(seconds_, UTC)
 
 
-def _digest(parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _snapshot_row(work: _Work, intake: Intake) -> Snapshot:
+def _snapshot_row(work: Work, intake: Intake) -> Snapshot:
     fetched = work.fetched[intake.feed.id]
     now = work._current(intake.feed)
     stored = intake.stored
@@ -820,7 +698,7 @@ def _snapshot_row(work: _Work, intake: Intake) -> Snapshot:
     )
 
 
-def _feed_row(connection: sqlite3.Connection, work: _Work, feed_id: str, outcome: FeedOutcome) -> None:
+def _feed_row(connection: sqlite3.Connection, work: Work, feed_id: str, outcome: FeedOutcome) -> None:
     if feed_id in work.unasked or outcome.outcome == "skipped" or (outcome.note and outcome.outcome == "failed"):
         return
     fetched = work.fetched.get(feed_id)
@@ -865,14 +743,19 @@ def _feed_row(connection: sqlite3.Connection, work: _Work, feed_id: str, outcome
     )
 
 
-def _same_bytes(work: _Work, feed_id: str) -> bool:
+def _same_bytes(work: Work, feed_id: str) -> bool:
     now, intake = work.snapshots.get(work.ids[feed_id]), work.intakes.get(feed_id)
     return now is not None and intake is not None and now.sha256 == intake.sha256
 
 
-def _count_held(work: _Work, out: Updated) -> None:
+def _count_held(work: Work, out: Updated) -> None:
     """Fill in how many entries of each feed a guard withholds, and the totals."""
     record = work.record
+    rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
+    out.indicators = int(rows[0] or 0)
+    if not work.intakes:
+        out.held = record.count_held()
+        return
     holds = record.open_holds()
     released = record.released_names()
     live = holds.filter(~pl.col("name").is_in(list(released)))
@@ -885,5 +768,3 @@ def _count_held(work: _Work, out: Updated) -> None:
         for feed_id, names in listed:
             work.outcomes[feed_id].held = int(withheld.slice(at, len(names)).sum())
             at += len(names)
-    rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
-    out.indicators = int(rows[0] or 0)

@@ -13,14 +13,16 @@ import polars as pl
 from blocklist import clock
 from blocklist.config import Config
 from blocklist.errors import BlocklistError
+from blocklist.ingest.normalize import DOMAIN, IPV4, IPV6
 from blocklist.quantities import parse_duration
 from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules
 from blocklist.verify.classify import Status
 from blocklist.verify.endpoint import Resolver, parse_resolver
-from blocklist.verify.preflight import Control, preflight
-from blocklist.verify.resolver import resolve_all, run
-from blocklist.verify.schedule import due, is_dead
+from blocklist.verify.known import Known, Mark
+from blocklist.verify.preflight import preflight
+from blocklist.verify.resolver import Control, resolve_all, run
+from blocklist.verify.schedule import due, is_dead, questions_a_day
 
 if TYPE_CHECKING:
     from blocklist.picture import Picture
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Verified:
-    """What a verification learned; an object of `verify --json`."""
+    """What a verification learned; an object of `verify --json`.
+
+    `daily`: how many queries a day it takes to keep every verdict fresh, at the queries a name of this run.
+    """
 
     checked: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
@@ -38,13 +43,17 @@ class Verified:
     queries: int = 0
     seconds: float = 0.0
     rate: float = 0.0
+    daily: int = 0
     unfinished: int = 0
     stopped: str | None = None
     resolvers: list[dict[str, Any]] = field(default_factory=list)
 
 
+SAMPLE = 40  # listed names, live when last asked, that the resolvers are tested with
+
+
 @dataclass(frozen=True)
-class _Known:
+class _Standing:
     """The open verdict of a name."""
 
     status: str
@@ -84,7 +93,8 @@ def verify(
     out = Verified()
     if not asked:
         return out
-    usable = _preflight(config, wanted, out)
+    control = _control(config, record)
+    usable = _preflight(config, control, wanted, out)
     writer = _Writer(record, run_number, picture.suffixes, out)
     deadline = started + parse_duration(budget or config.verify.budget)
     done = 0
@@ -105,6 +115,9 @@ def verify(
             attempts=config.verify.attempts,
             on_batch=keep,
             deadline=deadline,
+            known=knowledge(picture),
+            zone_of=picture.suffixes.registrable,
+            control=control,
         )
     )
     summary = resolution.summary
@@ -113,13 +126,36 @@ def verify(
     out.resolvers += [
         {"address": r.address, "sent": r.sent, "lost": r.lost, "dropped": r.dropped} for r in summary.resolvers
     ]
+    if out.checked:
+        checks = questions_a_day(_verdicts(record), datetime.now(UTC))
+        out.daily = round(checks * out.queries / out.checked)
     out.seconds = time.monotonic() - started
     out.rate = out.queries / summary.seconds if summary.seconds else 0.0
     return out
 
 
-def _preflight(config: Config, wanted: Sequence[Resolver], out: Verified) -> Sequence[Resolver]:
-    control = Control(exists=tuple(config.verify.control.exists), missing=config.verify.control.missing)
+def knowledge(picture: Picture) -> Known:
+    """What reference feeds with `action = "sinkhole"` or `"parking"` name: networks, and name servers."""
+    networks: dict[str, Mark] = {}
+    servers: dict[str, Mark] = {}
+    for feed, frame in picture.informers():
+        for name, kind, line in frame.select("name", "kind", "line").iter_rows():
+            known = servers if kind == DOMAIN else networks if kind in (IPV4, IPV6) else {}
+            mark = Mark(feed.action, f"{feed.id}, line {line}")
+            if name not in known or feed.action == "sinkhole":
+                known[name] = mark
+    return Known(networks, servers)
+
+
+def _control(config: Config, record: Record) -> Control:
+    rows = record.connection.execute(
+        "SELECT name FROM verdict WHERE status = ? ORDER BY checked DESC, name LIMIT ?", (Status.LIVE.value, SAMPLE)
+    )
+    table = config.verify.control
+    return Control(tuple(table.exists), table.missing, tuple(table.canaries), tuple(row[0] for row in rows))
+
+
+def _preflight(config: Config, control: Control, wanted: Sequence[Resolver], out: Verified) -> Sequence[Resolver]:
     tested = run(preflight(wanted, control, rate=config.verify.rate, timeout=config.verify.timeout))
     out.resolvers += [{"address": str(r), "sent": 0, "lost": 0, "dropped": why} for r, why in tested.dropped]
     return tested.usable
@@ -132,14 +168,20 @@ def _due(record: Record, picture: Picture, everything: bool, limit: int | None) 
     if everything:
         names = listed["name"].to_list()
         return names[:limit] if limit is not None else names
+    counted = current.listings.group_by("gid").agg(pl.col("feed").n_unique().alias("feeds")).sort("gid")
+    feeds = current.names.select("name").with_columns(counted["feeds"])
+    frame = listed.join(feeds, on="name", how="left").join(_verdicts(record), on="name", how="left")
+    return due(frame, datetime.now(UTC), limit)["name"].to_list()
+
+
+def _verdicts(record: Record) -> pl.DataFrame:
+    """`name`, `status`, `since`, `checked` of every name that was ever asked about."""
     rows = record.connection.execute("SELECT name, status, since, checked FROM verdict").fetchall()
-    known = pl.DataFrame(
+    return pl.DataFrame(
         rows,
         schema={"name": pl.String, "status": pl.String, "since": pl.String, "checked": pl.String},
         orient="row",
     ).with_columns(pl.col("since", "checked").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC"))
-    frame = listed.join(known, on="name", how="left")
-    return due(frame, datetime.now(UTC), limit)["name"].to_list()
 
 
 class _Writer:
@@ -175,8 +217,9 @@ class _Writer:
                     changed += 1
                     db.execute(
                         "INSERT OR REPLACE INTO verdict_closed "
-                        "(name, since, until, status, dead, authority, resolver, died, closed) "
-                        "SELECT name, since, ?, status, dead, authority, resolver, died, ? FROM verdict WHERE name = ?",
+                        "(name, since, until, status, dead, authority, resolver, detail, died, closed) "
+                        "SELECT name, since, ?, status, dead, authority, resolver, detail, died, ? "
+                        "FROM verdict WHERE name = ?",
                         (at, self._run, row["name"]),
                     )
                 died_with = (known.died if same and known and known.dead else self._run) if dead else None
@@ -184,7 +227,7 @@ class _Writer:
                 revived += not dead and known is not None and known.dead
                 db.execute(
                     "INSERT OR REPLACE INTO verdict (name, status, since, checked, first_nxdomain, strikes, dead, "
-                    "authority, resolver, run, died) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "authority, resolver, detail, run, died) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         row["name"],
                         row["status"],
@@ -195,6 +238,7 @@ class _Writer:
                         int(dead),
                         row["authority"],
                         row["resolver"],
+                        row["detail"],
                         self._run,
                         died_with,
                     ),
@@ -207,8 +251,8 @@ class _Writer:
         self._out.changed += changed
 
     @staticmethod
-    def _known(db: Any, name: str) -> _Known | None:
+    def _known(db: Any, name: str) -> _Standing | None:
         row = db.execute(
             "SELECT status, since, authority, strikes, dead, died FROM verdict WHERE name = ?", (name,)
         ).fetchone()
-        return _Known(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None
+        return _Standing(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None

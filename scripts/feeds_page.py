@@ -41,7 +41,7 @@ This page is made from the catalogue by `make docs`.
 | `scope` | `exact` or `subtree` for every name, whatever the format means | by format |
 | `confidence` | 0 to 100: how sure is a listing here? | 50 |
 | `direction` | for packet filters: `inbound`, `outbound`, `both` | by category: attack-source in, c2 out, else both |
-| `action` | reference feeds: `hold` what they name, or only `inform` | `hold` |
+| `action` | references: `hold` what they name, only `inform`, or tell `sinkhole` and `parking` in verdicts | `hold` |
 | `family` | feeds of one family are copies of each other and count once | none |
 | `mode` | `shadow`: recorded and explained, never exported | `live` |
 | `min_interval` | not asked again sooner | `5m`; `0` for `[feed.ID]` of your own |

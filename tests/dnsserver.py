@@ -44,12 +44,29 @@ class HostileServer(LoopbackServer):
         delay: float = 0.0,
         loss: float = 0.0,
         seed: int = 1,
+        name_servers: Mapping[str, Sequence[str]] | None = None,
+        wildcards: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(table or {}, zones=zones)
         self.manners = {k: Manner(v) if isinstance(v, str) else v for k, v in (manners or {}).items()}
         self.default = Manner(default) if default else None
         self.delay, self.loss, self.random = delay, loss, random.Random(seed)
         self.seen: list[tuple[str, str, bool]] = []
+        self.name_servers, self.wildcards = name_servers or {}, wildcards or {}
+
+    def respond(self, query: dns.message.Message) -> dns.message.Message:
+        response = super().respond(query)
+        question = query.question[0]
+        name, kind = question.name.to_text(omit_final_dot=True).lower(), question.rdtype.name
+        address = next((a for zone, a in self.wildcards.items() if name.endswith("." + zone)), None)
+        found = [server + "." for server in self.name_servers.get(name, ())] if kind == "NS" else []
+        if kind == "A" and address is not None and name not in self.table:
+            found = [address]
+        if found:
+            response.set_rcode(dns.rcode.NOERROR)
+            response.authority = []
+            response.answer = [dns.rrset.from_text(question.name, 60, "IN", kind, *found)]
+        return response
 
     def reply(self, data: bytes, *, tcp: bool) -> bytes | None:
         try:

@@ -230,12 +230,17 @@ class World:
 
     def left_over(self) -> list[str]:
         """Files that a finished run would not leave."""
-        known = {f"snapshots/{n // 1000:05d}/{n}.zst" for (n,) in self.rows("SELECT id FROM snapshot")}
-        kept = self.rows("SELECT release FROM release_file WHERE stored IS NOT NULL")
-        known |= {f"releases/{n // 1000:05d}/{n}.zst" for (n,) in kept}
+        known = {
+            f"{row[0]}.zst"
+            for row in self.rows(
+                "SELECT id FROM snapshot UNION SELECT digest FROM release UNION SELECT chosen FROM release "
+                "UNION SELECT left_out FROM release UNION "
+                "SELECT value ->> 'digest' FROM release, json_each(coalesce(files, '[]'))"
+            )
+        }
         found = [p for p in self.state.rglob("*") if p.is_file()]
         odd = [p for p in found if p.name.endswith((".new", ".new-journal")) or p.parent.name == "incoming"]
-        odd += [p for p in found if p.suffix == ".zst" and str(p.relative_to(self.state)) not in known]
+        odd += [p for p in found if p.suffix == ".zst" and p.name not in known]
         odd += list((self.base / "exports").glob(".*")) if (self.base / "exports").is_dir() else []
         return sorted(str(p.relative_to(self.base)) for p in odd)
 

@@ -365,7 +365,7 @@ def test_the_json_of_holds_rules_and_verdicts_has_the_keys_of_the_contract() -> 
     assert set(told["holds"][0]) == {"indicator", "guard", "detail", "scope", "since", "released"}
     rule = {"id", "action", "what", "scope", "reason", "author", "ticket", "created", "until"}
     assert set(told["rules"][0]) == rule
-    assert set(told["verdict"]) == {"name", "status", "since", "checked", "dead"}
+    assert set(told["verdict"]) == {"name", "status", "since", "checked", "dead", "detail"}
 
 
 def test_a_name_that_no_feed_lists_is_said_to_be_unlisted(house: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocklist.verify.classify import Observation, Question, Status, classify, next_question
-from blocklist.verify.schedule import dead, due, is_dead, next_check
+from blocklist.verify.schedule import dead, due, is_dead, next_check, questions_a_day
 from blocklist.verify.wire import AAAA, A, Answer, Outcome
 
 ADDRESS = Answer(Outcome.ADDRESS, 0, (b"\xc0\0\x02\x01",))
@@ -125,6 +125,8 @@ def test_due_names_come_unverified_first_then_by_how_long_they_waited() -> None:
             ("live-6d.example", "live", days(90), days(6)),
             ("live-10d.example", "live", days(90), days(10)),
             ("broken-3d.example", "broken", days(3), days(3)),
+            ("parked-6d.example", "parked", days(90), days(6)),
+            ("sunk-9d.example", "sinkholed", days(90), days(9)),
             ("broken-1h.example", "broken", days(2), days(0.04)),
             ("dead-5-of-10.example", "nxdomain", days(15), days(5)),
             ("dead-11-of-10.example", "nxdomain", days(21), days(11)),
@@ -144,10 +146,23 @@ def test_due_names_come_unverified_first_then_by_how_long_they_waited() -> None:
     found = due(names, NOW)
     assert found["name"].to_list() == [
         *("new-a.example", "new-b.example"),
-        *("live-10d.example", "broken-3d.example", "dead-11-of-10.example", "future.example"),
+        *("live-10d.example", "broken-3d.example", "sunk-9d.example", "dead-11-of-10.example", "future.example"),
     ]
     assert found.columns == names.columns
     assert due(names, NOW, 3)["name"].to_list() == found["name"].to_list()[:3]
+    counted = names.with_columns((pl.col("name") == "new-b.example").cast(pl.UInt32).alias("feeds"))
+    assert due(counted, NOW)["name"].to_list()[:3] == ["new-b.example", "new-a.example", "live-10d.example"]
+
+
+def test_what_it_takes_to_keep_verdicts_fresh() -> None:
+    rows = [("live", days(90))] * 7 + [("parked", days(1))] * 7 + [("nxdomain", days(10))] * 10
+    rows += [("nxdomain", days(300))] * 30 + [("broken", days(9)), ("unknown", days(9)), ("nxdomain", days(0))]
+    names = pl.DataFrame(
+        {"status": [status for status, _ in rows], "since": [since for _, since in rows]},
+        schema_overrides={"since": pl.Datetime("us", "UTC")},
+    )
+    assert questions_a_day(names, NOW) == pytest.approx(7)
+    assert questions_a_day(names.clear(), NOW) == 0
 
 
 @given(

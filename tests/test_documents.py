@@ -176,6 +176,15 @@ def test_a_damaged_document_is_an_error_in_words(data: bytes, name: str) -> None
     assert len(caught.value.message) < 300
 
 
+def test_an_event_may_stand_without_its_wrapper() -> None:
+    whole = event(1, attribute("domain", "evil.example"))
+    bare = json.dumps(whole["Event"], indent=1).encode()
+    assert named(read(bare)) == named(read(whole)) == ["evil.example"]
+    assert read(bare).frame["line"][0] == bare[: bare.index(b"evil.example")].count(b"\n") + 1
+    auto = parse(bare, Feed(id="f", title="f", url="file:f", category="malware"))
+    assert auto.format == "misp" and named(auto) == ["evil.example"]
+
+
 def test_a_damaged_event_costs_itself_alone() -> None:
     good = json.dumps(event(1, attribute("domain", "evil.example"), attribute("domain", HUGE)))
     parsed = read(f'[{good}, {{"Event": {{"Attribute": 5}}}}, {{}}, 7]'.encode())

@@ -52,6 +52,14 @@ def test_only_what_changed_is_in_the_hunks() -> None:
     assert sum(h.gone_end - h.gone + h.come_end - h.come for h in found) < 17 * (500 + 500 + 3_000 + 200) * 1.2
 
 
+def test_lines_that_are_others_in_their_places_cost_no_search_of_the_whole() -> None:
+    every = lines(400_000, 1)
+    other = [line if i % 100 else b"b." + line for i, line in enumerate(every)]
+    old_text, new_text = (b"\n".join(text) + b"\n" for text in (every, other))
+    found = hunks.hunks(old_text, new_text)
+    assert found is not None and len(found) == 4_000 and applied(old_text, new_text, found) == new_text
+
+
 @pytest.mark.parametrize("shuffled", [True, False])
 def test_texts_with_little_in_common_are_soon_given_up(shuffled: bool) -> None:
     every = lines(100_000, 1)

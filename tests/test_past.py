@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -96,15 +97,13 @@ def test_every_day_comes_back_byte_for_byte_from_kept_bytes(
             assert ", kept; SHA-256 " + digest(tmp_path / "then") in said
     world.assert_sound()
     assert world.left_over() == []
-    assert max(row[0] for row in world.rows("SELECT depth FROM release_file")) > 2
 
 
 def test_bytes_that_are_gone_are_made_again_from_the_record(
     lived: tuple[World, list[dict[str, bytes]]], tmp_path: Path
 ) -> None:
     world, days = lived
-    kept = world.rows("SELECT release, stored FROM release_file")
-    world.change("UPDATE release_file SET stored = NULL")
+    (world.state / "kept").rename(world.state / "gone")
     rename = "UPDATE listing_closed SET name = ? WHERE name = ?"
     try:
         for day, published in enumerate(days):
@@ -118,8 +117,7 @@ def test_bytes_that_are_gone_are_made_again_from_the_record(
         assert ran.code == 4 and "differs from its digest" in ran.err and not (tmp_path / "tampered").exists()
     finally:
         world.change(rename, names(1)[0], "other.example")
-        for release, stored in kept:
-            world.change("UPDATE release_file SET stored = ? WHERE release = ?", stored, release)
+        (world.state / "gone").rename(world.state / "kept")
 
 
 def test_rows_with_their_times_are_made_again_too(tmp_path: Path) -> None:
@@ -133,7 +131,7 @@ def test_rows_with_their_times_are_made_again_too(tmp_path: Path) -> None:
     time.sleep(1.1)
     world.lines("alpha", names(290, 20))
     assert world.update("--no-verify").code == 0
-    world.change("UPDATE release_file SET stored = NULL")
+    shutil.rmtree(world.state / "kept")
     for moment, data in ((published, first), ("now", path.read_bytes())):
         ran = world.run("export", "flat", "--at", moment, "-o", tmp_path / "then")
         assert ran.code == 0, ran.err
@@ -143,8 +141,8 @@ def test_rows_with_their_times_are_made_again_too(tmp_path: Path) -> None:
 
 def test_damaged_bytes_are_not_given_out(lived: tuple[World, list[dict[str, bytes]]], tmp_path: Path) -> None:
     world, _ = lived
-    (release,) = world.rows("SELECT id FROM release WHERE export = 'dns' AND state = 'live'")[0]
-    path = world.state / "releases" / "00000" / f"{release}.zst"
+    (digest_of,) = world.rows("SELECT digest FROM release WHERE export = 'dns' AND state = 'live'")[0]
+    path = world.state / "kept" / digest_of[:2] / f"{digest_of}.zst"
     good = path.read_bytes()
     path.write_bytes(good[:-9] + b"x" * 9)
     ran = world.run("export", "dns", "--at", "now", "-o", tmp_path / "then")
@@ -186,24 +184,6 @@ def test_one_list_of_then_is_what_it_would_have_been(
     ran = world.run("export", "--format", "hosts", "--at", "120h", "-o", tmp_path / "then")
     assert ran.code == 0, ran.err
     assert (tmp_path / "then").read_bytes() == days[0]["etc"]
-
-
-def test_bytes_older_than_history_go_and_what_they_carry_stays(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.export("dns", "rpz")
-    for day in range(4):
-        world.feed("alpha", names(400, day))
-        if day:
-            backdate(world, 10)
-        world.set("keep", history="15d")
-        assert world.update("--no-verify").code == 0
-    # 30 days, 20 days, 10 days old, and live: the first is a base of what is kept.
-    assert world.rows("SELECT stored IS NOT NULL FROM release_file ORDER BY release") == [(1,)] * 4
-    world.change("UPDATE release_file SET base = NULL, depth = 0 WHERE release = 3")
-    world.feed("alpha", names(400, 9))
-    assert world.update("--no-verify").code == 0
-    assert world.rows("SELECT stored IS NOT NULL FROM release_file ORDER BY release") == [(0,), (0,), (1,), (1,), (1,)]
-    assert world.left_over() == []
 
 
 def test_why_at_a_date_says_what_the_files_of_that_day_held(lived: tuple[World, list[dict[str, bytes]]]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,3 +222,76 @@ def test_a_resolver_that_is_none_is_a_mistake_in_the_configuration(world: World)
     world.set("verify", resolvers=["dns.example"])
     ran = world.run("update")
     assert ran.code == 1 and "verify.resolvers" in ran.err and "not an IP address" in ran.err
+
+
+def test_names_that_more_feeds_list_are_asked_first(world: World) -> None:
+    world.feed("b", ["nodata.example", "live.example"])
+    world.feed("c", ["nodata.example"])
+    world.update("--no-verify")
+    assert world.run("verify", "--limit", "1").code == 0
+    assert list(verdicts(world)) == ["nodata.example"]
+
+
+def test_what_a_list_costs_a_day_is_said(world: World) -> None:
+    world.update("--no-verify")
+    ran = world.run("verify")
+    assert "queries a day" in ran.out
+    summary = world.run("verify", "--all", "--json").json
+    assert 0 < summary["daily"] <= 2 * summary["queries"]
+
+
+def test_a_killed_run_keeps_what_it_learned_and_the_next_asks_only_the_rest(
+    world: World, server: LoopbackServer
+) -> None:
+    names = [f"h{number}.example" for number in range(6000)]
+    server.table = {"control.example": ["192.0.2.53"], **{name: ["192.0.2.1"] for name in names}}
+    world.lines("a", names)
+    ask(world, server, rate=3000)
+    world.update("--no-verify")
+    command = [sys.executable, "-m", "blocklist", "--config", str(world.config), "verify"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            learned = len(verdicts(world))
+            if learned or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        process.kill()
+    assert 0 < learned < 6000
+    learned = len(verdicts(world))
+    server.queries = 0
+    ran = world.run("verify", "--json").json
+    assert ran["checked"] == 6000 - learned
+    assert 2 * (6000 - learned) <= server.queries < 2.2 * (6000 - learned) + 200
+    assert len(verdicts(world)) == 6000
+    world.assert_sound()
+
+
+def test_sinkholed_and_parked_names_are_told_by_reference_feeds(world: World, server: LoopbackServer) -> None:
+    server.table = {**LIVE, "sunk.example": ["198.51.100.66"], "parked.example": ["198.51.100.99"]}
+    world.lines("a", ["live.example", "sunk.example", "parked.example"])
+    world.feed("sinks", ["198.51.100.64/28"], category="reference", action="sinkhole")
+    world.feed("parks", ["198.51.100.99"], category="reference", action="parking")
+    world.update()
+    assert verdicts(world) == {"live.example": "live", "parked.example": "parked", "sunk.example": "sinkholed"}
+    answer = world.why("sunk.example")
+    assert answer["verdict"]["detail"] == "198.51.100.66: sinks, line 1" and answer["blocked"]
+    assert "sinkholed (198.51.100.66: sinks, line 1)" in world.run("why", "sunk.example").out
+    # It lives again: the interval before keeps how it was known.
+    server.table = {**LIVE, "sunk.example": ["192.0.2.1"]}
+    assert world.run("verify", "sunk.example").code == 0
+    closed = world.rows("SELECT name, status, detail FROM verdict_closed")
+    assert closed == [("sunk.example", "sinkholed", "198.51.100.66: sinks, line 1")]
+
+
+def test_a_resolver_that_loads_this_very_list_answers_its_canary(world: World, server: LoopbackServer) -> None:
+    world.set(
+        "verify",
+        resolvers=[f"127.0.0.1:{server.port}"],
+        control={"exists": ["control.example"], "missing": "example", "canaries": ["canary.example"]},
+        timeout=0.5,
+        attempts=2,
+    )
+    ran = world.run("verify", "live.example")
+    assert ran.code == 1 and "blocks the canary canary.example: it loads this very list" in ran.err
+    server.table = {**LIVE, "canary.example": ["192.0.2.8"]}
+    assert world.run("verify", "live.example").code == 0

@@ -16,6 +16,7 @@ import pytest
 from dnsserver import HostileServer, Manner, SpoofedSource, closed_port
 
 from blocklist.errors import BlocklistError, ConfigError
+from blocklist.verify import resolver
 from blocklist.verify.loopback import LoopbackServer, serving
 from blocklist.verify.preflight import Control, preflight
 from blocklist.verify.resolver import (
@@ -227,6 +228,18 @@ def test_the_last_resolver_to_fall_silent_ends_the_run_and_says_so() -> None:
     assert set(result.frame["status"]) <= {"unknown"}
 
 
+def test_where_the_kernel_cannot_send_many_at_once_they_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"h{number}.example" for number in range(200)]
+    asked = []
+    for segment in (resolver.UDP_SEGMENT, 9999):
+        monkeypatch.setattr(resolver, "UDP_SEGMENT", segment)
+        server = LoopbackServer(living(names))
+        result = verify(names, server)
+        assert result.summary.verdicts == {"live": 200} and result.summary.resolvers[0].lost == 0
+        asked.append(server.queries)
+    assert asked == [400, 400]
+
+
 def test_the_rate_cap_holds_from_the_first_query() -> None:
     names = [f"h{number}.example" for number in range(150)]
     result = verify(names, LoopbackServer(living(names)), rate=300, timeout=1.0)
@@ -302,7 +315,7 @@ def check(*servers: LoopbackServer, control: Control = CONTROL) -> tuple[list[bo
     with serving(*servers):
         resolvers = [Resolver("127.0.0.1", server.port) for server in servers]
         result = run(preflight(resolvers, control, rate=0, timeout=0.3))
-        passed = [resolver in result.usable for resolver in resolvers]
+        passed = [one in result.usable for one in resolvers]
         return passed, "; ".join(reason for _, reason in result.dropped)
 
 

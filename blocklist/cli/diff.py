@@ -53,7 +53,7 @@ def command(screen: Screen, a: str, b: str, names: bool, as_csv: bool) -> int:
 
 
 def _sheet(found: Difference, names: bool) -> None:
-    from blocklist.sheet import cell
+    from blocklist.plain import cell
 
     rows = csv.writer(sys.stdout, lineterminator="\n")
     header = ("change", "indicator", "kind", "feed", "category") if names else _COUNTS

@@ -65,10 +65,9 @@ def command(
     from blocklist.cli.update import exit_code, show_exports
     from blocklist.picture import Picture
     from blocklist.publish.release import export_all
-    from blocklist.suffixes import builtin_rules
 
     with writing(config, screen, "export") as record:
-        picture = Picture(config, record, builtin_rules())
+        picture = Picture(config, record)
         exports = export_all(config, record, picture, formats, only=names, dry_run=dry_run)
     show_exports(screen, exports, planned=dry_run)
     if dry_run:
@@ -105,10 +104,9 @@ def _once(
     from blocklist.picture import Picture
     from blocklist.publish.release import Selector, render_once
     from blocklist.rules import rules_in_force
-    from blocklist.suffixes import builtin_rules
 
     with writing(config, screen, "export") as record:
-        picture = Picture(config, record, builtin_rules())
+        picture = Picture(config, record)
         selector = Selector(picture, record, config.policies, rules_in_force(record.connection, clock.now()))
 
         def write(out: BinaryIO) -> None:

@@ -104,7 +104,11 @@ def show(screen: Screen, name: str) -> int:
     if f.max_entries or f.max_bytes:
         most = [f"{f.max_entries:,} entries"] if f.max_entries else []
         most += [f"{f.max_bytes:,} bytes"] if f.max_bytes else []
-        screen.line(f"at most   {', '.join(most)}: more is refused")
+        screen.line(f"at most   {', '.join(most)}: more is held, or cut by rank")
+    for name, model in f.models.items():
+        most = [f"{model.max_entries:,} entries"] if model.max_entries else []
+        most += [f"{model.max_bytes:,} bytes"] if model.max_bytes else []
+        screen.line(f"model     {name}: {', '.join(most)}{f' ({safe(model.title)})' if model.title else ''}")
     for key, text in (("limits", f.limits), ("checker", " ".join(f.check)), ("reload", " ".join(f.reload))):
         if text:
             screen.line(f"{key:<9} {safe(text)}")

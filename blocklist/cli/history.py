@@ -46,7 +46,7 @@ def command(screen: Screen, what: str, since: str | None, as_csv: bool) -> int:
     finally:
         audit.close()
     if as_csv:
-        from blocklist.sheet import cell
+        from blocklist.plain import cell
 
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(("at", "what", "how", "name", "by", "detail", "run"))

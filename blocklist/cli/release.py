@@ -21,11 +21,13 @@ def command() -> None:
       blocklist release
       blocklist release show 212
       blocklist release approve dns
+      blocklist release rollback dns --reason "the news site is blocked"
     """
 
 
 _COLUMNS = (
-    "id, export, format, state, created, published, serial, entries, added, removed, lost, checked, note, digest, path"
+    "id, export, format, state, created, published, serial, entries, added, removed, lost, checked, note, digest, "
+    "path, left_out"
 )
 
 
@@ -37,6 +39,7 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
     """The newest releases."""
     rows = _rows(screen, "WHERE ?1 IS NULL OR export = ?1 ORDER BY id DESC LIMIT ?2", (export, limit))
     for row in rows:
+        del row["left_out"]
         screen.json(row)
     screen.table(
         ("id", "export", "format", "state", "created", "serial", "entries", "added", "removed", ""),
@@ -62,15 +65,25 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
 
 @command.command("show")
 @click.argument("number_", metavar="ID", type=click.IntRange(1, 2**63 - 1))
+@click.option("--left-out", "everything", is_flag=True, help="Name all that was chosen and left out, with the reason.")
 @shared_options
-def show(screen: Screen, number_: int) -> int:
-    """Everything that is recorded of one release."""
+def show(screen: Screen, number_: int, everything: bool) -> int:
+    """Everything that is recorded of one release, and what was left out of it."""
     rows = _rows(screen, "WHERE id = ?1", (number_,))
     if not rows:
         raise click.UsageError(f"there is no release {number_}; 'blocklist release' lists them")
-    screen.json(rows[0])
+    missing = _left_out(screen, rows[0].pop("left_out"))
+    if everything:
+        for name, why in missing:
+            screen.json({"name": name, "because": why})
+    screen.json({**rows[0], "left_out": len(missing)})
     for key, value in rows[0].items():
         screen.line(f"{key:10} {safe(str(value))}")
+    shown = missing if everything else missing[:5]
+    for name, why in shown:
+        screen.line(f"left out   {safe(name)}: {safe(why)}")
+    if len(shown) < len(missing):
+        screen.line(f"left out   {len(missing) - len(shown):,} more; --left-out names all")
     return 0
 
 
@@ -90,6 +103,71 @@ def approve(screen: Screen, export: str, number_: int | None) -> int:
         approved = approve_release(record, export, number_, author=whoami())
         screen.line(f"release {approved} of {safe(export)} is approved")
         return publish(screen, config, record, formats)
+
+
+@command.command("rollback")
+@click.argument("export")
+@click.argument("number_", metavar="[ID]", type=click.IntRange(1, 2**63 - 1), required=False)
+@click.option("--reason", required=True, help="Why; shown wherever the export is.")
+@shared_options
+def rollback(screen: Screen, export: str, number_: int | None, reason: str) -> int:
+    """Go back to what release ID of EXPORT held; without ID, to the one before the one that is live.
+
+    Guards, holds, allows and denies of now apply to it. EXPORT stays there, whatever feeds and timers do, until
+    'blocklist release unpin EXPORT'. The serial rises all the same.
+
+    \b
+    Examples:
+      blocklist release rollback dns --reason "the news site is blocked"
+      blocklist release rollback dns 212 --reason "the last good one"
+    """
+    config, formats = configuration(screen)
+    if export not in config.exports:
+        raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
+    fmt = formats[config.exports[export].format]
+    if fmt.of_rows:
+        raise click.UsageError(
+            f"{export} is {fmt.name}, a list of what is listed and by whom; only lists that engines load can go back"
+        )
+    from blocklist.person import whoami
+    from blocklist.publish.rollback import roll_back
+
+    with writing(config, screen, "release rollback") as record:
+        pin = roll_back(record, export, number_, reason=reason, author=whoami())
+        screen.line(f"{safe(export)} goes back to release {pin.release} and stays there until 'release unpin {export}'")
+        return publish(screen, config, record, formats, only=[export])
+
+
+@command.command("unpin")
+@click.argument("export")
+@shared_options
+def unpin(screen: Screen, export: str) -> int:
+    """End a rollback: EXPORT follows its feeds again, at once. The gate of large changes applies."""
+    config, formats = configuration(screen)
+    if export not in config.exports:
+        raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
+    from blocklist.person import whoami
+    from blocklist.publish import rollback as ways_back
+
+    with writing(config, screen, "release unpin") as record:
+        pin = ways_back.unpin(record, export, author=whoami())
+        screen.line(f"{safe(export)} is no longer pinned to release {pin.release}")
+        return publish(screen, config, record, formats, only=[export])
+
+
+def _left_out(screen: Screen, digest: object) -> list[tuple[str, str]]:
+    """Names and reasons of what a release left out; nothing when it is not kept any more."""
+    if not isinstance(digest, str):
+        return []
+    config, _ = configuration(screen)
+    from blocklist.errors import RecordError
+    from blocklist.publish import left_out
+
+    try:
+        return list(left_out.entries(config.state, digest))
+    except RecordError as error:
+        screen.note(error.message)
+        return []
 
 
 def _rows(screen: Screen, where: str, values: tuple[object, ...]) -> list[dict[str, object]]:

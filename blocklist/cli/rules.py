@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -201,15 +202,16 @@ def _import(action: str) -> click.Command:
     return command
 
 
-def publish(screen: Screen, config: Any, record: Any, formats: Any) -> int:
-    """Publish what changed, and show it."""
+def publish(screen: Screen, config: Any, record: Any, formats: Any, only: Collection[str] = ()) -> int:
+    """Publish what changed (of the exports in `only`, where some are named), and show it."""
     from blocklist.cli.update import exit_code, show_exports
     from blocklist.picture import Picture
     from blocklist.publish.release import export_all
-    from blocklist.suffixes import builtin_rules
 
-    exports = export_all(config, record, Picture(config, record, builtin_rules()), formats)
+    exports = export_all(config, record, Picture(config, record), formats, only=only)
     show_exports(screen, exports)
+    if only:
+        screen.json({"exports": [asdict(e) for e in exports]})
     return exit_code([], exports)
 
 

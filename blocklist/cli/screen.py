@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from blocklist.errors import BlocklistError
+from blocklist.plain import safe as safe
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -111,13 +112,6 @@ def shared_options(function: F) -> F:
     for option in reversed(_SHARED):
         decorated = option(decorated)
     return decorated  # type: ignore[no-any-return]
-
-
-def safe(text: str) -> str:
-    """`text` without anything a terminal acts on: controls, bidirectional overrides, line ends become escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def error_text(error: BlocklistError) -> str:

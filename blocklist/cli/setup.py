@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blocklist.cli.screen import Screen
-from blocklist.config import Config, load
+from blocklist.config import LOCAL_SETS, Config, load
 from blocklist.decode import Problems
 from blocklist.errors import ConfigError
 
@@ -25,10 +25,22 @@ def configuration(screen: Screen) -> tuple[Config, Mapping[str, Format]]:
     problems = Problems()
     for export in config.exports.values():
         if problems.choose(f"export.{export.name}.format", export.format, formats, "format"):
+            fmt = formats[export.format]
+            if export.model is not None:
+                if fmt.models:
+                    problems.choose(f"export.{export.name}.model", export.model, fmt.models, "model")
+                else:
+                    problems.add(f"export.{export.name}.model", f"{fmt.name} knows no models; set max_entries instead")
             try:
                 formats[export.format].settle({**export.options, "serial": 1}, f"export.{export.name}.options")
             except ConfigError as error:
                 problems.lines += error.message.splitlines()
+            for engine in export.probe:
+                wanted = engine if engine in LOCAL_SETS else "rpz"
+                if formats[export.format].code != wanted:
+                    problems.add(f"export.{export.name}.probe", f'{engine!r} can be asked about format = "{wanted}"')
+            if (export.delivery != "file" or export.primary) and formats[export.format].code != "rpz":
+                problems.add(f"export.{export.name}.delivery", "and 'primary' are for zones: format = \"rpz\"")
     if problems.lines:
         where = config.path or "built-in defaults"
         raise ConfigError(

@@ -50,6 +50,10 @@ def command(screen: Screen) -> int:
                 "AND id > coalesce((SELECT max(id) FROM release x WHERE x.export = r.export AND x.state = 'live'), 0)"
             )
         }
+        pins = {
+            row[0]: f"pinned to release {row[1]} by {row[2]}: {row[3]}"
+            for row in db.execute("SELECT export, release, author, reason FROM pin WHERE until IS NULL")
+        }
         holds = db.execute("SELECT count(DISTINCT indicator) FROM holds_now WHERE released_by IS NULL").fetchone()[0]
         rules = db.execute(
             "SELECT count(*) FROM rule WHERE until IS NULL AND (expires IS NULL OR expires > ?)", (clock.text(now),)
@@ -82,7 +86,7 @@ def command(screen: Screen) -> int:
     table = []
     for export in config.exports.values():
         live, waits = exports.get(export.name), held.get(export.name)
-        unloaded = bool(live and export.reload and live[6] is None)
+        unloaded = bool(live and (export.reload or export.primary) and live[6] is None)
         status = 4 if waits or unloaded else status
         table.append(
             (
@@ -92,7 +96,7 @@ def command(screen: Screen) -> int:
                 number(live[4]) if live else "",
                 moment(live[2]) if live else "",
                 live[3] if live else "",
-                f"release {waits[0]}: {waits[1]}" if waits else "",
+                "; ".join(x for x in (f"release {waits[0]}: {waits[1]}" if waits else "", pins.get(export.name)) if x),
             )
         )
     screen.table(("export", "format", "state", "entries", "published", "serial", ""), table, right=(3,))

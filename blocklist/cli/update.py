@@ -79,12 +79,20 @@ def command(
         if not no_export and config.exports:
             exports = export_all(config, record, picture, formats, run=updated.run)
             show_exports(screen, exports)
+        for case in updated.cases:
+            allowed = f"; rule {case.rule} allows it until {moment(case.allowed_until)}" if case.rule else ""
+            screen.line(
+                f"case {case.id} ({safe(case.name)}, {safe(case.ticket)}) closed: {case.closed_reason}{allowed}"
+            )
         ending = ending_soon(record.connection, clock.now())
         show_ending(screen, ending)
     screen.json(
         {
             "feeds": [_feed_json(f) for f in updated.feeds],
             "exports": [asdict(e) for e in exports],
+            "cases": [
+                {"id": c.id, "name": c.name, "ticket": c.ticket, "closed": c.closed_reason} for c in updated.cases
+            ],
             "ending": [asdict(rule) for rule in ending],
             "seconds": round(updated.seconds, 3),
         }
@@ -210,6 +218,7 @@ _LOST = {
     "network": "networks left out, since the target takes single addresses",
     "inbound": "inbound networks left out, since the target only looks at destinations",
     "outbound": "outbound networks left out, since the target only looks at sources",
+    "cut": "cut by capacity, those of the lowest rank: see 'blocklist release show'",
     "allow": "allows left out",
 }
 

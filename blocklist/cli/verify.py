@@ -118,6 +118,8 @@ def show(screen: Screen, verified: Verified) -> None:
         + (f" · {verified.died:,} died, {verified.revived:,} came back" if verified.died or verified.revived else "")
         + (f" · {verified.queries:,} queries, {verified.rate:,.0f}/s" if verified.queries else "")
     )
+    if verified.daily:
+        screen.line(f"keeping every verdict fresh takes about {verified.daily:,} queries a day")
     if verified.unfinished:
         screen.line(f"{verified.unfinished:,} names are still due ({verified.stopped})")
     for resolver in verified.resolvers:

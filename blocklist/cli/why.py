@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from blocklist.cli.screen import Screen, moment, safe, shared_options
 
 if TYPE_CHECKING:
+    from blocklist.advice import Advice
     from blocklist.audit import Answer, Audit, Listing
     from blocklist.config import Config
 
@@ -17,8 +19,13 @@ if TYPE_CHECKING:
 @click.argument("what")
 @click.option("--at", metavar="DATE", help="As of then: 2026-03-03 (its end), 2026-03-03T14:00Z, 7d (ago), yesterday.")
 @click.option("--resolve", is_flag=True, help="Ask the DNS, and say what would block on the way: CNAMEs and addresses.")
+@click.option("--evidence", is_flag=True, help="Also write the bytes, digests, times and events that prove it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where --evidence writes to.")
+@click.option("--excerpt", is_flag=True, help="Of downloads, only the cited part goes into the evidence.")
 @shared_options
-def command(screen: Screen, what: str, at: str | None, resolve: bool) -> int:
+def command(
+    screen: Screen, what: str, at: str | None, resolve: bool, evidence: bool, output: Path | None, excerpt: bool
+) -> int:
     """Why WHAT is blocked, or why it is not: which feed, which line, since when, who decided.
 
     WHAT is a domain, an address, a network or a URL. The answer comes from the record alone.
@@ -30,9 +37,12 @@ def command(screen: Screen, what: str, at: str | None, resolve: bool) -> int:
       blocklist why https://files.example/malware.exe --json
       blocklist why evil.example --at 2026-03-03
       blocklist why portal.example --resolve
+      blocklist why evil.example --evidence -o evil.zip
     """
-    if resolve and at is not None:
-        raise click.UsageError("--resolve asks the DNS of now; leave out --at")
+    if at is not None and (resolve or evidence):
+        raise click.UsageError("--resolve and --evidence are about now; leave out --at")
+    if (output is not None or excerpt) and not evidence:
+        raise click.UsageError("-o and --excerpt go with --evidence")
     from blocklist import clock
     from blocklist.advice import advice
     from blocklist.audit import Audit
@@ -45,19 +55,27 @@ def command(screen: Screen, what: str, at: str | None, resolve: bool) -> int:
     formats = abilities([export.format for export in config.exports.values()], config.formats_folder)
     moment_asked = past(at, clock.now()) if at is not None else None
     audit = Audit(config, formats, moment_asked)
+    said: dict[str, Any] = {}
+    ways: list[Advice] = []
     try:
         answer = audit.why(what)
         steps = _resolved(screen, config, audit, answer) if resolve else []
+        told = as_json(answer)
+        if moment_asked is None:
+            ways = advice(config, answer)
+            told["ways"] = [{"to": w.to, "command": w.command, "key": w.key} for w in ways]
+        if resolve:
+            told["resolved"] = [
+                {"name": s.query, "kind": s.kind, "blocked": s.blocked, "exports": _files(s)} for s in steps
+            ]
+        if evidence:
+            from blocklist.cli.evidence import bundle_of, write_bundle
+
+            bundle = bundle_of(audit, config, told, excerpt=excerpt)
+            said = {"file": str(write_bundle(bundle, told, output)), "sha256": bundle.sha256, "head": bundle.head}
     finally:
         audit.close()
-    ways = advice(config, answer) if moment_asked is None else []
-    told = as_json(answer)
-    told["ways"] = [{"to": w.to, "command": w.command, "key": w.key} for w in ways]
-    if resolve:
-        told["resolved"] = [
-            {"name": s.query, "kind": s.kind, "blocked": s.blocked, "exports": _files(s)} for s in steps
-        ]
-    screen.json(told)
+    screen.json({**told, "evidence": said} if said else told)
     if moment_asked is not None:
         screen.line(f"as of {answer.at}:")
     _show(screen, answer)
@@ -67,6 +85,9 @@ def command(screen: Screen, what: str, at: str | None, resolve: bool) -> int:
         screen.line("listed names like it: " + ", ".join(map(safe, answer.near)))
     for way in ways:
         screen.line(f"  to {way.to}: {safe(way.command or way.key or '')}")
+    if said:
+        screen.line(f"evidence: {safe(said['file'])}, SHA-256 {said['sha256']}")
+        screen.line("  anybody can check it with 'blocklist evidence check'; keep the SHA-256 apart from the file")
     return 0
 
 
@@ -112,7 +133,8 @@ def _show(screen: Screen, answer: Answer) -> None:
         facts.append(f"confidence {answer.confidence} (policy {answer.policy} asks {answer.asks})")
     if answer.verdict is not None:
         v = answer.verdict
-        facts.append(f"verdict {v.status}{' (dead)' if v.dead else ''}, checked {moment(v.checked)}")
+        how = f" ({safe(v.detail)})" if v.detail else ""
+        facts.append(f"verdict {v.status}{' (dead)' if v.dead else ''}{how}, checked {moment(v.checked)}")
     elif answer.kind == "domain" and answer.listings:
         facts.append("not verified")
     facts.append(
@@ -276,6 +298,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
             "since": answer.verdict.since,
             "checked": answer.verdict.checked,
             "dead": answer.verdict.dead,
+            "detail": answer.verdict.detail,
         },
     }
 

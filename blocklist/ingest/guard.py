@@ -84,6 +84,34 @@ def references(
     return References(names, cidrs, tuple(protected_domains))
 
 
+def concerned(changed: pl.DataFrame) -> pl.Series:
+    """Names that reference names could hold, or hold no more, once those of `changed` (indicators) come or go.
+
+    The same name, its `www.`, all above it, and a single address itself; what overlaps a range is not among them.
+    """
+    domains = changed.filter(pl.col("kind") == DOMAIN).select("name", pl.lit("").alias("why"))
+    return pl.concat(
+        [changed["name"], domains.select(pl.format("www.{}", "name").alias("name"))["name"], ancestors(domains)["name"]]
+    ).unique()
+
+
+def overlapping(listed: pl.Series, changed: pl.DataFrame) -> pl.Series:
+    """Which of the networks `listed` (String) overlap a range that is among `changed` (indicators)."""
+    area = ["family", "first", "last"]
+    nets = changed.filter(pl.col("kind").is_in([IPV4, IPV6]))["name"]
+    ranges = networks.parse(nets).select(area).filter(pl.col("first") != pl.col("last"))
+    if ranges.is_empty() or listed.is_empty():
+        return listed.clear()
+    # No IPv4 network is listed whose first octet says less than all of where it lies: /8 is the widest that may pass.
+    octet = pl.col("first") // 2**24
+    near = ranges.filter(pl.col("family") == 4).select(pl.int_ranges(octet, pl.col("last") // 2**24 + 1))
+    octets = near.to_series().explode().unique().cast(pl.String)
+    text = pl.col("listed")
+    begins = text.str.slice(0, text.str.find(".", literal=True))
+    listed = listed.alias("listed").to_frame().filter(begins.is_in(octets.implode()) | text.str.contains(":"))["listed"]
+    return listed.alias("name").filter(networks.overlaps(networks.parse(listed).select(area), ranges))
+
+
 def guard(current: Current, known: References) -> pl.DataFrame:
     """Holds over everything current, sorted by name and guard; unique in both."""
     domains = current.names.filter(pl.col("kind") == DOMAIN)

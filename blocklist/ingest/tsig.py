@@ -11,6 +11,9 @@ import dns.exception
 import dns.name
 import dns.tsig
 
+from blocklist.credentials import secret
+from blocklist.errors import FeedError
+
 from .reasons import Failure
 
 _ALGORITHMS = {
@@ -25,12 +28,17 @@ _LARGEST = 65_536
 
 
 def load_key(where: str, base: Path) -> dns.tsig.Key:
-    """The key that a feed's `tsig` names: `env:VARIABLE`, or `file:PATH` with a relative path below `base`.
+    """The key that `where` names: `env:VARIABLE`, `file:PATH` with a relative path below `base`, or `secret:NAME`.
 
-    A variable holds what `dig -y` takes (`hmac-sha256:NAME:SECRET`), a file what `tsig-keygen` writes. Raises Failure,
-    which never holds any of the key.
+    A variable or a secret holds what `dig -y` takes (`hmac-sha256:NAME:SECRET`), a file what `tsig-keygen` writes.
+    Raises Failure, which never holds any of the key.
     """
     kind, _, rest = where.partition(":")
+    if kind == "secret":
+        try:
+            return _of_words(secret(rest, base), where)
+        except FeedError as error:
+            raise Failure(error.message, hint=error.hint) from None
     if kind == "env":
         text = os.environ.get(rest)
         if not text:

@@ -187,7 +187,7 @@ class Decided:
     def _fixed(self, policy: Policy) -> str:
         """Everything but listings, holds and verdicts."""
         feeds = self._picture.feeds
-        parts = [self._picture.suffixes.digest, policy, [(i, feeds[i]) for i in sorted(feeds)], self._rules]
+        parts = [self._picture.suffix_digest, policy, [(i, feeds[i]) for i in sorted(feeds)], self._rules]
         return derived.digest(msgspec.to_builtins(parts))
 
     def _held(self, policy: Policy) -> pl.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -34,6 +34,14 @@ _TEMPLATES = {
 _FILE_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What devices of one range take; `title` says which these are."""
+
+    title: str = ""
+    max_entries: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
 class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A target syntax. Keys as in docs/exporters.md; `name` is the file's.
 
@@ -42,6 +50,7 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     it; a format written in `code` says with `scopes` and `allow` what it can. `header` and `footer` are Jinja
     frames that see `options`, `serial`, `title` and `entries`. `unwritable` is a pattern of lines that the
     target would read as something else. `document` are the addresses of the pages that decide the syntax;
+    `max_entries` and `max_bytes` are the least that any device of the target takes, `models` what those of a range do.
     `load` shows how the target is made to read the file, `limits` what it takes.
     """
 
@@ -78,6 +87,7 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     reload: list[str] = []
     max_entries: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    models: dict[str, Model] = {}
     load: str = ""
     limits: str = ""
     document: list[str] = []
@@ -135,22 +145,45 @@ def load(path: Path) -> Format:
     return _read(path, str(path))
 
 
+class Catalogue(Mapping[str, Format]):
+    """Formats by name, in the order of the names; those of the package are read when first asked for."""
+
+    def __init__(self, own: Mapping[str, Format]) -> None:
+        folder = resources.files("blocklist.exporters")
+        self._files = {f.name.removesuffix(".toml"): f for f in folder.iterdir() if f.name.endswith(".toml")}
+        self._read = dict(own)
+        self._names = sorted({*self._files, *own})
+
+    def __getitem__(self, name: str) -> Format:
+        if name not in self._read:
+            self._read[name] = _read(self._files[name], f"exporters/{name}.toml")
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._read or name in self._files
+
+
 def builtin() -> dict[str, Format]:
     """Every format of the package by its name, in the order of the names."""
-    folder = resources.files("blocklist.exporters")
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".toml"): _read(file, f"exporters/{file.name}") for file in files}
+    return dict(Catalogue({}))
 
 
-def catalogue(folder: Path | None = None) -> dict[str, Format]:
+def catalogue(folder: Path | None = None) -> Mapping[str, Format]:
     """The formats of the package and those of `folder`, which may not take a name of the package."""
-    formats = builtin()
+    ours = Catalogue({})
+    own: dict[str, Format] = {}
     for path in sorted(folder.glob("*.toml")) if folder is not None and folder.is_dir() else ():
         found = load(path)
-        if found.name in formats:
+        if found.name in ours:
             raise ConfigError(f"{path}: {found.name!r} is a format of the package", hint="give the file another name")
-        formats[found.name] = found
-    return formats
+        own[found.name] = found
+    return Catalogue(own) if own else ours
 
 
 def abilities(names: Collection[str], folder: Path | None = None) -> dict[str, Format]:

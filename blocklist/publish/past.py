@@ -18,11 +18,13 @@ from blocklist import __version__, clock
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import ReleaseError
 from blocklist.picture import Picture
-from blocklist.publish import kept, settings
+from blocklist.publish import settings
+from blocklist.publish.capacity import unlimited
 from blocklist.publish.descriptor import Format
 from blocklist.publish.release import Selector
 from blocklist.publish.render import Rendered, render
 from blocklist.rules import rules_at
+from blocklist.store import kept
 from blocklist.store.record import Record, Snapshot
 from blocklist.suffixes import SuffixRules, builtin_rules
 
@@ -164,7 +166,8 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
     Raises ReleaseError when none was, or when they are not kept and what is made again is not the same.
     """
     row = connection.execute(
-        "SELECT id, published, digest, run, judged, created, serial FROM release "
+        "SELECT id, published, digest, run, judged, created, serial, left_out, (SELECT max(p.release) FROM pin p "
+        "WHERE p.export = r.export AND p.since <= r.run AND (p.until IS NULL OR p.until > r.run)) FROM release r "
         "WHERE export = ? AND published <= ? ORDER BY published DESC, id DESC LIMIT 1",
         (export, clock.text(at)),
     ).fetchone()
@@ -172,10 +175,9 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
         raise ReleaseError(
             f"export {export}: nothing was published by {clock.text(at)}", hint=_begins(connection, export)
         )
-    number, when, digest, run, judged, created, serial = row
-    data = kept.read(connection, config.state, number)
-    if data is not None:
-        return Published(number, export, when, digest, data, "kept")
+    number, when, digest, run, judged, created, serial, left_out, pinned = row
+    if kept.is_kept(config.state, digest):
+        return Published(number, export, when, digest, kept.read(config.state, digest), "kept")
     made_by = settings.of_release(connection, number)
     if made_by is None:
         raise ReleaseError(
@@ -199,11 +201,13 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
     data = out.getvalue()
     if hashlib.sha256(data).hexdigest() != digest:
         causes = [f"version {common.version} made it, this is {__version__}"] if common.version != __version__ else []
+        causes += [f"it was pinned to release {pinned}"] if pinned is not None else []
+        causes += ["part of it was left out, and is not cut again"] if left_out is not None else []
         causes += ["its suffix list was another one"] if common.suffixes != suffixes.digest else []
         raise ReleaseError(
             f"release {number} of {export}: its bytes are no longer kept, and what is made again differs from its "
             f"digest ({'; '.join(causes) or 'the record does not hold all that made it'}); nothing was written",
-            hint="a backup of the folder 'releases' has the bytes; 'keep.history' says how long they stay",
+            hint="a backup of the folder 'kept' has the bytes; [keep] releases says how long they stay",
         )
     return Published(number, export, when, digest, data, "made again")
 
@@ -249,5 +253,5 @@ def _render(
     policies: Mapping[str, Policy] = config.policies
     selector = Selector(picture, record, policies, rules_at(record.connection, record.run, ruled))
     selection, lost = selector.selection(export, fmt)
-    rendered = render(fmt, selection, {**export.options, "serial": serial}, out)
+    rendered = render(unlimited(fmt), selection, {**export.options, "serial": serial}, out)
     return rendered, {k: v for k, v in {**lost, **rendered.lost}.items() if v}

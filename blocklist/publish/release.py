@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -28,15 +29,17 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import kept
+from blocklist.publish import capacity, delivery, left_out, settings
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
+from blocklist.publish.delivery import zone as zones
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.render import Rendered, render
+from blocklist.publish.rollback import Pin, Pinned, pins, text
+from blocklist.publish.rollback import digest as digest_of
 from blocklist.publish.selection import Selection
-from blocklist.publish.settings import Common, Own, common_of
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule, rules_in_force
 from blocklist.select import networks
@@ -44,8 +47,7 @@ from blocklist.select.current import Current
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
 from blocklist.select.policy import Chosen, Selected, areas
-from blocklist.store import derived
-from blocklist.store.database import explained, path_in
+from blocklist.store import derived, kept
 from blocklist.store.record import Record
 
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed"]
@@ -96,9 +98,14 @@ class Selector:
         rules: Sequence[Rule],
         *,
         keep: bool = False,
+        config: Config | None = None,
     ) -> None:
+        self._config = config
         self._picture, self._record, self._policies, self.rules = picture, record, policies, rules
         self.decided = Decided(picture, record, policies, rules, keep=keep)
+        self.pins = pins(record)
+        self._pinned: dict[str, Pinned] = {}
+        self._texts: dict[str, bytes] = {}
         self._since: pl.DataFrame | None = None
         self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
         # Exports are prepared side by side; what they share is decided once, by whoever comes first.
@@ -113,13 +120,14 @@ class Selector:
         kinds = export.kinds if export.kinds is not None else _default_kinds(fmt, export.options)
         lost: dict[str, int] = {}
         parts: dict[str, pl.DataFrame] = {}
+        decided = self._decided(export)
         if fmt.of_rows:
-            selected = self.decided.selected(export.policy, kinds)
-            fitted = express(selected.decisions, _capability(fmt, selected))
+            selected = decided.selected(export.policy, kinds)
+            fitted = express(selected.decisions, capability_of(fmt, selected))
             return Selection(rows=self._rows(selected, fitted)), fitted.lost
-        chosen = self.decided.chosen(export.policy)
+        chosen = decided.chosen(export.policy)
         if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
-            fitted = self.decided.fitted(export.policy, _capability(fmt, chosen))
+            fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
             lost = dict(fitted.lost)
             parts["domains"] = fitted.entries
             if fmt.code == "rpz":
@@ -132,16 +140,50 @@ class Selector:
             if fmt.directed:
                 wanted = ["inbound", "outbound"]
             families = [family for kind, family in (("ipv4", 4), ("ipv6", 6)) if kind in kinds]
-            parts["networks"] = pl.concat([self._area(export.policy, chosen, families, way) for way in wanted])
+            parts["networks"] = pl.concat([self._area(export, chosen, families, way) for way in wanted])
         if "url" in kinds:
             parts["urls"] = chosen.urls
         return Selection(**parts), lost
 
-    def _area(self, policy: str, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
-        key = (policy, *families, direction)
+    def _decided(self, export: Export) -> Decided | Pinned:
+        """Who decides for `export`: the current picture, or what the release held that it is pinned to."""
+        pin = self.pins.get(export.name)
+        if pin is None or self._config is None:
+            return self.decided
+        if export.name not in self._pinned:
+            policy = self._policies[export.policy]
+            self._pinned[export.name] = Pinned(pin, self._config, self._picture, self._record, policy, self.rules)
+        return self._pinned[export.name]
+
+    def listed(self, export: Export) -> pl.DataFrame:
+        """`name`, `confidence` of all that `export` was chosen from."""
+        with self._deciding:
+            return self._decided(export).selected(export.policy, self._policies[export.policy].kinds).listed
+
+    def held_back(self, export: Export) -> pl.DataFrame | None:
+        """`name`, `why` of what guards of now withhold from the release that `export` is pinned to, if it is."""
+        decided = self._pinned.get(export.name)
+        if decided is None:
+            return None
+        held = decided.held.filter(
+            ~pl.col("subtree_only") & pl.col("name").is_in(decided.withheld.names["name"].implode())
+        )
+        return held.select("name", pl.format("held by the guard {}: {}", "guard", "detail").alias("why"))
+
+    def text(self, export: Export) -> bytes:
+        """What `export` is chosen from, to be kept for a way back."""
+        with self._deciding:
+            key = export.name if export.name in self._pinned else f"policy {export.policy}"
+            if key not in self._texts:
+                self._texts[key] = text(self._decided(export).chosen(export.policy), self.rules)
+            return self._texts[key]
+
+    def _area(self, export: Export, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
+        decided = self._decided(export)
+        key = (export.policy if decided is self.decided else decided, *families, direction)
         if key not in self._areas:
             listed = chosen.networks.filter(pl.col("family").is_in(families))
-            self._areas[key] = areas(listed, [direction], self.decided.withheld.addresses, self.rules)
+            self._areas[key] = areas(listed, [direction], decided.withheld.addresses, self.rules)
         return self._areas[key]
 
     def _rows(self, chosen: Selected, fitted: Expressed) -> pl.DataFrame:
@@ -201,7 +243,7 @@ class Selector:
         return self._since
 
 
-def _capability(fmt: Format, chosen: Chosen) -> Capability:
+def capability_of(fmt: Format, chosen: Chosen) -> Capability:
     """What `fmt` can say; formats that can say the same share the folding."""
     # Where nothing is allowed, a target that can't say 'allow' loses nothing.
     allow = fmt.takes_allow or bool(chosen.decisions["block"].all())
@@ -226,6 +268,9 @@ class _Job:
     candidate: Candidate | None = None
     rendered: Rendered | None = None
     entries: pl.Series | None = None
+    chosen: bytes | None = None
+    left_out: bytes | None = None
+    pin: Pin | None = None
     state: str = "pending"
     same_body: bool = False
 
@@ -244,7 +289,7 @@ def export_all(
     """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's."""
     now = clock.now()
     rules = rules_in_force(record.connection, now)
-    selector = Selector(picture, record, config.policies, rules, keep=not dry_run)
+    selector = Selector(picture, record, config.policies, rules, keep=not dry_run, config=config)
     shared = _shared_inputs(record, picture, rules)
     judged = clock.text(picture.at)
     _recover(record)
@@ -259,10 +304,11 @@ def export_all(
                 export,
                 fmt,
                 config.base / export.path,
-                _inputs(shared, export, fmt, config.policies[export.policy]),
+                _inputs(shared, export, fmt, config.policies[export.policy], selector.pins.get(export.name)),
                 live_release(record, export.name),
                 ExportOutcome(export.name, export.format, "unchanged"),
             )
+            job.pin = selector.pins.get(export.name)
             jobs.append(job)
         with ThreadPoolExecutor(2, "export") as pool:
             futures = [pool.submit(_prepared, job, config, selector, record, stack) for job in jobs]
@@ -283,21 +329,20 @@ def export_all(
         _renew_inputs(record, jobs)
         ready = [job for job in jobs if job.candidate is not None and job.state == "pending"]
         if any(job.state in ("held", "failed") for job in jobs) or ready:
-            _record_releases(record, jobs, run, clock.text(now), judged)
-        common = common_of(config, picture.suffixes.digest)
+            _record_releases(record, jobs, run, clock.text(now), judged, config, picture.suffix_digest)
         for job in ready:
             started = time.perf_counter()
             try:
-                _publish(job, record, common, config.policies[job.export.policy])
+                _publish(job, record)
             except BlocklistError as error:
                 job.outcome.outcome = "failed"
                 job.outcome.error, job.outcome.hint = error.message, error.hint
             job.outcome.seconds += time.perf_counter() - started
         if ready:
             _forget_entries(record)
-            kept.forget(record, parse_duration(config.keep.history), now)
+            kept.forget_others(record.state, _wanted_bytes(record, config))
         for job in jobs:
-            _reload(job, record)
+            _reload(job, record, config.base)
             if on_done is not None:
                 on_done(job.outcome)
     return [job.outcome for job in jobs]
@@ -324,13 +369,16 @@ def live_release(record: Record, export: str) -> Live | None:
 
 
 def _shared_inputs(record: Record, picture: Picture, rules: Sequence[Rule]) -> list[object]:
-    shared: list[object] = [__version__, record.revision(), picture.suffixes.digest, [r.id for r in rules]]
+    shared: list[object] = [__version__, record.revision(), picture.suffix_digest, [r.id for r in rules]]
     # Only what ended since the last update: what it judged itself is in the revision.
     return [*shared, lapsed] if (lapsed := picture.lapsed()) else shared
 
 
-def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy) -> str:
+def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy, pin: Pin | None) -> str:
     parts = [shared, msgspec.to_builtins([fmt, policy, export.options, export.kinds, export.path])]
+    parts += [export.max_entries, export.max_bytes, export.model, export.fit]
+    if pin is not None:
+        parts.append([pin.id, pin.release])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -351,7 +399,7 @@ def _recover(record: Record) -> None:
         published = _file_digest(Path(path)) == digest
         with record.transaction() as connection:
             if published:
-                _make_live(connection, number, export)
+                _make_live(record, connection, number, export)
             else:
                 connection.execute(
                     "UPDATE release SET state = 'failed', note = 'interrupted before it was published' WHERE id = ?",
@@ -386,31 +434,61 @@ def _renew_inputs(record: Record, jobs: Sequence[_Job]) -> None:
 def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack) -> None:
     """Render, compare, gate and check; leaves a sealed candidate when there is something to publish."""
     live, outcome, export = job.live, job.outcome, job.export
-    for left in leftovers(job.path):
-        left.unlink(missing_ok=True)
+    for old in leftovers(job.path):
+        old.unlink(missing_ok=True)
     in_place = _file_digest(job.path) if live else None
+    if job.pin is not None:
+        outcome.note = f"pinned to release {job.pin.release} by {job.pin.author}: {job.pin.reason}"
+    served, least = delivery.floor(export, job.fmt, config.base) if delivery.is_delivered(export) else (0, 0)
+    if live is not None and zones.later(served, live.serial):
+        in_place = None  # the primary is ahead of us: only a file with a higher serial mends that
     if live is not None:
         outcome.entries, outcome.release, outcome.serial = live.entries, live.id, live.serial
         if live.inputs == job.inputs and in_place == live.digest and live.path == str(job.path.absolute()):
             return
     selection, lost = selector.selection(export, job.fmt)
-    serial = _serial(job, record)
+    left = [held] if (held := selector.held_back(export)) is not None and held.height else []
+    serial = max(_serial(job, record), least)
     if not job.path.parent.is_dir() and config.path is None:
         job.path.parent.mkdir(parents=True, exist_ok=True)
     candidate = stack.enter_context(
-        Candidate(job.path, follow=export.follow_link, mode=int(export.mode, 8) if export.mode else None)
+        Candidate(
+            job.path,
+            follow=export.follow_link,
+            mode=int(export.mode, 8) if export.mode else None,
+            owner=export.owner,
+            group=export.group,
+        )
     )
-    rendered = render(job.fmt, selection, {**export.options, "serial": serial}, candidate.stream)
+    fmt, options, limits = (
+        capacity.unlimited(job.fmt),
+        {**export.options, "serial": serial},
+        capacity.limits(export, job.fmt),
+    )
+    rendered = render(fmt, selection, options, candidate.stream)
+    excess = limits.excess(rendered)
+    if excess is not None and export.fit == "rank":
+        ranks = capacity.ranked(selector.listed(export), selection, record, selector.rules)
+        fitted = capacity.fit(selection, ranks, limits, rendered, lambda some, out: render(fmt, some, options, out))
+        if fitted is not None:
+            selection, excess = fitted.selection, None
+            lost = {**lost, "cut": fitted.cut.height}
+            left.append(fitted.cut)
+            candidate.stream.seek(0)
+            candidate.stream.truncate()
+            rendered = render(fmt, selection, options, candidate.stream)
     outcome.lost = {k: v for k, v in sorted({**lost, **rendered.lost}.items()) if v}
     outcome.entries = rendered.entries
-    if live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
+    if excess is None and live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
         outcome.entries = live.entries
         job.same_body = True
         return
     if live is not None and in_place != live.digest:
-        outcome.note = (
-            "the published file was " + ("missing" if in_place is None else "edited by hand") + "; written again"
-        )
+        how = "missing" if in_place is None else "edited by hand"
+        how = f"the published file was {how}; written again"
+        if zones.later(served, live.serial):
+            how = f"the primary serves a later serial, {served}; written again above it"
+        outcome.note = "; ".join(filter(None, (outcome.note, how)))
     job.entries = _entries(selection)
     before = _entries_before(record.state, live.id) if live else None
     outcome.added, outcome.removed = _difference(before, job.entries)
@@ -420,16 +498,23 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
         outcome.added, outcome.removed = max(change, 0), max(-change, 0)
     outcome.release, outcome.serial = None, serial
     job.candidate, job.rendered = candidate, rendered
-    reason = _gate(config, job, record)
+    reason = f"{excess}; no approval changes that" if excess is not None else _gate(config, job, record)
     if reason is not None:
         job.state, outcome.outcome, outcome.error = "held", "held", reason
         outcome.hint = (
             f"see 'blocklist export {export.name} --dry-run', publish with 'blocklist release approve {export.name}'"
+            if excess is None
+            else "narrow the policy (fewer categories or feeds, a higher min_confidence), or keep the best entries "
+            'with fit = "rank"; if the device takes more, say so with model, max_entries or max_bytes'
         )
         return
     checked = check(job.fmt, candidate.seal(), rendered, {**export.options, "serial": serial}, export.check)
     outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
     outcome.outcome = "published"
+    if not job.fmt.of_rows:
+        job.chosen = selector.text(export)
+    if left:
+        job.left_out = left_out.text(pl.concat(left).unique("name", keep="first"))
 
 
 def _serial(job: _Job, record: Record) -> int:
@@ -464,6 +549,8 @@ def _gate(config: Config, job: _Job, record: Record) -> str | None:
         )
     if entries < export.min_entries:
         return f"{entries:,} entries, fewer than min_entries = {export.min_entries:,}"
+    if job.pin is not None:
+        return None  # a person chose this release, whatever it changes
     if live is None or live.entries < config.gates.min_size or not (config.base / export.path).exists():
         return None
     for count, what in ((job.outcome.removed, "removed"), (job.outcome.added, "added")):
@@ -523,6 +610,17 @@ def _forget_entries(record: Record) -> None:
     derived.remove_others(record.state / "exports", {_entries_file(record.state, number).name for number in live})
 
 
+def _wanted_bytes(record: Record, config: Config) -> set[str]:
+    """Digests of the releases that were published in the time of `[keep] releases`, and of those that count now."""
+    since = clock.text(clock.now() - timedelta(seconds=parse_duration(config.keep.releases)))
+    rows = record.connection.execute(
+        "SELECT digest, chosen, left_out FROM release WHERE state IN ('live', 'pending') OR published >= ? "
+        "OR id IN (SELECT release FROM pin WHERE until IS NULL)",
+        (since,),
+    )
+    return {wanted for row in rows for wanted in row if wanted is not None}
+
+
 def _entries_before(state: Path, release: int) -> pl.Series | None:
     kept = derived.read(_entries_file(state, release))
     return kept[1]["entries"]["entry"] if kept is not None and kept[0]["release"] == release else None
@@ -535,7 +633,10 @@ def _difference(before: pl.Series | None, now: pl.Series) -> tuple[int, int]:
     return added, len(before) - (len(now) - added)
 
 
-def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: str, judged: str) -> None:
+def _record_releases(
+    record: Record, jobs: Sequence[_Job], run: int | None, at: str, judged: str, config: Config, suffixes: str
+) -> None:
+    common = settings.common_of(config, suffixes)
     with record.transaction() as connection:
         number = run
         if number is None:
@@ -550,8 +651,9 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
             cursor = connection.execute(
                 """
                 INSERT INTO release (export, format, policy, path, run, revision, state, created, serial, digest,
-                    body_digest, bytes, entries, added, removed, lost, inputs, checked, note, judged)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    body_digest, bytes, entries, added, removed, lost, inputs, checked, note, judged, chosen,
+                    left_out)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 (
                     job.export.name,
@@ -574,9 +676,16 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
                     outcome.checked,
                     outcome.error or outcome.note,
                     judged,
+                    digest_of(job.chosen) if job.chosen is not None else None,
+                    digest_of(job.left_out) if job.left_out is not None else None,
                 ),
             )
             outcome.release = cursor.lastrowid
+            assert cursor.lastrowid is not None
+            own = settings.Own(export=job.export, policy=config.policies[job.export.policy], format=job.fmt)
+            settings.note(connection, cursor.lastrowid, common, own)
+            if job.state == "held" and cursor.lastrowid is not None:
+                _tell(record, connection, cursor.lastrowid, "release held")
 
 
 def _same_held(record: Record, job: _Job) -> bool:
@@ -592,31 +701,48 @@ def _same_held(record: Record, job: _Job) -> bool:
     return False
 
 
-def _make_live(connection: sqlite3.Connection, number: int, export: str) -> None:
+def _make_live(record: Record, connection: sqlite3.Connection, number: int, export: str) -> None:
     connection.execute(
         "UPDATE release SET state = 'superseded' WHERE export = ? AND state IN ('live', 'held')", (export,)
     )
     connection.execute(
         "UPDATE release SET state = 'live', published = ? WHERE id = ?", (clock.text(clock.now()), number)
     )
+    _tell(record, connection, number, "release published")
 
 
-def _publish(job: _Job, record: Record, common: Common, policy: Policy) -> None:
+def _tell(record: Record, connection: sqlite3.Connection, number: int, what: str) -> None:
+    """An event of a release: which file it is, by its digest."""
+    columns = ("run", "export", "format", "serial", "digest", "entries", "added", "removed", "note")
+    row = connection.execute(f"SELECT {', '.join(columns)} FROM release WHERE id = ?", (number,)).fetchone()
+    run, *told = row
+    at = clock.text(clock.now())
+    record.event(connection, at, run, what, whoami(), release=number, **dict(zip(columns[1:], told, strict=True)))
+
+
+def _publish(job: _Job, record: Record) -> None:
     assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
+    assert job.rendered is not None
     _keep_entries(record.state, job.outcome.release, job.entries)
-    before = (job.live.id, Path(job.live.path), job.live.digest) if job.live is not None else None
-    own = Own(export=job.export, policy=policy, format=job.fmt)
-    with explained(path_in(record.state)):
-        kept.keep(record, job.outcome.release, job.candidate.new, before, common, own)
+    kept.keep(record.state, job.rendered.digest, job.candidate.new.read_bytes(), job.live.digest if job.live else None)
+    if job.chosen is not None:
+        before = (
+            record.connection.execute("SELECT chosen FROM release WHERE id = ?", (job.live.id,)) if job.live else ()
+        )
+        kept.keep(record.state, digest_of(job.chosen), job.chosen, next((row[0] for row in before), None))
+    if job.left_out is not None:
+        kept.keep(record.state, digest_of(job.left_out), job.left_out)
     job.candidate.publish()
     with record.transaction() as connection:
-        _make_live(connection, job.outcome.release, job.export.name)
+        _make_live(record, connection, job.outcome.release, job.export.name)
 
 
-def _reload(job: _Job, record: Record) -> None:
+def _reload(job: _Job, record: Record, base: Path) -> None:
     """Load what is in place, if the export says how and it was not loaded yet."""
     export = job.export
     live = live_release(record, export.name)
+    if live is not None and delivery.is_delivered(export):
+        return _deliver(job, record, live, base)
     if not export.reload or live is None or live.reloaded is not None or job.outcome.outcome == "failed":
         return
     try:
@@ -628,6 +754,22 @@ def _reload(job: _Job, record: Record) -> None:
     with record.transaction() as connection:
         connection.execute("UPDATE release SET reloaded = ? WHERE id = ?", (clock.text(clock.now()), live.id))
     job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + "reloaded"
+
+
+def _deliver(job: _Job, record: Record, live: Live, base: Path) -> None:
+    """Have the primary serve what is in place; asked at every run, so that drift is found."""
+    if job.outcome.outcome == "failed":
+        return
+    what = delivery.Consignment(job.export, job.fmt, Path(live.path), live.serial, base, record.state)
+    try:
+        note = delivery.deliver(what, loaded=live.reloaded is not None)
+    except ReleaseError as error:
+        job.outcome.outcome, job.outcome.error, job.outcome.hint = "failed", error.message, error.hint
+        return
+    if note is not None:
+        with record.transaction() as connection:
+            connection.execute("UPDATE release SET reloaded = ? WHERE id = ?", (clock.text(clock.now()), live.id))
+        job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + note
 
 
 def render_once(selector: Selector, export: Export, fmt: Format, out: BinaryIO) -> tuple[Rendered, dict[str, int]]:

@@ -69,9 +69,9 @@ def render(fmt: Format, selection: Selection, options: Mapping[str, object], out
     lost: Counter[str] = Counter()
     parts = _compose(fmt, selection, values, lost)
     entries, records = totals(parts)
-    if fmt.max_entries is not None and entries > fmt.max_entries:
+    if fmt.max_entries is not None and records > fmt.max_entries:
         raise ReleaseError(
-            f"{fmt.name}: {entries:,} entries are more than the {fmt.max_entries:,} that the target takes",
+            f"{fmt.name}: {records:,} entries are more than the {fmt.max_entries:,} that the target takes",
             hint="narrow the policy: fewer categories or feeds, or a higher min_confidence",
         )
     counts = {"title": fmt.title, "name": fmt.name, "entries": entries, "records": records}

@@ -49,19 +49,21 @@ def common_of(config: Config, suffixes: str) -> Common:
     )
 
 
-def note(connection: sqlite3.Connection, part: Common | Own) -> str:
-    """Write a part down where it is not known yet; its digest (SHA-256 of canonical JSON)."""
-    body = msgspec.json.encode(part, order="sorted")
-    digest = hashlib.sha256(body).hexdigest()
-    connection.execute("INSERT OR IGNORE INTO setting (digest, body) VALUES (?, ?)", (digest, body.decode()))
-    return digest
+def note(connection: sqlite3.Connection, release: int, common: Common, own: Own) -> None:
+    """Write down what `release` was made by; a part that is known already is only named (SHA-256 of canonical JSON)."""
+    digests = []
+    for part in (common, own):
+        body = msgspec.json.encode(part, order="sorted")
+        digests.append(hashlib.sha256(body).hexdigest())
+        connection.execute("INSERT OR IGNORE INTO setting (digest, body) VALUES (?, ?)", (digests[-1], body.decode()))
+    connection.execute("UPDATE release SET common = ?, own = ? WHERE id = ?", (*digests, release))
 
 
 def of_release(connection: sqlite3.Connection, release: int) -> Settings | None:
     """What `release` was made by; None for one of a version that did not write it down."""
     row = connection.execute(
-        "SELECT c.body, o.body FROM release_file f JOIN setting c ON c.digest = f.common "
-        "JOIN setting o ON o.digest = f.own WHERE f.release = ?",
+        "SELECT c.body, o.body FROM release r JOIN setting c ON c.digest = r.common "
+        "JOIN setting o ON o.digest = r.own WHERE r.id = ?",
         (release,),
     ).fetchone()
     if row is None:
@@ -80,8 +82,8 @@ def feeds_at(connection: sqlite3.Connection, run: int) -> dict[str, Feed]:
     feeds: dict[str, Feed] = {}
     of_run = 0
     row = connection.execute(
-        "SELECT r.run, c.body FROM release r JOIN release_file f ON f.release = r.id "
-        "JOIN setting c ON c.digest = f.common WHERE r.run <= ? ORDER BY r.run DESC, r.id DESC LIMIT 1",
+        "SELECT r.run, c.body FROM release r JOIN setting c ON c.digest = r.common WHERE r.run <= ? "
+        "ORDER BY r.run DESC, r.id DESC LIMIT 1",
         (run,),
     ).fetchone()
     if row is not None:

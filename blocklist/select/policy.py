@@ -87,7 +87,7 @@ def _listed(
     current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
     """Listings that count; `gid`, `subtree`, `confidence`, `name`, `kind` of the names that stand; held as subtrees."""
-    rows = _taken(current, feeds, policy)
+    rows = taken(current, feeds, policy)
     held = current.names.select("name").with_columns(
         pl.col("name").is_in(withheld.names["name"].implode()).alias("whole"),
         pl.col("name").is_in(withheld.subtrees["name"].implode()).alias("subtree"),
@@ -102,7 +102,7 @@ def _listed(
     return rows, listed, no_subtree
 
 
-def _taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
+def taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
     """Listings of the feeds, categories and kinds that `policy` names; references, shadows and expired ones never."""
     taken = [
         i

@@ -14,7 +14,15 @@ from blocklist.errors import RecordError
 
 NAME = "record.db"
 # Names of the migrations that this version knows (`blocklist.store.schema` has them), for readers that must be quick.
-MIGRATIONS = ("0001_record", "0002_backoff", "0003_lifetimes", "0004_history")
+MIGRATIONS = (
+    "0001_record",
+    "0002_backoff",
+    "0003_lifetimes",
+    "0004_evidence",
+    "0005_releases",
+    "0008_verifyx",
+    "0009_history",
+)
 
 
 def path_in(state: Path) -> Path:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from blocklist.errors import RecordError
-from blocklist.store import columns, snapshots
+from blocklist.store import columns, ledger, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.database import explained, open_for_writing, path_in
 from blocklist.store.schema import migrate
@@ -149,10 +148,8 @@ class Record:
         connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'revision'")
 
     def event(self, connection: sqlite3.Connection, at: str, run: int, what: str, who: str, **detail: Any) -> None:
-        connection.execute(
-            "INSERT INTO event (at, run, what, who, detail) VALUES (?, ?, ?, ?, ?)",
-            (at, run, what, who, json.dumps(detail, sort_keys=True, ensure_ascii=True)),
-        )
+        """Add to the log of what persons decided and what was published, at the end of its chain."""
+        ledger.append(connection, at, run, what, who, detail)
 
     # Feeds and snapshots
 
@@ -384,15 +381,20 @@ class Record:
         ).with_columns(pl.col("subtree_only").cast(pl.Boolean))
 
     def replace_holds(
-        self, connection: sqlite3.Connection, run: int, now: pl.DataFrame, gone: pl.Series | None
+        self,
+        connection: sqlite3.Connection,
+        run: int,
+        now: pl.DataFrame,
+        no_more: Callable[[], pl.Series] | None,
     ) -> tuple[int, int]:
         """Make `now` the holds in force: open new ones, close those that no guard asks for; `(opened, closed)`.
 
-        With `gone` (names, String), `now` speaks only of some names: those of `gone` are closed, the others stay.
+        With `no_more`, `now` speaks only of some names: those that it gives (String) are closed, the others stay.
         A hold whose reason only changes its wording stays the same interval.
         """
         every = before = self.open_holds()
-        if gone is not None:
+        if no_more is not None:
+            gone = no_more()
             spoken = pl.concat([now["name"], gone]).unique()
             before = before.filter(pl.col("name").is_in(spoken.implode()))
             now = now.filter(~pl.col("name").is_in(gone.implode()))
@@ -412,6 +414,14 @@ class Record:
         self._holds = pl.concat([every.join(closed, on=key, how="anti"), opened.select(every.columns)])
         return opened.height, closed.height
 
+    def count_held(self) -> int:
+        """How many names are held and not released, without reading them."""
+        row = self.connection.execute(
+            "SELECT count(DISTINCT name) FROM hold WHERE until IS NULL "
+            "AND name NOT IN (SELECT name FROM hold_release WHERE until IS NULL)"
+        ).fetchone()
+        return int(row[0])
+
     def released_names(self) -> set[str]:
         """Names whose holds a person released."""
         return {row[0] for row in self.connection.execute("SELECT name FROM hold_release WHERE until IS NULL")}
@@ -421,15 +431,13 @@ class Record:
         rows = self.connection.execute("SELECT name FROM verdict WHERE dead = 1 ORDER BY name").fetchall()
         return pl.DataFrame(rows, schema={"name": pl.String}, orient="row")
 
-    def guard_input(self) -> tuple[str, str] | None:
-        """Digests of what the holds in force were computed from: everything but listings, and listings."""
-        rows = dict(self.connection.execute("SELECT name, digest FROM guard_input"))
-        return (rows["fixed"], rows["listed"]) if len(rows) == 2 else None
+    def guard_input(self) -> dict[str, str]:
+        """Digests of what the holds in force were computed from, by name."""
+        return dict(self.connection.execute("SELECT name, digest FROM guard_input"))
 
-    def set_guard_input(self, connection: sqlite3.Connection, digests: tuple[str, str]) -> None:
-        connection.executemany(
-            "INSERT OR REPLACE INTO guard_input VALUES (?, ?)", [("fixed", digests[0]), ("listed", digests[1])]
-        )
+    def set_guard_input(self, connection: sqlite3.Connection, digests: Mapping[str, str]) -> None:
+        connection.execute("DELETE FROM guard_input")
+        connection.executemany("INSERT INTO guard_input VALUES (?, ?)", sorted(digests.items()))
 
     # Feed attributes
 

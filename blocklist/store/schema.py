@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
+from blocklist.store import ledger
 from blocklist.store.database import of_newer_version
 
 MIGRATION_SET = "blocklist"
@@ -272,21 +273,76 @@ def _lifetimes(db: Database) -> None:
         db.execute(statement)
 
 
-@migrations(name="0004_history")
-def _history(db: Database) -> None:
-    """The bytes of each release and what it was made by; with which run a name died, and its verdict was closed."""
+@migrations(name="0004_evidence")
+def _evidence(db: Database) -> None:
+    """Events are chained, those of before as they stand; cases of complaints."""
     for statement in (
-        "CREATE TABLE setting (digest TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        "ALTER TABLE event ADD COLUMN previous TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE event ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
         """
-        CREATE TABLE release_file (
-            release INTEGER PRIMARY KEY REFERENCES release (id) ON DELETE CASCADE,
-            common TEXT NOT NULL REFERENCES setting (digest),
-            own TEXT NOT NULL REFERENCES setting (digest),
-            base INTEGER,
-            depth INTEGER NOT NULL,
-            stored INTEGER
+        CREATE TABLE case_file (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL,
+            kind INTEGER NOT NULL,
+            ticket TEXT NOT NULL,
+            opened TEXT NOT NULL,
+            opened_by TEXT NOT NULL,
+            since INTEGER NOT NULL REFERENCES run (id),
+            bundle TEXT NOT NULL,
+            sha256 TEXT NOT NULL,
+            cited TEXT NOT NULL,
+            rule INTEGER REFERENCES rule (id),
+            closed TEXT,
+            until INTEGER REFERENCES run (id),
+            closed_by TEXT,
+            closed_reason TEXT
         ) STRICT
         """,
+    ):
+        db.execute(statement)
+    ledger.chain_existing(db.conn)
+
+
+@migrations(name="0005_releases")
+def _releases(db: Database) -> None:
+    """What a release was chosen from, what was left out of it, its files; exports pinned to an earlier release."""
+    for statement in (
+        "ALTER TABLE release ADD COLUMN chosen TEXT",
+        "ALTER TABLE release ADD COLUMN left_out TEXT",
+        "ALTER TABLE release ADD COLUMN files TEXT",
+        """
+        CREATE TABLE pin (
+            id INTEGER PRIMARY KEY,
+            export TEXT NOT NULL,
+            release INTEGER NOT NULL REFERENCES release (id),
+            reason TEXT NOT NULL,
+            author TEXT NOT NULL,
+            created TEXT NOT NULL,
+            since INTEGER NOT NULL REFERENCES run (id),
+            ended TEXT,
+            until INTEGER REFERENCES run (id),
+            ended_by TEXT
+        ) STRICT
+        """,
+        "CREATE UNIQUE INDEX pin_open ON pin (export) WHERE until IS NULL",
+    ):
+        db.execute(statement)
+
+
+@migrations(name="0008_verifyx")
+def _details(db: Database) -> None:
+    """How a verdict was known: the list that names the sinkhole, or that the zone is a wildcard."""
+    db.execute("ALTER TABLE verdict ADD COLUMN detail TEXT")
+    db.execute("ALTER TABLE verdict_closed ADD COLUMN detail TEXT")
+
+
+@migrations(name="0009_history")
+def _history(db: Database) -> None:
+    """What each release was made by; with which run a name died, and its verdict was closed."""
+    for statement in (
+        "CREATE TABLE setting (digest TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        "ALTER TABLE release ADD COLUMN common TEXT REFERENCES setting (digest)",
+        "ALTER TABLE release ADD COLUMN own TEXT REFERENCES setting (digest)",
         "ALTER TABLE verdict ADD COLUMN died INTEGER REFERENCES run (id)",
         # When it died before this version was not noted; the last time it was asked is the latest that it can be.
         "UPDATE verdict SET died = run WHERE dead = 1",

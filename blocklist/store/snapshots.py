@@ -38,9 +38,8 @@ class Stored:
     depth: int
 
 
-def file_of(state: Path, snapshot: int, folder: str = "snapshots") -> Path:
-    """Where the bytes with this number are kept; releases are kept in the same way in a folder of their own."""
-    return state / folder / f"{snapshot // 1000:05d}" / f"{snapshot}.zst"
+def file_of(state: Path, snapshot: int) -> Path:
+    return state / "snapshots" / f"{snapshot // 1000:05d}" / f"{snapshot}.zst"
 
 
 def write(
@@ -50,8 +49,6 @@ def write(
     base: bytes | None,
     base_depth: int,
     changed: Sequence[Hunk] | None = None,
-    *,
-    folder: str = "snapshots",
 ) -> Stored:
     """Store `data` under the number `snapshot`, as a patch against `base` when that is smaller.
 
@@ -61,13 +58,13 @@ def write(
     packed = None
     depth = 0
     if base and data and base_depth + 1 < MAX_DEPTH:
-        patch = _zstd_patch(base, data) if changed is None else _line_patch(data, changed)
+        patch = zstd_patch(base, data) if changed is None else _line_patch(data, changed)
         # A patch that saves little is not worth its link in the chain.
         if patch is not None and len(patch) * 8 < len(data):
             packed, depth = patch, base_depth + 1
     if packed is None:
         packed = zstandard.ZstdCompressor(level=WHOLE_LEVEL, write_checksum=True).compress(data)
-    path = file_of(state, snapshot, folder)
+    path = file_of(state, snapshot)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".new")
     with beside.open("wb") as out:
@@ -78,7 +75,7 @@ def write(
     return Stored(len(packed), depth)
 
 
-def _zstd_patch(base: bytes, data: bytes) -> bytes | None:
+def zstd_patch(base: bytes, data: bytes) -> bytes | None:
     window = max(20, (len(base) + len(data)).bit_length())
     if window > zstandard.WINDOWLOG_MAX:
         return None
@@ -119,23 +116,23 @@ def _patched(base: bytes, patch: bytes) -> bytes:
     return data
 
 
-def remove_unrecorded(state: Path, last: int, folder: str = "snapshots") -> None:
+def remove_unrecorded(state: Path, last: int) -> None:
     """Remove files numbered above `last`, and half-written ones: a run that was killed never recorded them."""
-    for shelf in (state / folder).glob("[0-9]*"):
-        if shelf.name >= f"{last // 1000:05d}":
-            for path in shelf.iterdir():
+    for folder in (state / "snapshots").glob("[0-9]*"):
+        if folder.name >= f"{last // 1000:05d}":
+            for path in folder.iterdir():
                 if path.suffix != ".zst" or (path.stem.isdigit() and int(path.stem) > last):
                     path.unlink(missing_ok=True)
 
 
-def read(state: Path, chain: list[int], folder: str = "snapshots") -> bytes:
+def read(state: Path, chain: list[int]) -> bytes:
     """The bytes of the last snapshot of `chain`: a whole one first, then the patches in order.
 
     Raises RecordError when a file of the chain is missing or damaged.
     """
     data = b""
     for i, snapshot in enumerate(chain):
-        path = file_of(state, snapshot, folder)
+        path = file_of(state, snapshot)
         try:
             packed = path.read_bytes()
             if packed.startswith(_MARK):
@@ -146,7 +143,7 @@ def read(state: Path, chain: list[int], folder: str = "snapshots") -> bytes:
             data = decompressor.decompress(packed)
         except (OSError, ValueError, zstandard.ZstdError) as error:
             raise RecordError(
-                f"{path}: the kept bytes of {folder.rstrip('s')} {snapshot} can't be read ({error})",
+                f"{path}: the kept bytes of snapshot {snapshot} can't be read ({error})",
                 hint="restore the file from a backup; the lists themselves are not affected",
             ) from None
     return data

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from blocklist.errors import BlocklistError
 from blocklist.verify.classify import Status
-from blocklist.verify.resolver import Resolver, resolve_all
+from blocklist.verify.resolver import Control, Resolver, resolve_all
+
+__all__ = ["Control", "Preflight", "judge", "preflight"]
 
 INVENTED: Final = 3  # random names put to each resolver: some may be lost on the way
 ATTEMPTS: Final = 5  # more than for a name: one resolver condemned by chance costs the whole run its quorum
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """Names whose answer is known: `exists` have an address, a random name below `missing` does not exist.
-
-    `canaries` are names that only a resolver which loads our own list answers otherwise than with an address:
-    they must be live as well, and failing them is reported as what it is.
-    """
-
-    exists: tuple[str, ...] = ("example.com",)
-    missing: str = "com"
-    canaries: tuple[str, ...] = ()
+HIDES: Final = 5  # listed names that one resolver hides from what another sees, and their share, before it is dropped
+HIDES_SHARE: Final = 0.25
+VANISHED: Final = 10  # the same where no resolver sees them: names may die in a week, but not so many
+VANISHED_SHARE: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +46,8 @@ async def preflight(
             hint='name recursive resolvers that don\'t load this list: [verify] resolvers = ["192.0.2.53"]',
         )
     distinct = tuple(dict.fromkeys(resolvers))
-    reasons = await asyncio.gather(*(_fault(one, control, rate, timeout) for one in distinct))
+    asked = await asyncio.gather(*(_fault(one, control, rate, timeout) for one in distinct))
+    reasons = _who_hides(asked, control)
     dropped = tuple((one, why) for one, why in zip(distinct, reasons, strict=True) if why is not None)
     if len(dropped) == len(distinct):
         told = "; ".join(f"{one} {why}" for one, why in dropped)
@@ -65,18 +58,47 @@ async def preflight(
     return Preflight(tuple(one for one, why in zip(distinct, reasons, strict=True) if why is None), dropped)
 
 
-async def _fault(resolver: Resolver, control: Control, rate: int, seconds: float) -> str | None:
-    """Why a resolver can't be used, in words that follow its address; None when it can."""
-    suffix = control.missing.strip(".").lower()
-    invented = [f"{secrets.token_hex(10)}.{suffix}".rstrip(".") for _ in range(INVENTED)]
+def _who_hides(asked: Sequence[tuple[str | None, dict[str, Status]]], control: Control) -> list[str | None]:
+    """The reasons, and those of resolvers that don't see listed names which were live when last asked.
+
+    One that misses many that others see filters. If none sees most of them, all filter, or load this very list.
+    """
+    seen = [{name for name, status in said.items() if status in (Status.LIVE, Status.PARKED)} for _, said in asked]
+    gone = (Status.NXDOMAIN, Status.SINKHOLED)
+    lived = {name.rstrip(".").lower() for name in control.lived}
+    reasons: list[str | None] = []
+    for index, (why, said) in enumerate(asked):
+        missed = {name for name in lived if said.get(name) in gone}
+        elsewhere = {n for i, names in enumerate(seen) if i != index and asked[i][0] is None for n in names & lived}
+        hidden = missed & elsewhere
+        if why is None and len(hidden) >= HIDES and len(hidden) > HIDES_SHARE * len(elsewhere):
+            why = f"hides {len(hidden)} of {len(elsewhere)} listed names that another resolver sees: it filters"
+        elif why is None and len(missed) >= VANISHED and len(missed) > VANISHED_SHARE * len(lived):
+            what = f"{len(missed)} of {len(lived)} listed names that were live when last asked"
+            why = f"does not see {what}: it filters, or loads this very list"
+        reasons.append(why)
+    return reasons
+
+
+async def _fault(
+    resolver: Resolver, control: Control, rate: int, seconds: float
+) -> tuple[str | None, dict[str, Status]]:
+    """Why a resolver can't be used, in words that follow its address (None when it can), and all that it said."""
+    invented = [control.invented() for _ in range(INVENTED)]
     exists = [name.rstrip(".").lower() for name in control.exists]
     canaries = [name.rstrip(".").lower() for name in control.canaries]
+    lived = [name.rstrip(".").lower() for name in control.lived]
     asked = [*exists, *invented, *canaries]
+    names = list(dict.fromkeys([*asked, *lived]))
     # Alone, so that its word is not outvoted: the quorum of one resolver is one.
-    result = await resolve_all(asked, [resolver], rate=rate, timeout=seconds, attempts=ATTEMPTS)
+    result = await resolve_all(names, [resolver], rate=rate, timeout=seconds, attempts=ATTEMPTS)
     rows = result.frame.select("name", "status", "rcode").iter_rows()
     said = {name: (Status(status), rcode) for name, status, rcode in rows}
-    return judge({name: said.get(name, (Status.UNKNOWN, None)) for name in asked}, exists, invented, canaries)
+    filtered = result.summary.resolvers[0].filtered
+    if filtered:
+        return f"says of {filtered} of {len(names)} names that it filters them (RFC 8914)", {}
+    why = judge({name: said.get(name, (Status.UNKNOWN, None)) for name in asked}, exists, invented, canaries)
+    return why, {name: status for name, (status, _) in said.items()}
 
 
 def judge(
@@ -96,10 +118,10 @@ def judge(
         codes = sorted({rcode for _, rcode in said.values() if rcode is not None})
         return f"answers only errors ({', '.join(codes) or 'unreadable replies'})"
     for name in invented:
-        if statuses[name] in (Status.LIVE, Status.NODATA):
+        if statuses[name] in (Status.LIVE, Status.NODATA, Status.SINKHOLED, Status.PARKED):
             return f"says that {name} exists, which was made up: rewritten NXDOMAIN, or a captive portal"
     for name in exists:
-        if statuses[name] is Status.NXDOMAIN:
+        if statuses[name] in (Status.NXDOMAIN, Status.SINKHOLED):
             return f"denies {name}, which must exist: it filters"
     if exists and not any(statuses[name] is Status.LIVE for name in exists):
         return f"gave no address of {', '.join(exists)}, which must exist"

@@ -15,6 +15,8 @@ LIVE_EVERY: Final = timedelta(days=7)
 LEAST_WAIT: Final = DAY
 MOST_WAIT: Final = timedelta(days=30)
 
+_ANSWERS: Final = (Status.LIVE, Status.SINKHOLED, Status.PARKED)
+
 DEAD_AFTER: Final = 3  # denials in a row
 DEAD_OVER: Final = timedelta(days=7)
 
@@ -22,10 +24,11 @@ DEAD_OVER: Final = timedelta(days=7)
 def next_check(status: Status, since: datetime, checked: datetime) -> datetime:
     """When a name with this verdict is due again.
 
-    Live after a week. Denied after as long again as it has been denied, one day to 30, which doubles the wait
-    each time and needs no counter. Anything else after a day. `since` is when the verdict was first `status`.
+    Live, sinkholed or parked after a week. Denied after as long again as it has been denied, one day to 30, which
+    doubles the wait each time and needs no counter. Anything else after a day. `since` is when the verdict was first
+    `status`.
     """
-    if status is Status.LIVE:
+    if status in _ANSWERS:
         return checked + LIVE_EVERY
     if status is Status.NXDOMAIN:
         return checked + min(max(checked - since, LEAST_WAIT), MOST_WAIT)
@@ -33,10 +36,11 @@ def next_check(status: Status, since: datetime, checked: datetime) -> datetime:
 
 
 def due(names: pl.DataFrame, now: datetime, limit: int | None = None) -> pl.DataFrame:
-    """The rows of `names` to check at `now`: never verified first, then the longest overdue, then by name.
+    """The rows of `names` to check at `now`: never verified first, then the longest overdue, then what more feeds list.
 
     In: `name: String`, `status: String` (null: never verified), `checked: Datetime[us, UTC]` and optionally
-    `since` of the same type (without it a denial is a day old). Out: the same columns; others pass through.
+    `since` of the same type (without it a denial is a day old) and `feeds: integer`, how many list it. Equals are
+    sorted by name. Out: the same columns; others pass through.
     A `checked` in the future (the clock went back) is due. The columnar form of `next_check`.
     """
     import polars as pl
@@ -46,22 +50,40 @@ def due(names: pl.DataFrame, now: datetime, limit: int | None = None) -> pl.Data
     since = pl.col("since").cast(moment) if "since" in names.columns else checked
     denied = (checked - since).fill_null(LEAST_WAIT).clip(LEAST_WAIT, MOST_WAIT)
     wait = (
-        pl.when(pl.col("status") == Status.LIVE.value)
+        pl.when(pl.col("status").is_in([status.value for status in _ANSWERS]))
         .then(pl.lit(LIVE_EVERY, pl.Duration("us")))
         .when(pl.col("status") == Status.NXDOMAIN.value)
         .then(denied)
         .otherwise(pl.lit(DAY, pl.Duration("us")))
     )
+    most = ["feeds"] if "feeds" in names.columns else []
     present = pl.lit(now).cast(moment)
     never = pl.col("status").is_null() | pl.col("checked").is_null()
     when = pl.when(~never).then(checked + wait).alias("_due")  # null sorts first
     chosen = (
         names.with_columns(when)
         .filter(never | (pl.col("_due") <= present) | (checked > present))
-        .sort("_due", "name", nulls_last=False)
+        .sort("_due", *most, "name", descending=[False, *(True for _ in most), False], nulls_last=False)
         .drop("_due")
     )
     return chosen if limit is None else chosen.head(limit)
+
+
+def questions_a_day(names: pl.DataFrame, now: datetime) -> float:
+    """How many checks a day keep the verdicts of `names` fresh: columns as of `due`, one row a verified name."""
+    import polars as pl
+
+    moment = pl.Datetime("us", "UTC")
+    held = (pl.lit(now).cast(moment) - pl.col("since").cast(moment)).clip(LEAST_WAIT, MOST_WAIT)
+    wait = (
+        pl.when(pl.col("status").is_in([status.value for status in _ANSWERS]))
+        .then(pl.lit(LIVE_EVERY, pl.Duration("us")))
+        .when(pl.col("status") == Status.NXDOMAIN.value)
+        .then(held)
+        .otherwise(pl.lit(DAY, pl.Duration("us")))
+    )
+    days = names.select((pl.lit(DAY, pl.Duration("us")) / wait).sum()).item()
+    return float(days or 0)
 
 
 def is_registry(authority: str | None, registrable: str) -> bool:

@@ -8,6 +8,7 @@ from struct import error as StructError
 from typing import Final, NamedTuple
 
 A: Final = 1
+NS: Final = 2
 CNAME: Final = 5
 SOA: Final = 6
 AAAA: Final = 28
@@ -26,10 +27,15 @@ _QUERY_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0001")  # RD; one questi
 _PLAIN_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0000")
 _EDNS: Final = b"\0" + bytes.fromhex("0029") + MAX_UDP.to_bytes(2) + bytes(6)  # RFC 6891 §6.1.2, version 0, no DO
 _CLASS_IN: Final = b"\0\x01"
-_TAIL: Final = {A: b"\0\x01" + _CLASS_IN, AAAA: b"\0\x1c" + _CLASS_IN}
+_TAIL: Final = {A: b"\0\x01" + _CLASS_IN, NS: b"\0\x02" + _CLASS_IN, AAAA: b"\0\x1c" + _CLASS_IN}
+_LENGTH_OCTET: Final = tuple(bytes([length]) for length in range(64))
 _LENGTH: Final = {A: 4, AAAA: 16}
 _RECORD: Final = Struct(">HHHIH")  # owner as a pointer, type, class, TTL, length of the data
 _FIELDS: Final = Struct(">HHIH")  # the same after an owner of another shape
+
+# RFC 8914 §4.5, §4.16–18: Forged Answer, Blocked, Censored, Filtered.
+FILTERING: Final = {4: "forged", 15: "blocked", 16: "censored", 17: "filtered"}
+_EDE_OPTION: Final = b"\0\x0f\0"  # the option's code, and the upper octet of a length
 
 _RCODES: Final = (
     *("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"),
@@ -51,10 +57,15 @@ class Outcome(IntEnum):
     TIMEOUT = 5
     TRUNCATED = 6
     """Ask again over TCP; never reaches a verdict."""
+    FILTERED = 7
+    """The resolver says that it forged, blocked, censored or filtered (RFC 8914): its word on itself, not the name."""
 
 
 class Answer(NamedTuple):
-    """One reply, read. `addresses` are 4 or 16 octets each; `authority` is the SOA owner of a denial."""
+    """One reply, read. `addresses` are 4 or 16 octets each; `authority` is the SOA owner of a denial.
+
+    To a question for NS `addresses` are the names of the servers, as text in octets.
+    """
 
     outcome: Outcome
     rcode: int | None = None
@@ -65,6 +76,8 @@ class Answer(NamedTuple):
 TIMED_OUT: Final = Answer(Outcome.TIMEOUT)
 _TRUNCATED: Final = Answer(Outcome.TRUNCATED)
 _UNREADABLE: Final = Answer(Outcome.FAILED)
+_DENIALS_KEPT: Final = 4096
+_denials: dict[tuple[int, str], Answer] = {}
 
 
 def encode_name(name: str) -> bytes:
@@ -73,15 +86,18 @@ def encode_name(name: str) -> bytes:
     Raises ValueError for an empty label, one of over 63 octets, over 255 octets in all, or what is not ASCII.
     """
     labels = name.lower().rstrip(".").encode("ascii").split(b".")
-    wire = b"".join([b"%c%b" % (len(label), label) for label in labels if 0 < len(label) < 64]) + b"\0"
-    # RFC 1035 §2.3.4: 255 octets. A label left out above shows as a wire form that is too short.
-    if len(wire) > 255 or len(wire) != sum(map(len, labels)) + len(labels) + 1:
+    try:
+        wire = b"".join([_LENGTH_OCTET[len(label)] + label for label in labels]) + b"\0"
+    except IndexError:
+        wire = b""
+    # RFC 1035 §2.3.4: 255 octets.
+    if not wire or len(wire) > 255 or b"" in labels:
         raise ValueError(f"{name!r} is not a domain name that DNS can carry")
     return wire
 
 
 def encode_question(encoded_name: bytes, qtype: int) -> bytes:
-    """The question section for A or AAAA: what a reply must repeat."""
+    """The question section for A, AAAA or NS: what a reply must repeat."""
     return encoded_name + _TAIL[qtype]
 
 
@@ -113,8 +129,14 @@ def read_reply(data: bytes, question: bytes, name: str) -> Answer:
     if data[2] & 0x02:
         return _TRUNCATED
     rcode = data[3] & 0x0F
+    # A search in C, since nearly no reply has it; what looks so by chance only costs a slower reading.
+    if _EDE_OPTION in data and _says_filtered(data):
+        return Answer(Outcome.FILTERED, rcode)
     if rcode not in (NOERROR, NXDOMAIN):
         return Answer(Outcome.FAILED, rcode)
+    if question[-3] == NS and data[6:8] != b"\0\0":
+        names = read_servers(data) if rcode == NOERROR else ()
+        return Answer(Outcome.ADDRESS if names else Outcome.FAILED, rcode, tuple(name.encode() for name in names))
     answer: Answer | None
     try:
         if data[6:8] != b"\0\0":
@@ -182,7 +204,47 @@ def _read_denial(data: bytes, question: bytes, name: str, rcode: int) -> Answer 
         authority = name[place - 12 :]
     else:
         return None
-    return Answer(Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA, rcode, (), authority)
+    # A registry denies millions of names in the same words.
+    key = (rcode, authority)
+    answer = _denials.get(key)
+    if answer is None:
+        if len(_denials) >= _DENIALS_KEPT:
+            _denials.clear()
+        outcome = Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA
+        answer = _denials[key] = Answer(outcome, rcode, (), authority)
+    return answer
+
+
+def _says_filtered(data: bytes) -> bool:
+    import dns.edns
+    import dns.message
+
+    try:
+        message = dns.message.from_wire(data, ignore_trailing=True)
+    except Exception:  # dnspython documents no closed set of errors for hostile octets
+        return False
+    return any(isinstance(option, dns.edns.EDEOption) and int(option.code) in FILTERING for option in message.options)
+
+
+def read_servers(data: bytes) -> tuple[str, ...]:
+    """Names of the name servers in the answer to an NS question: lower case, no trailing dot, sorted.
+
+    Any octets whatever give a tuple, never an exception.
+    """
+    import dns.message
+    import dns.rdatatype
+
+    try:
+        message = dns.message.from_wire(data, ignore_trailing=True)
+        found = [
+            rdata.target.to_text(omit_final_dot=True).lower()
+            for rrset in message.answer
+            if rrset.rdtype == dns.rdatatype.NS
+            for rdata in rrset
+        ]
+    except Exception:  # dnspython documents no closed set of errors for hostile octets
+        return ()
+    return tuple(sorted(found))
 
 
 def _read_any(data: bytes, question: bytes, name: str) -> Answer:

@@ -88,7 +88,9 @@ class _Event(msgspec.Struct):
 
 
 class _Wrapped(msgspec.Struct):
-    event: msgspec.Raw = msgspec.field(name="Event")
+    """An event is wrapped by MISP itself; PyMISP writes it bare."""
+
+    event: msgspec.Raw = msgspec.field(name="Event", default=msgspec.Raw())
 
 
 class _Document(msgspec.Struct):
@@ -96,6 +98,8 @@ class _Document(msgspec.Struct):
 
     items: msgspec.Raw = msgspec.field(name="list", default=msgspec.Raw())
     event: msgspec.Raw = msgspec.field(name="Event", default=msgspec.Raw())
+    attributes: msgspec.Raw = msgspec.field(name="Attribute", default=msgspec.Raw())
+    objects: msgspec.Raw = msgspec.field(name="Object", default=msgspec.Raw())
     response: msgspec.Raw = msgspec.Raw()
 
 
@@ -111,7 +115,8 @@ _DAMAGED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse(data: bytes, spec: InputFormat) -> Rows:
-    """Rows of what `data` is: a warninglist, `{"Event": …}`, `{"response": [{"Event": …}, …]}`, or a list of those.
+    """Rows of what `data` is: a warninglist, `{"Event": …}` or its inside alone, `{"response": [{"Event": …}, …]}`, or
+    a list of those.
 
     Of events: one row an indicator of an attribute, in the event itself or in one of its objects, that is marked for
     detection (`to_ids`, unless the feed's format says `to_ids = false`) and not deleted; the others count as
@@ -123,11 +128,13 @@ def parse(data: bytes, spec: InputFormat) -> Rows:
     document = decoded(data, _Document, "a MISP warninglist or event")
     if bytes(document.items):
         return _warninglist(data)
-    if bytes(document.event):
+    if any(bytes(part) for part in (document.event, document.attributes, document.objects)):
         return _Events(data, spec).read([msgspec.Raw(data)])
     if bytes(document.response):
         return _Events(data, spec).read(decoded(bytes(document.response), list[msgspec.Raw], "a list of MISP events"))
-    raise FeedError("not a MISP warninglist or event: it has none of the keys 'Event', 'response' and 'list'")
+    raise FeedError(
+        "not a MISP warninglist or event: it has none of the keys 'Event', 'Attribute', 'response' and 'list'"
+    )
 
 
 @dataclass
@@ -155,8 +162,11 @@ class _Events:
         self._lines = Lines(self.data)
         for text, at in placed(self.data, list(events)):
             try:
-                inner = _wrapped.decode(text).event
+                wrapped = bytes(_wrapped.decode(text).event)
+                inner = msgspec.Raw(wrapped or text)
                 event = _event.decode(inner)
+                if not (wrapped or event.attributes or event.objects):
+                    raise msgspec.DecodeError("not an event")
             except _DAMAGED:
                 self.damaged.append(self._lines.at(at))
                 continue

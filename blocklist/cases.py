@@ -1,0 +1,348 @@
+"""Complaints: the evidence is frozen, the publisher written to, and the case closes itself when the feed lets go.
+
+The files of case N lie in `cases/N` of the state: `evidence.zip` and a message to each publisher.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import sqlite3
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from blocklist import __version__, clock
+from blocklist.bundle.parts import ANSWER, PROOF, Answered, Proof, Source
+from blocklist.catalog import KINDS
+from blocklist.decisions import Wanted, allow_within, end_within, until_text
+from blocklist.errors import BlocklistError, IndicatorError
+from blocklist.plain import safe
+
+if TYPE_CHECKING:
+    from blocklist.bundle.collect import Bundle
+    from blocklist.store.record import Record
+
+BUNDLE = "evidence.zip"
+
+
+@dataclass(frozen=True)
+class Cited:
+    """A listing that a case is about; `listed`: does its feed list it still?"""
+
+    indicator: str
+    feed: str
+    listed: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of `case_file`; `rule` is the allow that came with it, which ends at `allowed_until`."""
+
+    id: int
+    name: str
+    kind: str
+    ticket: str
+    opened: str
+    opened_by: str
+    bundle: str
+    sha256: str
+    cited: Sequence[Cited]
+    rule: int | None
+    allowed_until: str | None
+    closed: str | None
+    closed_by: str | None
+    closed_reason: str | None
+
+
+@dataclass(frozen=True)
+class Message:
+    """A draft to the publisher of `feed`; `to` is empty where no address is known."""
+
+    feed: str
+    to: str
+    text: str
+
+
+def open_case(
+    record: Record,
+    answer: Mapping[str, Any],
+    bundle: Bundle,
+    *,
+    ticket: str,
+    reason: str,
+    allow: str | None,
+    author: str,
+) -> Case:
+    """Open a case about what `answer` (of `why --json`) is about, and keep its `bundle`.
+
+    `allow`: a span or date, until which an allow stands. Raises IndicatorError where there is nothing to complain
+    about, or a case is open.
+    """
+    if not ticket.strip():
+        raise IndicatorError("--ticket is empty", hint="give the number by which you will find it again")
+    name, db = str(answer["query"]), record.connection
+    cited = sorted({(x["indicator"], x["feed"]) for x in answer["listings"] if x["until"] is None})
+    if not cited:
+        raise IndicatorError(f"no feed lists {name}, so there is no publisher to write to", hint=_instead(answer))
+    standing = db.execute("SELECT id FROM case_file WHERE name = ? AND ticket = ? AND closed IS NULL", (name, ticket))
+    if (row := standing.fetchone()) is not None:
+        raise IndicatorError(f"case {row[0]} is open for {name} and {ticket}", hint=f"'blocklist case show {row[0]}'")
+    until_text(allow, clock.now(), "--allow")
+    at = clock.text(clock.now())
+    with record.transaction() as connection:
+        run = record.begin_run(connection, at, "case open", author, __version__)
+        number = int(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM case_file").fetchone()[0])
+        rule = None
+        if allow is not None:
+            wanted = Wanted(name, f"case {number}" + (f": {reason}" if reason else ""), ticket, allow)
+            rule = allow_within(record, connection, run, at, wanted, author=author)
+        path = Path("cases") / str(number) / BUNDLE
+        connection.execute(
+            "INSERT INTO case_file (id, name, kind, ticket, opened, opened_by, since, bundle, sha256, cited, rule) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                number,
+                name,
+                KINDS.index(str(answer["kind"])) + 1,
+                ticket,
+                at,
+                author,
+                run,
+                str(path),
+                bundle.sha256,
+                json.dumps(cited),
+                rule,
+            ),
+        )
+        record.event(
+            connection,
+            at,
+            run,
+            "case opened",
+            author,
+            case=number,
+            name=name,
+            ticket=ticket,
+            reason=reason,
+            sha256=bundle.sha256,
+            feeds=sorted({feed for _, feed in cited}),
+            allow=rule,
+        )
+        # On disk before the row is; what a crash leaves, the next case of this number writes over.
+        _keep(record.state / path, bundle.data)
+        for message in messages(bundle.data, ticket=ticket, reason=reason):
+            _keep(record.state / path.with_name(f"to-{_file_name(message.feed)}.txt"), message.text.encode("utf-8"))
+        record.finish_run(run, clock.text(clock.now()))
+    return case(record.connection, number)
+
+
+def _instead(answer: Mapping[str, Any]) -> str:
+    deny = next((r for r in answer["rules"] if r["action"] == "deny"), None)
+    if deny is not None:
+        return f"a rule of your own blocks it: 'blocklist deny remove {deny['id']} --reason …'"
+    return "'blocklist why' says what is known of it"
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:80]
+
+
+def _keep(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    beside.rename(path)
+
+
+# Messages
+
+
+def messages(bundle: bytes, *, ticket: str, reason: str) -> list[Message]:
+    """A draft to the publisher of each feed that lists it, from a bundle of our own."""
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        said = msgspec.json.decode(archive.read(ANSWER), type=Answered)
+        proof = msgspec.json.decode(archive.read(PROOF), type=Proof)
+    sources = {s.id: s for s in proof.sources}
+    feeds = dict.fromkeys(x.feed for x in said.listings if x.until is None)
+    return [
+        _message(sources.get(feed, Source(feed, feed, "", "", "", "")), said, proof, ticket, reason) for feed in feeds
+    ]
+
+
+def _message(source: Source, said: Answered, proof: Proof, ticket: str, reason: str) -> Message:
+    name, title = safe(said.query), safe(source.title)
+    downloads = {s.sha256: s for s in proof.snapshots if s.feed == source.id}
+    lines = []
+    for x in said.listings:
+        if x.feed != source.id or x.until is not None:
+            continue
+        download = downloads.get((x.snapshot or "").removeprefix("sha256:"))
+        where = f"{safe(download.url)}, fetched {download.fetched}" if download else "your list"
+        lines += [
+            f"  line {x.line} of {where}",
+            f"  listed since {x.since}:",
+            "",
+            f"      {safe(x.text or '')[:500]}",
+            "",
+        ]
+        if download:
+            lines += [f"  SHA-256 of that copy: {download.sha256}", ""]
+    known = source.contact or source.homepage
+    to = (
+        f"To: {safe(source.contact)}"
+        if source.contact
+        else f"To: (no address is known{'; see ' + safe(known) if known else ''})"
+    )
+    why = [f"What is said against it: {safe(reason)}", ""] if reason else []
+    text = [
+        to,
+        f"Subject: {name} in {title} ({safe(ticket)})",
+        "",
+        f"{safe(source.publisher) or 'Hello'},",
+        "",
+        f"your list {title} names {name}"
+        + ("" if any(x.indicator == said.query for x in said.listings) else ", or what covers it")
+        + ":",
+        "",
+        *lines,
+        "Somebody whom this concerns says that it does not belong there.",
+        *why,
+        "Please look at the entry, and either remove it or tell us why it stands there. The bytes above are kept",
+        f"as evidence and can be sent. Our reference is {safe(ticket)}.",
+        "",
+    ]
+    return Message(source.id, source.contact, "\n".join(text))
+
+
+# Closing
+
+
+def close_case(record: Record, number: int, *, reason: str, author: str, end_allow: bool = False) -> Case:
+    """A person ends a case; the evidence stays. Raises IndicatorError when none of this number is open."""
+    if not reason.strip():
+        raise IndicatorError("--reason is empty", hint="say how it ended")
+    found = case(record.connection, number)
+    if found.closed is not None:
+        raise IndicatorError(
+            f"case {number} was closed {found.closed}: {found.closed_reason}", hint="'blocklist case list --all'"
+        )
+    at = clock.text(clock.now())
+    with record.transaction() as connection:
+        run = record.begin_run(connection, at, "case close", author, __version__)
+        _close(record, connection, run, at, found, reason, author)
+        if end_allow and found.rule is not None:
+            end_within(record, connection, run, at, found.rule, reason=f"case {number} closed: {reason}", author=author)
+        record.finish_run(run, clock.text(clock.now()))
+    return case(record.connection, number)
+
+
+def close_dropped(record: Record, connection: sqlite3.Connection, run: int, at: str, author: str) -> list[Case]:
+    """Close the cases whose feeds list nothing of them any more, in the transaction of an update.
+
+    An allow that came with one goes on until its end: publishers drop and list again.
+    """
+    closed = []
+    for one in cases(connection):
+        if any(x.listed for x in one.cited):
+            continue
+        off = {row[0] for row in connection.execute("SELECT name FROM feed WHERE NOT enabled")}
+        names = sorted({x.feed for x in one.cited})
+        reason = "no longer listed by " + ", ".join(f"{n} (no longer in use)" if n in off else n for n in names)
+        _close(record, connection, run, at, one, reason, author)
+        closed.append(case(connection, one.id))
+    return closed
+
+
+def _close(
+    record: Record, connection: sqlite3.Connection, run: int, at: str, one: Case, reason: str, author: str
+) -> None:
+    connection.execute(
+        "UPDATE case_file SET closed = ?, until = ?, closed_by = ?, closed_reason = ? WHERE id = ?",
+        (at, run, author, reason, one.id),
+    )
+    record.event(
+        connection, at, run, "case closed", author, case=one.id, name=one.name, ticket=one.ticket, reason=reason
+    )
+
+
+# Reading
+
+
+def case(connection: sqlite3.Connection, number: int) -> Case:
+    """Raises IndicatorError when there is none of this number."""
+    found = next(_read(connection, "c.id = ?", (number,)), None)
+    if found is None:
+        raise IndicatorError(f"there is no case {number}", hint="'blocklist case list --all' lists them")
+    return found
+
+
+def cases(connection: sqlite3.Connection, *, closed: bool = False) -> list[Case]:
+    """The open cases by number; with `closed`, the others too."""
+    return list(_read(connection, "c.closed IS NULL OR ?", (closed,)))
+
+
+def _read(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Iterator[Case]:
+    rows = connection.execute(
+        "SELECT c.id, c.name, c.kind, c.ticket, c.opened, c.opened_by, c.bundle, c.sha256, c.cited, c.rule, "
+        "coalesce(r.removed, r.expires), c.closed, c.closed_by, c.closed_reason "
+        f"FROM case_file c LEFT JOIN rule r ON r.id = c.rule WHERE {where} ORDER BY c.id",
+        values,
+    ).fetchall()
+    for row in rows:
+        cited = [Cited(indicator, feed, _listed(connection, indicator, feed)) for indicator, feed in json.loads(row[8])]
+        number, name, kind, ticket, opened, opened_by, bundle, sha256, _, rule, until, *closed = row
+        yield Case(
+            number, name, KINDS[kind - 1], ticket, opened, opened_by, bundle, sha256, cited, rule, until, *closed
+        )
+
+
+def _listed(connection: sqlite3.Connection, indicator: str, feed: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM listing WHERE name = ? AND feed = (SELECT id FROM feed WHERE name = ?)", (indicator, feed)
+    )
+    return found.fetchone() is not None
+
+
+def kept_messages(state: Path, one: Case) -> list[tuple[Path, str]]:
+    """The drafts that were kept when the case was opened, or what a person made of them."""
+    folder = (state / one.bundle).parent
+    found = sorted(folder.glob("to-*.txt")) if folder.is_dir() else []
+    try:
+        return [(path, path.read_text("utf-8", "replace")) for path in found]
+    except OSError as error:
+        raise BlocklistError(f"{error.filename}: {error.strerror}", hint="check owner and mode of the file") from None
+
+
+def trouble_of(state: Path, one: Case) -> str | None:
+    """What is wrong with the kept evidence of a case; None when it is as it was."""
+    try:
+        with (state / one.bundle).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"its evidence can't be read: {error.strerror}"
+    return None if digest == one.sha256 else "its evidence is not what was kept: the file was altered"
+
+
+__all__ = [
+    "Case",
+    "Message",
+    "case",
+    "cases",
+    "close_case",
+    "close_dropped",
+    "kept_messages",
+    "messages",
+    "open_case",
+    "trouble_of",
+]

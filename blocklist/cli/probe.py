@@ -1,0 +1,81 @@
+"""`blocklist probe`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from blocklist.cli.screen import Screen, shared_options
+from blocklist.cli.setup import configuration
+from blocklist.decode import nearest
+from blocklist.errors import ConfigError
+
+
+@click.command("probe")
+@click.argument("names", nargs=-1, metavar="[EXPORT]...")
+@click.option("--sample", default=100, show_default=True, type=click.IntRange(0, 10_000), help="Entries at random.")
+@click.option("--grace", default="5m", show_default=True, help="How long a new release may be on its way.")
+@click.option("--metrics", is_flag=True, help="Prometheus text on standard output.")
+@shared_options
+def command(screen: Screen, names: tuple[str, ...], sample: int, grace: str, metrics: bool) -> int:
+    """Ask the engines themselves what they enforce.
+
+    The primary of an export is asked for its serial; every resolver in its 'probe' for the version record, for
+    canaries (twice: fresh, and from its cache) and for a random sample of the published zone; "nftables" and
+    "ipset" there count the sets of this machine. The exit code is for monitoring: 0 when all of them enforce the
+    live release or are on their way to it, 4 when one is silent, stale or does not act on what it should.
+
+    \b
+    Examples:
+      blocklist probe
+      blocklist probe dns --sample 1000
+      blocklist probe --metrics > /var/lib/node_exporter/blocklist.prom
+    """
+    config, formats = configuration(screen)
+    for name in names:
+        if name not in config.exports:
+            raise click.UsageError(f"no export {name!r} is configured{nearest(name, config.exports)}")
+    from blocklist.quantities import parse_duration
+
+    try:
+        seconds = float(parse_duration(grace))
+    except ConfigError as error:
+        raise click.UsageError(f"--grace: {error.message}") from None
+    from blocklist.probe import FAILED, examine
+    from blocklist.probe.metrics import text
+    from blocklist.store.database import explained, open_for_reading, path_in
+
+    db = open_for_reading(config.state)
+    with explained(path_in(config.state)):
+        reports = list(examine(config, formats, db, only=names, sample=sample, grace=seconds))
+    db.close()
+    status = 4 if any(report.state in FAILED for report in reports) else 0
+    if metrics:
+        click.echo(text(reports), nl=False)
+        return status
+    if not reports:
+        screen.note("no export has 'primary' or 'probe': name the engines to ask there")
+    rows = []
+    for r in reports:
+        screen.json(asdict(r))
+        notes = [r.note] if r.note else []
+        notes += [f"{name}: {have:,} of {want:,} elements" for name, (have, want) in r.sets.items() if have != want]
+        notes += [f"canary {name}" for name in dict.fromkeys(r.canaries_wrong)]
+        notes += [f"missed {', '.join(r.missed_names)}"] if r.missed else []
+        rows.append(
+            (
+                r.export,
+                r.engine,
+                r.role,
+                r.state,
+                r.served if r.served is not None else "",
+                f"{r.behind} (for {r.lag:.0f} s)" if r.behind else "",
+                f"{r.canaries - len(r.canaries_wrong)}/{r.canaries}" if r.canaries else "",
+                f"{r.sampled - r.missed}/{r.sampled}" if r.sampled else "",
+                "; ".join(notes) or (f"{sum(h for h, _ in r.sets.values()):,} elements" if r.sets else ""),
+            )
+        )
+    screen.table(("export", "engine", "role", "state", "serial", "behind", "canaries", "sample", ""), rows)
+    screen.json({"engines": len(reports), "failed": sum(r.state in FAILED for r in reports)})
+    return status

@@ -1,0 +1,201 @@
+"""What an update holds: guards look again only where names or references changed, and at the door of references.
+
+A guard looks at one name and at the references. While the references stay, what it said of the other names stays;
+where some of them changed, what it says of names far from these stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from blocklist import __version__, clock
+from blocklist.ingest import guard
+from blocklist.ingest.gate import ways_out
+from blocklist.ingest.intake import Intake
+from blocklist.ingest.normalize import IPV4, IPV6
+from blocklist.picture import protected_domains
+from blocklist.select.current import Current, current
+from blocklist.select.policy import Withheld, taken_by
+from blocklist.select.renew import Touched
+
+if TYPE_CHECKING:
+    from blocklist.update import Lapse, Work
+
+
+def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:
+    """Digests of what holds depend on: `references` and `listed` snapshots, and all else (`fixed`)."""
+    references, listed = [], []
+    # What lingers in a reference belongs to it until its time is over.
+    later = {i: w.next_end for i, w in work.intakes.items() if w.gate is None} | {x.feed.id: x.next_end for x in lapses}
+    ends = {**work.next_ends, **{work.ids[i]: None if e is None else _text(e) for i, e in later.items()}}
+    for feed_id, feed in work.config.feeds.items():
+        number = work.ids[feed_id]
+        intake = work.intakes.get(feed_id)
+        snapshot = work.snapshots[number].id if number in work.snapshots else None
+        if intake is not None and intake.gate is None:
+            snapshot = intake.snapshot
+        if feed.is_reference:
+            references.append((feed_id, feed.action, snapshot, ends.get(number)))
+        else:
+            listed.append((feed_id, snapshot))
+    fixed = [
+        __version__,
+        work.picture.suffix_digest,
+        # A feed that becomes a reference, or ceases to be one, changes what all others are compared with.
+        sorted((i, action) for i, action, _, _ in references),
+        sorted(i for i, _ in listed),
+        protected_domains(work.config),
+        work.config.protected_networks,
+    ]
+    return {"fixed": _digest(fixed), "references": _digest(references), "listed": _digest(listed)}
+
+
+@dataclass(frozen=True)
+class Concerned:
+    """What guards must look at again: `near`, names that a changed reference may concern (String, most of them not
+    listed), and `current`, all that is listed of these and of what this run adds.
+    """
+
+    near: pl.Series
+    current: Current
+
+
+def concerned(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> Concerned:
+    """What may be held, or held no more, by what this run brought."""
+    picture = work.picture
+    references = [part for w in taken.values() if w.feed.is_reference for part in (w.added, w.removed, w.over)]
+    references += [x.over for x in lapses if x.feed.is_reference]
+    added = {work.ids[i]: w.added for i, w in taken.items() if w.added.height and not w.feed.is_reference}
+    none = pl.DataFrame(schema={"name": pl.String, "kind": pl.UInt8})
+    changed = pl.concat([none, *(part.select("name", "kind") for part in references)]).unique()
+    if changed.is_empty():
+        return Concerned(none["name"], current(added, picture.feeds, picture.suffixes))
+    parts = [guard.concerned(changed)]
+    for frame in picture.listings().values():
+        networks = frame.filter(pl.col("kind").is_in([IPV4, IPV6]))["name"]
+        parts.append(guard.overlapping(networks, changed))
+    near = pl.concat(parts).unique()
+    return Concerned(near, picture.about(Touched.of(near, *(rows["name"] for rows in added.values())).among))
+
+
+def held_now(
+    work: Work,
+    taken: Mapping[str, Intake],
+    lapses: Sequence[Lapse],
+    again: Concerned,
+    before: Mapping[str, str],
+    inputs: Mapping[str, str],
+    *,
+    anew: bool,
+) -> tuple[pl.DataFrame, Callable[[], pl.Series] | None] | None:
+    """Holds in force, and what tells the names that no guard holds any more; None when nothing can have changed.
+
+    Without the second the holds are all there are; with it they speak of changed names only, and it may be asked only
+    once the removed listings are out of the record. `anew`: whatever was known does not hold.
+    """
+    picture = work.picture
+    if anew or before.keys() != inputs.keys() or before["fixed"] != inputs["fixed"]:
+        return guard.guard(picture.current(), picture.references()), None
+    if before == inputs:
+        return None
+    holds = guard.guard(again.current, picture.references())
+
+    def no_more() -> pl.Series:
+        free = again.near.filter(~again.near.is_in(holds["name"].implode()))
+        return pl.concat([_no_longer_listed(work, taken, lapses), free]).unique()
+
+    return holds, no_more
+
+
+def _no_longer_listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> pl.Series:
+    """Names that this run removed and that no feed but references lists any more; to be asked after the removal."""
+    held = work.record.open_holds().select("name").unique()
+    parts = [rows.select("name") for w in taken.values() for rows in (w.removed, w.over)]
+    removed = pl.concat([*parts, *(x.over.select("name") for x in lapses)]).unique()
+    suspects = removed.join(held, on="name", how="semi")["name"].to_list()
+    references = {work.ids[f.id] for f in work.config.feeds.values() if f.is_reference}
+    gone = []
+    for name in suspects:
+        feeds = {row[0] for row in work.record.connection.execute("SELECT feed FROM listing WHERE name = ?", (name,))}
+        if not feeds - references:
+            gone.append(name)
+    return pl.Series("name", gone, dtype=pl.String)
+
+
+def gate_references(work: Work, taken: dict[str, Intake], again: Concerned) -> dict[str, Intake]:
+    """`taken` without the references that would suddenly hold much of what is exported: those wait for a person.
+
+    Whoever buys a rank must not unblock (semantics, rule 6). The first snapshot of a reference is the operator's word.
+    """
+    suspects = [
+        w
+        for i, w in taken.items()
+        if w.feed.is_reference
+        and w.feed.action == "hold"
+        and w.added.height
+        and work.ids[i] in work.snapshots
+        and i not in work.accept
+    ]
+    if not suspects:
+        return taken
+    picture, record = work.picture, work.record
+    passed = [*record.released_names(), *record.open_holds().filter(~pl.col("subtree_only"))["name"].to_list()]
+    exported: pl.Series | None = None
+    for intake in suspects:
+        number = work.ids[intake.feed.id]
+        known = guard.references({number: intake.added}, picture.feeds, picture.suffixes, (), ())
+        held = guard.guard(again.current, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
+        names = held["name"].unique().sort()
+        if len(names) <= intake.feed.max_new_holds:
+            continue
+        if exported is None:
+            exported = _exported(work, picture.current())
+        names = names.filter(names.is_in(exported.implode()))
+        if len(names) <= intake.feed.max_new_holds:
+            continue
+        intake.gate = (
+            f"would newly hold {len(names):,} entries that are exported, {', '.join(names.head(3))} among them "
+            f"(limit {intake.feed.max_new_holds:,})"
+        )
+        intake.hint = f"has somebody bought ranks? {ways_out(intake.feed.id)}"
+        now = work.snapshots[number]
+        intake.added, intake.removed, intake.over = intake.frame.clear(), intake.frame.clear(), intake.over.clear()
+        outcome = work.outcomes[intake.feed.id]
+        outcome.outcome, outcome.entries, outcome.error, outcome.hint = "gated", now.entries, intake.gate, intake.hint
+        outcome.added = outcome.removed = outcome.changed = 0
+        picture.frames[number] = record.indicators(number, now.id)
+        picture.times.pop(number, None)
+        # References are no part of the current listings, which stay drawn.
+        picture.forget_references()
+    return {i: w for i, w in taken.items() if w.gate is None}
+
+
+def _exported(work: Work, current_: Current) -> pl.Series:
+    """Names that some export takes, as holds were until now."""
+    record, feeds, config = work.record, work.picture.feeds, work.config
+    none = pl.DataFrame(schema={"family": pl.UInt8, "first": pl.UInt64, "last": pl.UInt64})
+    holds = record.open_holds().filter(~pl.col("name").is_in(list(record.released_names())))
+    withheld = Withheld(
+        names=holds.filter(~pl.col("subtree_only")).select("name").unique(),
+        subtrees=holds.filter("subtree_only").select("name").unique(),
+        addresses=none,
+    )
+    parts = [pl.Series("name", [], dtype=pl.String)]
+    for policy in {e.policy for e in config.exports.values()}:
+        parts.append(taken_by(current_, feeds, config.policies[policy], withheld)["name"])
+    return pl.concat(parts).unique()
+
+
+def _text(moment: int) -> str:
+    return clock.text(datetime.fromtimestamp(moment, UTC))
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,200 @@
+"""Questions to a resolver or a primary: which serial, canaries twice, a random sample of the zone."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import dns.edns
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.query
+import dns.rcode
+import dns.rdatatype
+
+from blocklist.publish.delivery.zone import Zone
+from blocklist.rules import Rule
+from blocklist.verify.endpoint import Resolver
+
+_PATIENCE = 2.0
+_AT_ONCE = 32
+_RULES, _FIXED = 4, 2
+# Extended errors of a policy: Blocked, Censored, Filtered, Prohibited (RFC 8914 §4.16–4.19).
+_POLICY = (15, 16, 17, 18)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A name, and the target of its CNAME in the zone: the action that a client must see."""
+
+    name: str
+    action: str
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What to ask about one zone; `version` is the name of its version record, or nothing."""
+
+    origin: str
+    version: str
+    canaries: list[Question]
+    sample: list[Question]
+
+
+@dataclass
+class Found:
+    """What one engine answered. `serial`: by its version record or SOA; `missed`: names of the sample not acted on."""
+
+    answers: bool = True
+    serial: int | None = None
+    canaries: int = 0
+    canaries_wrong: list[str] = field(default_factory=list)
+    sampled: int = 0
+    proved: int = 0
+    missed: list[str] = field(default_factory=list)
+    note: str = ""
+    seconds: float = 0.0
+
+
+def questions(
+    zone: Zone, origin: str, version: str, sample: int, rules: Sequence[Rule], exists: Sequence[str]
+) -> Questions:
+    """Canaries are the newest rules that the zone has, two names that are the same at every run, and `exists`.
+
+    Records of addresses are left out, as only an answer that holds such an address would show them.
+    """
+    lines = zone.lines
+    names = lines.filter(
+        lines.str.contains(" CNAME ", literal=True) & ~lines.str.contains(".rpz-ip CNAME", literal=True)
+    )
+    fixed = names.gather(names.hash(seed=1).arg_sort().head(_FIXED)) if len(names) else names
+    ruled = [rule for rule in reversed(rules) if rule.kind == "domain"]
+    wanted = [rule.name for blocks in (True, False) for rule in [r for r in ruled if r.blocks is blocks][:_RULES]]
+    of_rules = names.filter(names.str.split(" ").list.first().is_in(wanted)) if wanted else names.clear()
+    canaries = [_question(line) for line in (*of_rules, *fixed)]
+    canaries += [Question(name, "rpz-passthru.") for name in exists]
+    taken = names.sample(min(sample, len(names)), seed=random.SystemRandom().getrandbits(32))
+    return Questions(origin, version, list(dict.fromkeys(canaries)), [_question(line) for line in taken])
+
+
+def _question(line: str) -> Question:
+    owner, _, action = line.partition(" CNAME ")
+    # Any name below shows a wildcard; a new one every time has no answer in a cache.
+    name = f"p{secrets.token_hex(4)}{owner[1:]}" if owner.startswith("*.") else owner
+    return Question(name if len(name) <= 253 else owner, action)
+
+
+def ask(server: Resolver, asked: Questions, *, primary: bool) -> Found:
+    """All the questions to one server; a primary is asked for its SOA only."""
+    started = time.perf_counter()
+    found = Found()
+    try:
+        if primary:
+            found.serial = _soa(server, asked.origin)
+            if found.serial is None:
+                found.note = f"it does not serve {asked.origin}"
+            return found
+        if asked.version:
+            found.serial = _version(server, asked.version, found)
+        else:
+            _exchange(server, asked.origin, "SOA")
+    except (dns.exception.DNSException, OSError) as error:
+        found.answers = False
+        found.note = "no answer" if isinstance(error, dns.exception.Timeout) else f"no proper answer: {error}"
+        return found
+    finally:
+        found.seconds = time.perf_counter() - started
+    with ThreadPoolExecutor(_AT_ONCE, "probe") as pool:
+        # Twice: an answer that is in the cache must be judged as one that is not.
+        for _ in range(2):
+            answers = list(pool.map(lambda q: _shows(server, q, asked.origin), asked.canaries))
+            found.canaries_wrong += [q.name for q, (right, _) in zip(asked.canaries, answers, strict=True) if not right]
+        found.canaries = 2 * len(asked.canaries)
+        answers = list(pool.map(lambda q: _shows(server, q, asked.origin), asked.sample))
+    found.sampled = len(answers)
+    found.missed = [q.name for q, (right, _) in zip(asked.sample, answers, strict=True) if not right]
+    found.proved = sum(named for _, named in answers)
+    found.seconds = time.perf_counter() - started
+    return found
+
+
+def _exchange(server: Resolver, name: str, kind: str, *, recursive: bool = True) -> dns.message.Message:
+    """The answer to one question, at the second attempt if the first got none."""
+    query = dns.message.make_query(dns.name.from_text(name), kind, use_edns=0, flags=dns.flags.RD if recursive else 0)
+    try:
+        return dns.query.udp(query, server.address, _PATIENCE, server.port)
+    except dns.exception.Timeout:
+        return dns.query.udp(query, server.address, _PATIENCE, server.port)
+
+
+def _soa(server: Resolver, origin: str) -> int | None:
+    reply = _exchange(server, origin, "SOA", recursive=False)
+    for rrset in reply.answer:
+        if rrset.rdtype == dns.rdatatype.SOA and rrset.name == dns.name.from_text(origin):
+            return int(rrset[0].serial)
+    return None
+
+
+def _version(server: Resolver, version: str, found: Found) -> int | None:
+    """The serial in the version record, which is asked for twice."""
+    texts = []
+    for _ in range(2):
+        reply = _exchange(server, version, "TXT")
+        texts += [
+            b"".join(data.strings).decode("ascii", "replace")
+            for rrset in reply.answer
+            if rrset.rdtype == dns.rdatatype.TXT
+            for data in rrset
+        ]
+    if not texts:
+        found.note = f"it has no version record ({version})"
+        return None
+    text = texts[-1]
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
+
+
+def _shows(server: Resolver, question: Question, origin: str) -> tuple[bool, bool]:
+    """Does the answer show the action? And does it name the zone as its reason?"""
+    try:
+        reply = _exchange(server, question.name, "A")
+    except (dns.exception.DNSException, OSError):
+        return question.action == "rpz-drop.", False
+    named = _names_zone(reply, origin)
+    nothing = not reply.answer
+    match question.action:
+        case ".":
+            return reply.rcode() == dns.rcode.NXDOMAIN, named
+        case "*.":
+            return reply.rcode() == dns.rcode.NOERROR and nothing, named
+        case "rpz-tcp-only.":
+            return bool(reply.flags & dns.flags.TC), named
+        case "rpz-drop.":
+            return False, False
+        case "rpz-passthru.":
+            return not named, False
+        case target:
+            wanted = dns.name.from_text(target)
+            cname = any(
+                data.target == wanted for rrset in reply.answer if rrset.rdtype == dns.rdatatype.CNAME for data in rrset
+            )
+            return cname, cname
+
+
+def _names_zone(reply: dns.message.Message, origin: str) -> bool:
+    """BIND adds the zone's SOA to what it rewrites; others say so by an extended error."""
+    zone = dns.name.from_text(origin)
+    soa = any(
+        rrset.rdtype == dns.rdatatype.SOA and rrset.name == zone
+        for section in (reply.authority, reply.additional)
+        for rrset in section
+    )
+    return soa or any(isinstance(option, dns.edns.EDEOption) and option.code in _POLICY for option in reply.options)
+
+
+__all__ = ["Found", "Question", "Questions", "ask", "questions"]

@@ -1,0 +1,268 @@
+"""Back to an earlier release: what it was chosen from, under the guards, holds and rules of now.
+
+With every published file what its policy had chosen is kept (`text`), once for all exports that share it. An export
+that is pinned to an earlier release is made of that instead of the current picture, until it is unpinned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import polars as pl
+
+from blocklist import __version__, clock
+from blocklist.catalog import Feed
+from blocklist.config import Config, Policy
+from blocklist.errors import IndicatorError, RecordError
+from blocklist.ingest.guard import guard
+from blocklist.ingest.normalize import normalize
+from blocklist.picture import Picture
+from blocklist.rules import Rule
+from blocklist.select.current import DOMAIN, Current, current
+from blocklist.select.express import Capability, Expressed, express
+from blocklist.select.policy import Chosen, Selected, Withheld, in_force, rule_entries, select
+from blocklist.store import kept
+from blocklist.store.record import Record
+
+# Feeds that stand for what is listed in one direction, or in both.
+_SPEAK = {0: "both", 1: "inbound", 2: "outbound"}
+_SCHEMA = {"name": pl.String, "kind": pl.UInt8, "subtree": pl.UInt8, "direction": pl.UInt8}
+
+
+def text(chosen: Chosen, rules: Sequence[Rule]) -> bytes:
+    """What `chosen` holds by its listings, without the entries of `rules`: `name`, `kind`, `subtree`, `direction`.
+
+    Tab-separated and sorted, so that one day's differs little from the next one's.
+    """
+    ruled = rule_entries(rules).select("name", "subtree")
+    domains = chosen.decisions.filter("block").select("name", "subtree")
+    if ruled.height:
+        domains = domains.join(ruled, on=["name", "subtree"], how="anti")
+    both = pl.col("inbound") & pl.col("outbound")
+    parts = [
+        domains.select("name", _code(DOMAIN, "kind"), pl.col("subtree").cast(pl.UInt8), _code(0, "direction")),
+        chosen.networks.select(
+            "name",
+            pl.when(pl.col("family") == 4).then(_code(2, "kind")).otherwise(_code(3, "kind")).alias("kind"),
+            _code(0, "subtree"),
+            pl.when(both)
+            .then(_code(0, "d"))
+            .when("inbound")
+            .then(_code(1, "d"))
+            .otherwise(_code(2, "d"))
+            .alias("direction"),
+        ),
+        _urls(chosen, rules).select("name", _code(4, "kind"), _code(0, "subtree"), _code(0, "direction")),
+    ]
+    # Two keys on purpose: see `blocklist.select.fold.fold`.
+    return pl.concat(parts).sort("name", "subtree").write_csv(separator="\t", quote_style="never").encode("ascii")
+
+
+def _code(value: int, name: str) -> pl.Expr:
+    return pl.lit(value, pl.UInt8).alias(name)
+
+
+def _urls(chosen: Chosen, rules: Sequence[Rule]) -> pl.DataFrame:
+    denied = [rule.name for rule in rules if rule.kind == "url" and rule.blocks]
+    return chosen.urls.filter(~pl.col("url").is_in(denied)).select(pl.col("url").alias("name"))
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Until it is ended, `export` holds what release `release` was chosen from. `chosen`: digest of that `text`."""
+
+    id: int
+    export: str
+    release: int
+    chosen: str
+    reason: str
+    author: str
+    created: str
+
+
+def pins(record: Record) -> dict[str, Pin]:
+    """The pins in force by export."""
+    rows = record.connection.execute(
+        "SELECT p.id, p.export, p.release, r.chosen, p.reason, p.author, p.created "
+        "FROM pin p JOIN release r ON r.id = p.release WHERE p.until IS NULL"
+    )
+    return {row[1]: Pin(*row) for row in rows}
+
+
+def roll_back(record: Record, export: str, number: int | None, *, reason: str, author: str) -> Pin:
+    """Pin `export` to release `number`, or to the one that was live before the one that is. Publish it afterwards.
+
+    Raises IndicatorError when there is none, it was never published, or what it held is kept no more.
+    """
+    live = record.connection.execute("SELECT id FROM release WHERE export = ? AND state = 'live'", (export,)).fetchone()
+    if live is None:
+        raise IndicatorError(f"{export} was never published", hint=f"'blocklist export {export}' publishes it")
+    pinned = pins(record).get(export)
+    if number is None:
+        # From a release that is itself a way back, the next one goes back further.
+        before = pinned.release if pinned is not None else live[0]
+        row = record.connection.execute(
+            "SELECT id, state, chosen, published FROM release WHERE export = ? AND id < ? "
+            "AND state = 'superseded' AND published IS NOT NULL ORDER BY id DESC LIMIT 1",
+            (export, before),
+        ).fetchone()
+        if row is None:
+            raise IndicatorError(
+                f"no release of {export} was live before release {before}",
+                hint=f"'blocklist release list --export {export}' shows them",
+            )
+    else:
+        row = record.connection.execute(
+            "SELECT id, state, chosen, published FROM release WHERE export = ? AND id = ?", (export, number)
+        ).fetchone()
+        if row is None:
+            raise IndicatorError(
+                f"{export} has no release {number}", hint=f"'blocklist release list --export {export}' shows them"
+            )
+        if row[3] is None:
+            raise IndicatorError(
+                f"release {number} of {export} was never published ({row[1]})",
+                hint=f"'blocklist release list --export {export}' shows those that were live",
+            )
+    if row[2] is None or not kept.is_kept(record.state, row[2]):
+        raise IndicatorError(
+            f"what release {row[0]} of {export} held is not kept any more",
+            hint="[keep] releases says how long; newer releases: 'blocklist release list'",
+        )
+    now = clock.text(clock.now())
+    with record.transaction() as connection:
+        run = record.begin_run(connection, now, "release rollback", author, __version__)
+        connection.execute(
+            "UPDATE pin SET until = ?, ended = ?, ended_by = ? WHERE export = ? AND until IS NULL",
+            (run, now, author, export),
+        )
+        cursor = connection.execute(
+            "INSERT INTO pin (export, release, reason, author, created, since) VALUES (?, ?, ?, ?, ?, ?)",
+            (export, row[0], reason, author, now, run),
+        )
+        record.event(connection, now, run, "release rolled back", author, export=export, release=row[0], reason=reason)
+        record.finish_run(run, clock.text(clock.now()))
+    assert cursor.lastrowid is not None
+    return Pin(cursor.lastrowid, export, row[0], row[2], reason, author, now)
+
+
+def unpin(record: Record, export: str, *, author: str) -> Pin:
+    """End the pin of `export`. Raises IndicatorError when it has none."""
+    pin = pins(record).get(export)
+    if pin is None:
+        raise IndicatorError(f"{export} is not pinned", hint="'blocklist status' shows which exports are")
+    now = clock.text(clock.now())
+    with record.transaction() as connection:
+        run = record.begin_run(connection, now, "release unpin", author, __version__)
+        connection.execute("UPDATE pin SET until = ?, ended = ?, ended_by = ? WHERE id = ?", (run, now, author, pin.id))
+        record.event(connection, now, run, "release unpinned", author, export=export, release=pin.release)
+        record.finish_run(run, clock.text(clock.now()))
+    return pin
+
+
+class Pinned:
+    """Decisions of a kept `text` under the guards, holds, rules and verdicts of now; asked like `Decided`.
+
+    `held`: `name: String`, `guard: String`, `subtree_only: Boolean` of what guards of now withhold from it. `refused`:
+    how many of its names the normaliser of now rejects. Raises RecordError when the bytes can't be read.
+    """
+
+    def __init__(
+        self, pin: Pin, config: Config, picture: Picture, record: Record, policy: Policy, rules: Sequence[Rule]
+    ) -> None:
+        self._rules, self._record = rules, record
+        self._fitted: dict[Capability, Expressed] = {}
+        rows = _read(kept.read(record.state, pin.chosen), pin)
+        self._feeds = {
+            i: Feed(title="", url="file:", category="other", confidence=100, direction=way)  # type: ignore[arg-type]
+            for i, way in _SPEAK.items()
+        }
+        frames, self.refused = _accepted(rows, self._feeds)
+        self._current = current(frames, self._feeds, picture.suffixes)
+        self.held = guard(self._current, picture.references())
+        self._current = _narrowed(self._current, self.held)
+        self.withheld: Withheld = in_force(self.held, record.released_names(), picture.references().addresses)
+        # Scopes and confidence were settled when it was chosen.
+        self._policy = msgspec.structs.replace(policy, categories=["other"], feeds=None, min_confidence=0, widen=False)
+        self._chosen: dict[tuple[str, ...], Selected] = {}
+
+    def chosen(self, name: str) -> Chosen:
+        """What is chosen, whatever the policy is called."""
+        return self.selected(name, self._policy.kinds)
+
+    def fitted(self, name: str, capability: Capability) -> Expressed:
+        """The decisions in what `capability` can say."""
+        if capability not in self._fitted:
+            self._fitted[capability] = express(self.chosen(name).decisions, capability)
+        return self._fitted[capability]
+
+    def selected(self, name: str, kinds: Iterable[str]) -> Selected:
+        """What is chosen of `kinds`."""
+        taken = tuple(kind for kind in self._policy.kinds if kind in set(kinds))
+        if taken not in self._chosen:
+            self._chosen[taken] = select(
+                self._current,
+                self._feeds,
+                msgspec.structs.replace(self._policy, kinds=list(taken)),
+                self.withheld,
+                self._rules,
+                self._record.dead_names(),
+            )
+        return self._chosen[taken]
+
+
+def _narrowed(now: Current, held: pl.DataFrame) -> Current:
+    """A registrable name that may not be blocked as a subtree stands for itself alone, as if it had not widened."""
+    names = now.names.select("name", "registrable").with_row_index("gid")
+    alone = names.filter(pl.col("registrable") & pl.col("name").is_in(held.filter("subtree_only")["name"].implode()))
+    narrow = pl.col("gid").is_in(alone["gid"].implode())
+    return Current(now.listings.with_columns(pl.col("subtree") & ~narrow), now.names)
+
+
+def _read(data: bytes, pin: Pin) -> pl.DataFrame:
+    try:
+        return pl.read_csv(io.BytesIO(data), separator="\t", quote_char=None, schema=_SCHEMA)
+    except pl.exceptions.PolarsError as error:
+        raise RecordError(
+            f"what release {pin.release} of {pin.export} held can't be read: {error}",
+            hint=f"'blocklist release unpin {pin.export}' goes on with what is listed now",
+        ) from None
+
+
+def _accepted(rows: pl.DataFrame, feeds: Mapping[int, Feed]) -> tuple[dict[int, pl.DataFrame], int]:
+    """Indicators by direction, without what the normaliser of now refuses, and how many that were.
+
+    A URL is kept as it is: it was written as the normaliser writes it, without a scheme, which it can't read again.
+    """
+    texts = rows.filter(pl.col("kind") != 4).select(
+        pl.int_range(pl.len(), dtype=pl.UInt32).alias("number"),
+        pl.col("name").alias("text"),
+        pl.col("subtree").cast(pl.Boolean),
+    )
+    sound = normalize(texts, Feed(title="", url="file:", category="other"), "lines").frame
+    # A network that is masked or split now would be another one.
+    stays = pl.col("name").is_in(sound["name"].implode()) | (pl.col("kind") == 4)
+    left = rows.filter(stays)
+    indicators = left.select(
+        "name",
+        "kind",
+        pl.col("subtree").cast(pl.Boolean),
+        pl.lit(0, pl.UInt32).alias("line"),
+        pl.lit(100, pl.UInt8).alias("confidence"),
+        pl.lit(None, pl.String).alias("extra"),
+        "direction",
+    )
+    frames = {i: indicators.filter(pl.col("direction") == i).drop("direction") for i in feeds}
+    return {i: frame for i, frame in frames.items() if frame.height}, rows.height - left.height
+
+
+def digest(data: bytes) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+__all__ = ["Pin", "Pinned", "digest", "pins", "roll_back", "text", "unpin"]

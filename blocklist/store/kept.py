@@ -1,0 +1,148 @@
+"""Bytes of releases and what these were chosen from, by digest in the folder `kept` of the state.
+
+A file is a zstd frame of the whole, or a patch against a digest kept before it: a skippable frame (RFC 8878 §3.1.2)
+that names this base, then what `zstd --patch-from` makes. A list of which 1 % changed takes a hundredth of its size
+so, and packing it takes no longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import zstandard
+
+from blocklist.errors import RecordError
+from blocklist.store import snapshots
+
+# Reading back through so many patches takes as long as unpacking them all.
+MAX_DEPTH = 20
+_MARK = struct.pack("<II", 0x184D2A5C, 33)
+_HEAD = len(_MARK) + 33
+# Both sides of a patch are in memory, and its matcher wants some ten bytes for each of theirs.
+_MOST_PATCHED = 256 * 2**20
+
+
+def file_of(state: Path, digest: str) -> Path:
+    """Where the bytes with this SHA-256 (hexadecimal) are kept."""
+    return state / "kept" / digest[:2] / f"{digest}.zst"
+
+
+def keep(state: Path, digest: str, data: bytes, base: str | None = None) -> None:
+    """Keep `data`, whose SHA-256 is `digest`; as a patch against the bytes of digest `base` where that is smaller.
+
+    Written beside, fsynced and renamed. Raises RecordError that names the file when there is no room for it.
+    """
+    path = file_of(state, digest)
+    if path.is_file():
+        return
+    packed = _patched(state, data, base) if base is not None and base != digest else None
+    if packed is None:
+        packed = zstandard.ZstdCompressor(level=snapshots.WHOLE_LEVEL, write_checksum=True).compress(data)
+    beside = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as out:
+            out.write(packed)
+            out.flush()
+            os.fsync(out.fileno())
+        beside.rename(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise RecordError(
+            f"{path}: the release's bytes can't be kept: {error.strerror or error}",
+            hint="make room on that disk; without them 'blocklist release rollback' can't come back to this release",
+        ) from error
+
+
+def read(state: Path, digest: str) -> bytes:
+    """The bytes whose SHA-256 is `digest`. Raises RecordError when they are not kept, or are damaged."""
+    path = file_of(state, digest)
+    try:
+        data = _unpacked(state, digest, MAX_DEPTH)
+    except FileNotFoundError:
+        raise RecordError(
+            f"{path}: these bytes are not kept",
+            hint="they are kept for [keep] releases; an older list can't be read again",
+        ) from None
+    except (OSError, ValueError, zstandard.ZstdError) as error:
+        raise RecordError(
+            f"{path}: the kept bytes can't be read ({error})",
+            hint="restore the file from a backup; what is published is not affected",
+        ) from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise RecordError(f"{path}: the kept bytes are not those of the release", hint="restore it from a backup")
+    return data
+
+
+def is_kept(state: Path, digest: str) -> bool:
+    """Is there a file for this digest? Only `read` tells whether it is sound."""
+    return file_of(state, digest).is_file()
+
+
+def forget_others(state: Path, wanted: Collection[str]) -> int:
+    """Remove what is kept besides `wanted` and their bases, and half-written files; how many bytes that freed."""
+    stay = set(_with_bases(state, wanted))
+    freed = 0
+    for path in (state / "kept").glob("[0-9a-f][0-9a-f]/*"):
+        if path.suffix != ".zst" or path.stem not in stay:
+            with suppress(OSError):
+                freed += path.stat().st_size
+                path.unlink()
+    return freed
+
+
+def _with_bases(state: Path, digests: Iterable[str]) -> Iterable[str]:
+    for digest in digests:
+        at: str | None = digest
+        for _ in range(MAX_DEPTH + 1):
+            if at is None:
+                break
+            yield at
+            at = _head(file_of(state, at))[0]
+
+
+def _head(path: Path) -> tuple[str | None, int]:
+    """The digest of the base and the number of patches above a whole; of a whole one: None and 0."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return None, 0
+    if len(head) < _HEAD or not head.startswith(_MARK):
+        return None, 0
+    return head[len(_MARK) : -1].hex(), head[-1]
+
+
+def _patched(state: Path, data: bytes, base: str) -> bytes | None:
+    depth = _head(file_of(state, base))[1] + 1
+    if depth > MAX_DEPTH or len(data) > _MOST_PATCHED:
+        return None
+    try:
+        before = read(state, base)
+    except RecordError:
+        return None
+    if not before or len(before) > _MOST_PATCHED:
+        return None
+    patch = snapshots.zstd_patch(before, data)
+    # A patch that saves little is not worth its link in the chain.
+    if patch is None or len(patch) * 8 >= len(data):
+        return None
+    return _MARK + bytes.fromhex(base) + bytes([depth]) + patch
+
+
+def _unpacked(state: Path, digest: str, most: int) -> bytes:
+    packed = file_of(state, digest).read_bytes()
+    if not packed.startswith(_MARK):
+        return zstandard.ZstdDecompressor(max_window_size=2**zstandard.WINDOWLOG_MAX).decompress(packed)
+    if most == 0:
+        raise ValueError("the chain of patches does not end")
+    before = _unpacked(state, packed[len(_MARK) : _HEAD - 1].hex(), most - 1)
+    dictionary = zstandard.ZstdCompressionDict(before, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    unpacker = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=2**zstandard.WINDOWLOG_MAX)
+    return unpacker.decompress(packed[_HEAD:])

@@ -1,0 +1,202 @@
+"""Lists that are longer than the target takes: held, or the best of them; never cut in silence."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from installation import World, names
+
+from blocklist.config import Export
+from blocklist.publish import capacity, left_out
+from blocklist.publish.descriptor import Model, builtin
+from blocklist.publish.render import render
+from blocklist.publish.selection import Selection
+
+FORMATS = builtin()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.feed("sure", names(40), confidence=95)
+    world.feed("fair", names(40, 100), confidence=70)
+    world.feed("poor", names(40, 200), confidence=55)
+    return world
+
+
+@pytest.mark.parametrize("limit", [{"max_entries": 119}, {"max_bytes": "2kB"}])
+def test_a_list_that_is_too_long_is_held_with_the_way_out(world: World, limit: dict[str, object]) -> None:
+    world.export("list", **limit)
+    world.export("other")
+    ran = world.update()
+    assert ran.code == 4 and ran.export("list")["outcome"] == "held"
+    assert "more than the" in ran.export("list")["error"] and "fit" in ran.export("list")["hint"]
+    assert not (world.base / "exports" / "list").exists()
+    assert ran.export("other")["outcome"] == "published"
+    assert world.run("release", "approve", "list").code == 4
+    assert not (world.base / "exports" / "list").exists(), "a person's word makes no device larger"
+    world.exports["list"].update(max_entries=120, max_bytes="1MB")
+    world.write()
+    assert world.update().export("list")["outcome"] == "published"
+
+
+def test_the_best_are_kept_and_what_was_cut_is_told(world: World) -> None:
+    world.export("list", max_entries=60, fit="rank")
+    world.export("other")
+    world.run("deny", "add", "ordered.example", "--reason", "an order")
+    ran = world.update()
+    assert ran.code == 0 and ran.export("list")["lost"]["cut"] == 61
+    listed = world.exported("list")
+    assert len(listed) == 60 and set(names(40)) < set(listed) and "ordered.example" in listed
+    assert len(set(names(40, 100)) & set(listed)) == 19 and not set(names(40, 200)) & set(listed)
+    assert ran.export("list")["entries"] == 60
+    number = ran.export("list")["release"]
+    shown = world.run("release", "show", number)
+    assert "h00200.evil.example" not in shown.out and "56 more; --left-out names all" in shown.out
+    whole = world.run("release", "show", number, "--left-out")
+    assert "h00200.evil.example: cut by capacity" in whole.out
+    assert world.run("release", "show", number, "--json").json["left_out"] == 61
+
+    mine, theirs = world.why("h00210.evil.example")["exports"]
+    assert not mine["blocked"] and "cut by capacity" in mine["because"] and "60 entries" in mine["because"]
+    assert theirs["blocked"]
+    assert world.why("h00010.evil.example")["exports"][0]["blocked"]
+    assert world.update().export("list")["outcome"] == "unchanged"
+
+
+def test_what_a_cut_entry_covered_is_told_too(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("sure", names(3), confidence=95)
+    world.feed("poor", ["wide.example", "deep.wide.example"], confidence=55)
+    world.feed("nets", ["192.0.2.0/25", "192.0.2.128/25", "203.0.113.0/24"], confidence=60)
+    world.export("list", "unbound", max_entries=3, fit="rank")
+    world.export("fw", "cidr", max_entries=1, fit="rank")
+    world.update()
+    for name in ("wide.example", "a.wide.example", "deep.wide.example"):
+        export = world.why(name)["exports"][0]
+        assert not export["blocked"] and "cut by capacity" in export["because"], name
+    (kept,) = [line for line in world.exported("fw") if not line.startswith("#")]
+    assert kept == "192.0.2.0/24"
+    gone = world.why("203.0.113.9")["exports"][1]
+    assert not gone["blocked"] and "cut by capacity" in gone["because"]
+    assert world.why("192.0.2.200")["exports"][1]["blocked"]
+
+
+def test_of_equal_confidence_the_newest_stay_then_those_that_answer(world: World) -> None:
+    world.feed("fair", names(40, 100), confidence=95)
+    world.feed("poor", [], confidence=95)
+    world.update("--no-export")
+    world.lines("sure", [*names(40), "zz-new.evil.example"])
+    world.update("--no-export")
+    world.change(
+        "INSERT INTO verdict (name, status, since, checked, run) VALUES (?, 'live', '', '', 1)", "h00139.evil.example"
+    )
+    world.change(
+        "INSERT INTO verdict (name, status, since, checked, run) VALUES (?, 'nxdomain', '', '', 1)",
+        "h00000.evil.example",
+    )
+    world.export("list", max_entries=80, fit="rank")
+    ran = world.run("export", "--json")
+    assert ran.export("list")["lost"] == {"cut": 1}, ran.text
+    assert "zz-new.evil.example" in world.exported("list") and "h00000.evil.example" not in world.exported("list")
+    world.exports["list"]["max_entries"] = 2
+    world.write()
+    world.set("gates", max_change=2.0)
+    world.run("export")
+    assert world.exported("list") == ["h00139.evil.example", "zz-new.evil.example"]
+
+
+def test_allows_are_never_cut_and_where_only_they_are_too_many_it_is_held(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", names(10))
+    world.feed("wide", ["evil.example"], confidence=99)
+    for i in range(3):
+        world.run("allow", "add", f"good{i}.evil.example", "--reason", "x")
+    world.export("dns", "rpz", max_entries=8, fit="rank", options={"version": "none"})
+    assert world.update().code == 0
+    text = "\n".join(world.exported("dns"))
+    assert text.count("rpz-passthru") == 6 and "\nevil.example CNAME ." in text
+    world.exports["dns"]["max_entries"] = 5
+    world.write()
+    ran = world.update()
+    assert ran.code == 4 and ran.export("dns")["outcome"] == "held"
+
+
+def test_the_model_of_a_device_says_how_much_it_takes(world: World) -> None:
+    text = 'title = "x"\nkinds = ["domain"]\nexact = "{name}"\nmax_entries = 50\n'
+    world.exporter("mine", text + "[models.big]\nmax_entries = 200\n[models.tiny]\nmax_bytes = 100\n")
+    world.export("plain", "mine")
+    world.export("big", "mine", model="big")
+    world.export("tiny", "mine", model="tiny")
+    world.export("own", "mine", model="tiny", max_entries=500, max_bytes="1MB")
+    ran = world.update()
+    assert {e["name"]: e["outcome"] for e in ran.json["exports"]} == {
+        "plain": "held",
+        "big": "published",
+        "tiny": "held",
+        "own": "published",
+    }
+    assert "mine (model tiny)" in ran.export("tiny")["error"] and "50" in ran.export("plain")["error"]
+    assert "model     big: 200 entries" in world.run("formats", "show", "mine").out
+    world.exports["big"]["model"] = "bigg"
+    world.write()
+    ran = world.run("update")
+    assert ran.code == 1 and "bigg" in ran.err and "did you mean 'big'" in ran.err
+
+
+def test_every_model_of_the_package_is_within_reach() -> None:
+    models = {(f.name, name): model for f in FORMATS.values() for name, model in f.models.items()}
+    assert models
+    for (name, model), takes in models.items():
+        limits = capacity.limits(Export(format=name, path="-", model=model), FORMATS[name])
+        assert limits.entries == (takes.max_entries or FORMATS[name].max_entries)
+        assert limits.source == f"{name} (model {model})"
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=2, max_size=60, unique=True),
+    st.integers(1, 80),
+    st.integers(10, 2000),
+)
+def test_what_is_kept_fits_is_the_best_and_nearly_fills(sizes: list[int], most: int, size: int) -> None:
+    entries = [f"{'x' * n}.example" for n in sorted(sizes)]
+    domains = pl.DataFrame({"name": entries}).with_columns(subtree=pl.lit(False), block=pl.lit(True)).sort("name")
+    ranks = pl.DataFrame({"name": entries}).with_row_index("rank")
+    fmt = FORMATS["domains"]
+    limits = capacity.Limits(most, size, "it")
+
+    def draw(selection: Selection, out: object) -> capacity.Rendered:
+        return render(fmt, selection, {}, out)  # type: ignore[arg-type]
+
+    whole = Selection(domains=domains)
+    rendered = draw(whole, io.BytesIO())
+    if limits.excess(rendered) is None:
+        return
+    fitted = capacity.fit(whole, ranks, limits, rendered, draw)
+    assert fitted is not None
+    stay = fitted.selection.domains["name"].to_list()
+    assert sorted(stay) == stay and set(stay) | set(fitted.cut["name"]) == set(entries)
+    assert set(stay) == set(entries[: len(stay)])
+    assert limits.excess(draw(fitted.selection, io.BytesIO())) is None
+    more = Selection(domains=domains.filter(pl.col("name").is_in(entries[: len(stay) + 1])))
+    near = limits.share(draw(fitted.selection, io.BytesIO())) >= 0.99
+    assert near or limits.excess(draw(more, io.BytesIO())) is not None
+
+
+def test_reasons_are_found_by_whole_names_only() -> None:
+    frame = pl.DataFrame({"name": ["b.example", "a.b.example", "192.0.2.0/24"], "why": ["x", "y\tz\n", "w"]})
+    data = left_out.text(frame)
+    assert left_out.reason(data, "b.example") == "x" and left_out.reason(data, "192.0.2.0/24") == "w"
+    assert left_out.reason(data, "a.b.example") == "y?z?"
+    assert left_out.reason(data, "example") is None and left_out.reason(data, ".example") is None
+
+
+def test_a_model_is_a_table_of_known_keys() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"max_entrys": 1}, Model)

@@ -1,0 +1,341 @@
+"""The configurations that docs/distribution.md shows, started: primaries, resolvers behind them, and the web server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import ssl
+import subprocess
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from engines import driver
+from engines.primaries import SECRET, TSIG, ZONE
+from installation import PROGRAM, World, names
+
+pytestmark = pytest.mark.engine
+PAGE = (Path(__file__).parent.parent / "docs" / "distribution.md").read_text("utf-8")
+BLOCKS = {name: textwrap.dedent(body) for name, body in re.findall(r"<!-- (\S+) -->\n((?:    .*\n|\n(?=    ))+)", PAGE)}
+VERSION = "version.lists.example.net"
+OPTIONS = """
+  directory "{run}"; pid-file "{run}/named.pid"; session-keyfile "{run}/session.key"; managed-keys-directory "{run}";
+  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; dnssec-validation no;
+"""
+
+
+@dataclass
+class Net:
+    """Ports of one primary and two resolvers, and the folder of each."""
+
+    labs: dict[str, driver.Lab]
+    ports: dict[str, int]
+    upstream: driver.Upstream
+    zone: Path
+
+    def shown(self, block: str, lab: str, port: str = "{address} port {port}") -> str:
+        """A block of the page with this machine's ports and paths in it."""
+        run = str(self.labs[lab].folder)
+        text = (
+            BLOCKS[block].replace("BASE64", SECRET).replace("/var/lib/blocklist/rpz.example.net.zone", str(self.zone))
+        )
+        text = re.sub(r"/var/(?:lib|cache)/(?:bind|unbound|powerdns)", run, text)
+        # With a port where one is asked or told, without where one is let in.
+        told = r"(primaries \{ |also-notify \{ (?:\S+ port \d+; )?|(?<!-)notify: |primary: |Primary\(\{\")"
+        for address, who in (("192.0.2.1", "primary"), ("192.0.2.53", "named"), ("192.0.2.54", "unbound")):
+            literal = rf"{re.escape(address)}(?![0-9])"
+            there = port.format(address="127.0.0.1", port=self.ports[who])
+            if block == "knot-primary":
+                text = re.sub(rf"(id: (?:bind|unbound)\n\s+address: ){literal}", rf"\g<1>{there}", text)
+            else:
+                text = re.sub(told + literal, rf"\g<1>{there}", text)
+            text = re.sub(literal, "127.0.0.1", text)
+        return text
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Iterator[Net]:
+    tmp_path.chmod(0o755)
+    who = ("primary", "named", "unbound", "recursor")
+    with contextlib.ExitStack() as stack:
+        labs = {name: stack.enter_context(driver.lab()) for name in who}
+        upstream = driver.Upstream()
+        stack.callback(upstream.close)
+        zone = tmp_path / "exports" / "dns"
+        zone.parent.mkdir()
+        zone.write_text(BLOCKS["bind-empty"])
+        yield Net(labs, {name: driver.free_port() for name in who}, upstream, zone)
+
+
+def _bind(net: Net, block: str) -> dict[str, object]:
+    lab, control = net.labs["primary"], driver.free_port()
+    (lab.folder / "rpz.example.net").write_text(BLOCKS["bind-empty"])
+    options = OPTIONS.format(run=lab.folder, port=net.ports["primary"])
+    rndc = lab.folder / "rndc.conf"
+    rndc.write_text(f'key "rpz-key" {{ algorithm hmac-sha256; secret "{SECRET}"; }};\n')
+    (lab.folder / "named.conf").write_text(
+        f"options {{ {options} recursion no; }};\n{net.shown(block, 'primary')}\n"
+        f'controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ "rpz-key"; }}; }};\n'
+    )
+    lab.start([driver.program("named"), "-g", "-n", "1", "-c", str(lab.folder / "named.conf")], net.ports["primary"])
+    if block == "bind-primary":
+        notify = [f"127.0.0.1:{net.ports[name]}" for name in ("named", "unbound")]
+        return {"delivery": "rfc2136", "tsig": "rpz-key", "notify": notify}
+    return {"reload": [driver.program("rndc"), "-k", str(rndc), "-p", str(control), "reload", ZONE]}
+
+
+def _knot(net: Net) -> dict[str, object]:
+    lab = net.labs["primary"]
+    own = (
+        f'server:\n  rundir: "{lab.folder}"\n  listen: 127.0.0.1@{net.ports["primary"]}\n'
+        f'database:\n  storage: "{lab.folder}"\nlog:\n  - target: stderr\n    any: info\n'
+    )
+    (lab.folder / "knot.conf").write_text(own + net.shown("knot-primary", "primary", "{address}@{port}"))
+    lab.start([driver.program("knotd"), "-c", str(lab.folder / "knot.conf")], net.ports["primary"])
+    return {"delivery": "knot", "socket": str(lab.folder / "knot.sock")}
+
+
+def _nsd(net: Net) -> dict[str, object]:
+    lab = net.labs["primary"]
+    own = (
+        f'server:\n  ip-address: 127.0.0.1@{net.ports["primary"]}\n  username: ""\n  chroot: ""\n  zonesdir: ""\n'
+        f'  pidfile: "{lab.folder}/nsd.pid"\n  database: ""\n  zonelistfile: "{lab.folder}/zone.list"\n'
+        f'  xfrdfile: "{lab.folder}/xfrd.state"\n  xfrdir: "{lab.folder}"\n  server-count: 1\n'
+        f'remote-control:\n  control-enable: yes\n  control-interface: "{lab.folder}/nsd.sock"\n'
+    )
+    (lab.folder / "nsd.conf").write_text(own + net.shown("nsd-primary", "primary", "{address}@{port}"))
+    lab.start([driver.program("nsd"), "-d", "-c", str(lab.folder / "nsd.conf")], net.ports["primary"])
+    return {"reload": [driver.program("nsd-control"), "-c", str(lab.folder / "nsd.conf"), "reload", ZONE]}
+
+
+PRIMARIES: dict[str, Callable[[Net], dict[str, object]]] = {
+    "bind-rfc2136": lambda net: _bind(net, "bind-primary"),
+    "bind-file": lambda net: _bind(net, "bind-primary-file"),
+    "knot": _knot,
+    "nsd": _nsd,
+}
+
+
+def resolvers(net: Net) -> None:
+    lab = net.labs["named"]
+    options = OPTIONS.format(run=lab.folder, port=net.ports["named"])
+    (lab.folder / "named.conf").write_text(
+        f"options {{ {options} forwarders {{ 127.0.0.1 port {net.upstream.port}; }}; forward only; recursion yes; "
+        f"notify no; empty-zones-enable no; {net.shown('bind-resolver-options', 'named')} }};\ncontrols {{ }};\n"
+        f"{net.shown('bind-resolver', 'named')}"
+    )
+    lab.start([driver.program("named"), "-g", "-n", "1", "-c", str(lab.folder / "named.conf")], net.ports["named"])
+    lab = net.labs["unbound"]
+    own = (
+        f'server:\n  directory: "{lab.folder}"\n  chroot: ""\n  username: ""\n  pidfile: "{lab.folder}/unbound.pid"\n'
+        f'  interface: 127.0.0.1@{net.ports["unbound"]}\n  do-ip6: no\n  use-syslog: no\n  logfile: ""\n'
+        f'  do-not-query-localhost: no\nforward-zone:\n  name: "."\n  forward-addr: 127.0.0.1@{net.upstream.port}\n'
+    )
+    (lab.folder / "unbound.conf").write_text(own + net.shown("unbound-resolver", "unbound", "{address}@{port}"))
+    argv = [driver.program("unbound"), "-d", "-p", "-c", str(lab.folder / "unbound.conf")]
+    lab.start(argv, net.ports["unbound"])
+
+
+def installed(tmp_path: Path, net: Net, **keys: object) -> World:
+    world = World(tmp_path)
+    (tmp_path / "secrets").mkdir(exist_ok=True)
+    (tmp_path / "secrets" / "rpz-key").write_text(TSIG)
+    (tmp_path / "secrets" / "rpz-key").chmod(0o600)
+    world.set("verify", control={"exists": ["ok.example"]})
+    world.feed("a", names(2_000))
+    made = {
+        "options": {"origin": ZONE, "version": VERSION},
+        "primary": f"127.0.0.1:{net.ports['primary']}",
+        "delivery_timeout": "20s",
+    }
+    engines = [f"127.0.0.1:{net.ports[name]}" for name in ("named", "unbound")]
+    world.export("dns", "rpz", **made, **keys, probe=engines)
+    return world
+
+
+def until_ok(world: World, seconds: float = 20) -> list[dict[str, object]]:
+    deadline = time.monotonic() + seconds
+    while True:
+        ran = world.run("probe", "--json", "--sample", "200")
+        reports = [json.loads(line) for line in ran.out.splitlines()][:-1]
+        if all(report["state"] == "ok" for report in reports):
+            assert ran.code == 0
+            return reports
+        assert time.monotonic() < deadline, ran.text
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("primary", PRIMARIES)
+def test_two_resolvers_follow_the_primary_of_the_page(tmp_path: Path, net: Net, primary: str) -> None:
+    world = installed(tmp_path, net, **PRIMARIES[primary](net))
+    resolvers(net)
+    assert world.update().code == 0, world.update().text
+    reports = until_ok(world)
+    assert [report["role"] for report in reports] == ["primary", "resolver", "resolver"]
+    assert all(report["sampled"] == 200 and not report["missed"] for report in reports[1:])
+    assert reports[1]["proved"] == 200  # BIND names the zone in its answers
+    world.lines("a", [*names(1_990, start=10), "new.example"])
+    world.run("allow", "add", "good.new.example", "--reason", "customer")
+    ran = world.update()
+    assert ran.code == 0 and "not acknowledged" not in str(ran.export("dns")["note"]), ran.text
+    serial = ran.export("dns")["serial"]
+    for report in until_ok(world):
+        assert report["served"] == serial
+    for name in ("named", "unbound"):
+        engine = driver.Engine(
+            name, net.ports[name], net.labs[name].processes[0], net.labs[name].folder / f"{name}.log"
+        )
+        # BIND has the new version record at once, and acts on new names after its min-update-interval.
+        deadline = time.monotonic() + 10
+        while not engine.blocks("new.example") and time.monotonic() < deadline:
+            time.sleep(0.3)
+        assert engine.blocks("new.example") and engine.blocks("x.new.example")
+        assert not engine.blocks("good.new.example") and not engine.blocks("h00003.evil.example")
+
+
+def test_the_recursor_of_the_page_takes_the_zone(tmp_path: Path, net: Net) -> None:
+    world = installed(tmp_path, net, **_knot(net))
+    assert world.update().code == 0
+    lab, port = net.labs["recursor"], net.ports["recursor"]
+    (lab.folder / "recursor.lua").write_text(net.shown("recursor-resolver", "recursor", "{address}:{port}"))
+    lab.configure("recursor.conf", upstream=net.upstream.port, port=port)
+    lab.start([driver.program("pdns_recursor"), f"--config-dir={lab.folder}"], port)
+    world.export("dns", "rpz", **{**world.exports["dns"], "probe": [f"127.0.0.1:{port}"]})
+    assert [report["state"] for report in until_ok(world)] == ["ok", "ok"]
+
+
+def test_probe_tells_who_lags_who_is_silent_and_who_does_not_block(tmp_path: Path, net: Net) -> None:
+    keys = _knot(net)
+    world = installed(tmp_path, net, **keys)
+    world.run("deny", "add", "denied.example", "--reason", "order")
+    assert world.update().code == 0
+    # Nobody behind the primary yet.
+    ran = world.run("probe")
+    assert ran.code == 4 and ran.out.count("silent") == 2, ran.text
+    resolvers(net)
+    canaries = until_ok(world)[1]["canaries"]
+    assert canaries == 2 * (1 + 2 + 1)  # the rule, two fixed names, one that exists; twice
+    # Resolvers that can't reach the primary any more: the file goes on without it.
+    net.labs["primary"].end()
+    world.lines("a", names(2_050, start=100))
+    assert world.update().code == 4
+    ran = world.run("probe", "--json", "--grace", "0s")
+    primary, *others = [json.loads(line) for line in ran.out.splitlines()][:-1]
+    assert ran.code == 4 and primary["state"] == "silent"
+    assert [(r["state"], r["behind"]) for r in others] == [("stale", 1)] * 2 and others[0]["lag"] >= 0
+    ran = world.run("probe", "--json", "--grace", "1h")
+    assert [json.loads(line)["state"] for line in ran.out.splitlines()[1:3]] == ["catching up"] * 2
+    ran = world.run("probe", "--metrics", "--grace", "0s")
+    assert ran.code == 4
+    line = f'blocklist_probe_releases_behind{{export="dns",engine="127.0.0.1:{net.ports["named"]}",role="resolver"}} 1'
+    assert line in ran.out and "# TYPE blocklist_probe_up gauge" in ran.out
+    # A resolver that passes all: no version record, and every block is missed.
+    open_resolver = f"127.0.0.1:{net.upstream.port}"
+    world.export("dns", "rpz", **{**world.exports["dns"], "probe": [open_resolver]})
+    ran = world.run("probe", "--json", "--grace", "0s")
+    report = json.loads(ran.out.splitlines()[1])
+    assert report["state"] == "not enforcing" and report["missed"] == report["sampled"] == 100
+    assert "denied.example" in report["canaries_wrong"] and "ok.example" not in report["canaries_wrong"]
+
+
+@pytest.mark.parametrize("fmt", ["nftables", "ipset"])
+def test_probe_counts_the_sets_of_this_machine(tmp_path: Path, fmt: str) -> None:
+    driver.may_make_namespaces()
+    driver.program("nft" if fmt == "nftables" else "ipset")
+    world = World(tmp_path)
+    world.feed(
+        "ips",
+        ["192.0.2.7", "198.51.100.0/24", "203.0.113.4/31", "203.0.113.6", "2001:db8::/48"],
+        kinds=["ipv4", "ipv6"],
+        category="attack-source",
+    )
+    path = world.export("fw", fmt, probe=[fmt])
+    assert world.update().code == 0
+    load = f"nft -f {path}" if fmt == "nftables" else f"ipset -exist restore -file {path}"
+    less = (
+        "nft delete element inet blocklist inbound4 { 192.0.2.7 }"
+        if fmt == "nftables"
+        else ("ipset del blocklist-inbound4 192.0.2.7")
+    )
+    script = tmp_path / "in.sh"
+    program = shlex.join([*PROGRAM, "--config", str(world.config)])
+    script.write_text(f"set -e\n{load}\n{program} probe --json\n{less}\n{program} probe --json --grace 0s\n")
+    done = subprocess.run(["unshare", "-n", "sh", str(script)], capture_output=True, text=True, check=False)
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 4, done.stderr
+    assert reports[0]["state"] == "ok" and reports[2]["state"] == "not enforcing"
+    key = "inbound4" if fmt == "nftables" else "blocklist-inbound4"
+    (have, want), (left, _) = reports[0]["sets"][key], reports[2]["sets"][key]
+    assert have == want >= 3 and left == have - 1
+    # Outside of it there is no such table.
+    ran = world.run("probe")
+    assert ran.code == 4 and "silent" in ran.out
+
+
+def test_the_web_server_of_the_page_gives_files_to_who_has_a_token(tmp_path: Path) -> None:
+    command, openssl = driver.program("nginx"), driver.program("openssl")
+    with driver.lab() as lab:
+        exports = lab.folder / "exports"
+        exports.mkdir()
+        (exports / "fw").write_text("192.0.2.7\n")
+        (exports / ".fw.1234.blocklist-new").write_text("half\n")
+        port, run = driver.free_port(), lab.folder
+        subprocess.run(
+            [
+                openssl,
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                "/CN=lists.example.net",
+                "-days",
+                "2",
+                "-keyout",
+                str(run / "lists.key"),
+                "-out",
+                str(run / "lists.crt"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        server = BLOCKS["nginx-server"].replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+        for old, new in (("/var/lib/blocklist/exports", exports), ("/etc/nginx", run), ("/var/log/nginx", run)):
+            server = server.replace(old, str(new))
+        temporary = "".join(
+            f"{kind}_temp_path {run}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        (run / "nginx.conf").write_text(
+            f"daemon off; pid {run}/nginx.pid; error_log {run}/error.log;\nevents {{ }}\n"
+            f"http {{ {temporary}\n{BLOCKS['nginx-map']}\n{server} }}\n"
+        )
+        lab.start([command, "-p", str(run), "-c", str(run / "nginx.conf")], port)
+
+        def get(path: str, **headers: str) -> tuple[int, str | None, bytes]:
+            context = ssl.create_default_context(cafile=str(run / "lists.crt"))
+            context.check_hostname = False
+            request = urllib.request.Request(f"https://127.0.0.1:{port}{path}", headers=headers)
+            try:
+                with urllib.request.urlopen(request, context=context, timeout=5) as answer:
+                    return answer.status, answer.headers["ETag"], answer.read()
+            except urllib.error.HTTPError as error:
+                return error.code, None, b""
+
+        token = {"Authorization": "Bearer TOKEN-FW1"}
+        status, etag, body = get("/fw", **token)
+        assert (status, body) == (200, b"192.0.2.7\n") and etag
+        assert get("/fw", **token, **{"If-None-Match": etag})[0] == 304
+        assert get("/fw")[0] == 401 and get("/fw", Authorization="Bearer TOKEN-OTHER")[0] == 401
+        assert get("/.fw.1234.blocklist-new", **token)[0] == 404 and get("/", **token)[0] in (403, 404)
+        # A renamed file has another tag.
+        (exports / "new").write_text("192.0.2.7\n198.51.100.1\n")
+        (exports / "new").rename(exports / "fw")
+        assert get("/fw", **token, **{"If-None-Match": etag})[0] == 200

@@ -1,0 +1,250 @@
+"""Logs against the lists: every verdict is that of `why`, every feed gets the credit that is its due."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import subprocess
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from installation import PROGRAM, World, names
+
+from blocklist.match_forms import FORMS
+
+# Lines as the programs write them (tests/test_match_engines.py has them write some), of one query by 192.0.2.1 each.
+WRITTEN = {
+    "bind": "24-Nov-2026 22:54:00.920 queries: info: client @0x7f4a5c6edc98 192.0.2.1#45707 (a.evil.example): "
+    "query: a.evil.example IN A +E(0)K (192.0.2.53)",
+    "bind-rpz": "24-Nov-2026 22:54:00.920 client @0x7f4a5c6edc98 192.0.2.1#45707 (a.evil.example): view inside: "
+    "rpz QNAME NXDOMAIN rewrite a.evil.example/A/IN via a.evil.example.rpz.test",
+    "unbound": "[1795560842] unbound[498:0] info: 192.0.2.1 A.evil.example. A IN",
+    "unbound-reply": "Nov 24 22:54:02 ns unbound: [498:0] info: 192.0.2.1 a.evil.example. A IN NXDOMAIN 0.000000 1 32",
+    "unbound-rpz": "[1795560842] unbound[498:0] info: rpz: applied [bl] *.evil.example. rpz-nxdomain "
+    "192.0.2.1@52075 a.evil.example. A IN",
+    "dnsmasq": "Nov 24 22:54:04 dnsmasq[504]: 3 192.0.2.1/35007 query[A] a.evil.example from 192.0.2.1",
+    "powerdns": "Nov 24 22:54:03 pdns_recursor[7]: 3 [2/1] question for 'a.evil.example|A' from 192.0.2.1:44258",
+    "powerdns-structured": 'Nov 24 22:54:03 msg="Question" subsystem="syncres" level="0" prio="Info" tid="1" ecs="" '
+    'mtid="3" proto="udp" qname="a.evil.example" qtype="A" remote="192.0.2.1:44258"',
+    "squid": "1795560842.120     45 192.0.2.1 TCP_TUNNEL/200 3904 CONNECT a.evil.example:443 - "
+    "HIER_DIRECT/203.0.113.7 -",
+    "squid-common": '192.0.2.1 - ana [24/Nov/2026:22:54:02 +0000] "GET http://a.evil.example/x HTTP/1.1" 200 145 '
+    '"-" "curl/7" TCP_MISS:HIER_DIRECT',
+    "dnstap-read": "24-Nov-2026 22:54:21.944 CQ 192.0.2.1:42150 -> 192.0.2.53:53 UDP 30b a.evil.example/IN/A",
+    "dnstap-ldns": '2026-11-24 22:54:21.944431 CQ 192.0.2.1 UDP 30b "a.evil.example." IN A',
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Lists of all kinds, exports that can say more and less, rules, a hold, a feed in shadow."""
+    world = World(tmp_path_factory.mktemp("match"))
+    world.feed("malware", ["evil.example", "sub.exact.example", "192.0.2.0/24", "https://files.example/x/mal.exe"])
+    world.feed("second", ["evil.example", "deep.evil.example", "2001:db8:7::/48"], category="phishing")
+    world.feed("addresses", ["192.0.2.7", "198.51.100.9"], category="attack-source")
+    world.feed("idle", names(50, zone="idle.example"))
+    world.feed("weak", ["weak.example"], confidence=20)
+    world.feed("later", ["good.example", "evil.example"], mode="shadow")
+    world.feed("top", ["held.example"], category="reference")
+    world.feed("careless", ["held.example"])
+    world.policies["daring"] = {"min_confidence": 10}
+    world.export("dns", "rpz", options={"origin": "rpz.test"})
+    for name in ("hosts", "dnsmasq", "domains", "squid", "cidr", "urls", "csv"):
+        world.export(name, name)
+    assert world.update().code == 0
+    for what in ("ok.evil.example", "192.0.2.8"):
+        assert world.run("allow", "add", what, "--reason", "x").code == 0
+    assert world.run("deny", "add", "worse.example", "--reason", "x").code == 0
+    assert world.run("export").code == 0
+    return world
+
+
+def matched(world: World, lines: list[str] | bytes, *words: str, name: str = "log") -> dict[str, Any]:
+    path = world.base / name
+    path.write_bytes(lines if isinstance(lines, bytes) else "".join(f"{line}\n" for line in lines).encode())
+    ran = world.run("match", path, "--json", *words)
+    assert ran.code == 0, ran.text
+    return ran.json
+
+
+def test_every_form_in_the_tests_is_one_that_is_known() -> None:
+    assert set(WRITTEN) == {form.name for form in FORMS}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_a_line_is_recognised_by_itself(world: World, form: str) -> None:
+    found = matched(world, ["something else altogether went wrong here", WRITTEN[form], ""])
+    assert [(x["form"], x["lines"], x["queries"]) for x in found["logs"]] == [(form, 3, 1)]
+    assert found["blocked"][0]["what"] in ("a.evil.example", "//a.evil.example/x")
+    assert found["blocked"][0]["entry"] == "evil.example"
+    assert found["top_clients"] == [{"client": "192.0.2.1", "queries": 1, "names": 1}]
+
+
+@pytest.mark.parametrize("family", ["bind", "unbound"])
+def test_what_is_told_twice_counts_once(world: World, family: str) -> None:
+    lines = [WRITTEN[form.name] for form in reversed(FORMS) if form.family == family]
+    assert matched(world, lines)["queries"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('{"dns": {"type": "query", "rrname": "a.evil.example"}, "src_ip": "192.0.2.1"}', "a.evil.example"),
+        ('{"query": "A.evil.example.", "id.orig_h": "192.0.2.1"}', "a.evil.example"),
+        ('{"QH": "a.evil.example", "IP": "192.0.2.1"}', "a.evil.example"),
+        ('{"url": {"full": "https://a.evil.example/x"}, "client": {"ip": "192.0.2.1"}}', "//a.evil.example/x"),
+    ],
+)
+def test_json_lines_are_read_by_the_keys_that_are_there(world: World, line: str, what: str) -> None:
+    found = matched(world, [line, "{", '{"dns": {"type": "answer", "rrname": "a.evil.example"}}', "no json"])
+    assert found["logs"][0]["form"] == "json"
+    assert [row["what"] for row in found["blocked"]][-1:] == [what] or what in {row["what"] for row in found["blocked"]}
+    assert found["top_clients"][0]["client"] == "192.0.2.1"
+
+
+ASKED = st.one_of(
+    st.builds(
+        lambda label, name: f"{label}{name}",
+        st.sampled_from(["", "a.", "x.y.", "WWW.", "deep.", "ok."]),
+        st.sampled_from(
+            [
+                *("evil.example", "deep.evil.example", "ok.evil.example", "sub.exact.example", "exact.example"),
+                *("good.example", "weak.example", "held.example", "worse.example", "h00001.idle.example"),
+                *("files.example", "example"),
+            ]
+        ),
+    ),
+    st.sampled_from(["192.0.2.7", "192.0.2.8", "192.0.2.200", "198.51.100.9", "198.51.100.8", "203.0.113.1"]),
+    st.sampled_from(["2001:db8:7::1", "2001:DB8:7:0::1", "2001:db8:8::1", "::ffff:192.0.2.7"]),
+    st.builds(
+        lambda scheme, host, rest: f"{scheme}{host}{rest}",
+        st.sampled_from(["http://", "HTTPS://", "https://user:secret@"]),
+        st.sampled_from(["files.example", "files.example:443", "a.evil.example", "192.0.2.9", "[2001:db8:7::5]:8080"]),
+        st.sampled_from(["/x/mal.exe", "/x/mal.exe#part", "/x/other", "/", ""]),
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=st.lists(ASKED, min_size=1, max_size=8))
+def test_every_verdict_is_that_of_why(world: World, asked: list[str]) -> None:
+    found = matched(world, asked, "--top", "1000", "--form", "lines")
+    lists = {row["what"]: set(row["lists"]) for row in found["blocked"]}
+    for text in asked:
+        answer = world.why(text)
+        wanted = {export["name"] for export in answer["exports"] if export["blocked"]}
+        got = [at for what, at in lists.items() if what.removesuffix("/") == answer["query"].removesuffix("/")]
+        assert (got[0] if got else set()) == wanted, (text, found["blocked"])
+
+
+def test_a_feed_gets_credit_for_what_it_covers_and_for_what_it_alone_does(world: World) -> None:
+    found = matched(world, ["evil.example"] * 3 + ["x.evil.example", "192.0.2.7", "192.0.2.9", "sub.exact.example"])
+    feeds = {row["feed"]: (row["queries"], row["names"], row["alone_queries"]) for row in found["feeds"]}
+    assert feeds["malware"] == (7, 5, 2)  # alone: 192.0.2.9 and sub.exact.example
+    assert feeds["second"] == (4, 2, 0)
+    assert feeds["addresses"] == (1, 1, 0)
+    assert feeds["idle"] == feeds["weak"] == feeds["careless"] == (0, 0, 0)
+    assert "top" not in feeds
+    lists = {row["list"]: (row["queries"], row["names"], row["entries_hit"]) for row in found["lists"]}
+    assert lists["dns"] == (5, 3, 2) and lists["hosts"] == (4, 2, 2) and lists["cidr"] == (2, 2, 2)
+
+
+def test_what_a_rule_blocks_is_no_feed_s_merit(world: World) -> None:
+    assert matched(world, ["worse.example"])["blocked"][0]["feeds"] == []
+    assert "a rule" in world.run("match", world.base / "log").out
+
+
+def test_shadows_and_unused_policies_are_replayed(world: World) -> None:
+    found = matched(world, ["good.example", "good.example", "evil.example", "weak.example"])
+    assert found["shadows"] == [
+        {
+            "feed": "later",
+            "policy": "default",
+            "queries": 2,
+            "names": 1,
+            "clients": 0,
+            "examples": ["good.example"],
+        }
+    ]
+    assert found["blocked_names"] == 1
+    daring = next(row for row in found["lists"] if row["list"] == "daring")
+    assert (daring["kind"], daring["queries"], daring["names"]) == ("policy", 2, 2)
+
+
+def test_packed_logs_and_standard_input(world: World) -> None:
+    lines = "".join(f"{WRITTEN['unbound']}\r\n" for _ in range(1000)).encode()
+    for packed in (lines, gzip.compress(lines), zstandard.compress(lines)):
+        assert matched(world, packed)["blocked_queries"] == 1000
+    path = world.base / "log"
+    words = [*PROGRAM, "--config", str(world.config), "match", "-", str(path), "--json"]
+    done = subprocess.run(words, input=gzip.compress(lines), capture_output=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["blocked_queries"] == 2000 and [x["file"] for x in found["logs"]] == ["-", str(path)]
+    broken = world.base / "broken.gz"
+    broken.write_bytes(gzip.compress(lines)[:-20])
+    ran = world.run("match", broken)
+    assert ran.code == 2 and "ends early" in ran.err
+
+
+def test_a_log_of_many_blocks_is_read_whole(world: World) -> None:
+    line = WRITTEN["bind"].encode() + b"\n"
+    count = 40 * 2**20 // len(line)
+    found = matched(world, gzip.compress(line * count, 1))
+    assert found["queries"] == found["blocked_queries"] == count
+
+
+def test_entries_that_hit_as_csv_that_a_spreadsheet_may_open(world: World) -> None:
+    path = world.base / "names"
+    path.write_text("x.evil.example\nevil.example\n192.0.2.200\n")
+    ran = world.run("match", path, "--entries", "-")
+    rows = list(csv.DictReader(io.StringIO(ran.out)))
+    assert [(r["entry"], r["queries"], r["feeds"]) for r in rows] == [
+        ("evil.example", "2", "malware second"),
+        ("192.0.2.128/25", "1", "malware"),
+    ]
+    assert "3 lines" in ran.err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x00\xff\xfe\n\n\x1b[31mevil.example\n",
+        b"a" * 40_000_000,
+        b"." * 300 + b"\n..\n-\n//\n//x\nhttp://[::/\nhttp://\n",
+        b"x" * 20_000 + b".evil.example\nevil.example\n",
+        ("b\u00fccher.example\n\u202eevil.example\n" + "\u0130" * 300 + ".example\n").encode(),
+        b'{"query": 5}\n{"query": {"a": 1}}\n{"query": "evil.example"}\n' + b"[" * 9_000 + b"\n",
+    ],
+    ids=["controls", "one line", "no names", "long name", "foreign", "json"],
+)
+def test_hostile_logs_end_in_an_answer_or_in_a_sentence(world: World, content: bytes) -> None:
+    path = world.base / "hostile"
+    path.write_bytes(content)
+    ran = world.run("match", path)
+    assert ran.code in (0, 2) and "unexpected" not in ran.err and "Traceback" not in ran.text
+    assert "\x1b" not in ran.text and "\u202e" not in ran.text
+
+
+def test_what_cannot_be_read_is_said_with_the_way_out(world: World) -> None:
+    for name, content, says in (
+        ("empty", "", "empty"),
+        ("prose", "It was the best of times\nit was the worst of times\n", "no form"),
+        ("keys", '{"colour": "red"}\n', "none of them has a key"),
+    ):
+        path = world.base / name
+        path.write_text(content)
+        ran = world.run("match", path)
+        assert ran.code == 2 and says in ran.err and "hint" in ran.err, ran.text
+    assert "No such file" in world.run("match", world.base / "nowhere").err
+    assert "did you mean" in world.run("match", world.base / "empty", "--form", "unbond").err
+
+
+def test_the_record_is_only_read(world: World) -> None:
+    before = world.database.read_bytes(), world.rows("SELECT count(*) FROM run")
+    matched(world, ["evil.example"])
+    assert (world.database.read_bytes(), world.rows("SELECT count(*) FROM run")) == before

@@ -1,0 +1,166 @@
+"""Back to an earlier release: it stays, and the word of a person and of a guard counts in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from installation import World, names
+
+GOOD = [*names(120), "bad.example", "evil-cdn.example", "deep.wrong.example"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Two releases: one of 123 names, and one in which a feed went wrong within the gate."""
+    world = World(tmp_path)
+    world.feed("a", GOOD)
+    world.feed("nets", ["192.0.2.0/24", "203.0.113.7"])
+    world.export("list")
+    world.export("dns", "rpz")
+    world.export("fw", "nftables")
+    world.export("people", "csv")
+    world.update()
+    world.lines("a", [*names(100), "news.example", "deep.wrong.example"])
+    world.lines("nets", ["198.51.100.0/24"])
+    world.set("gates", max_change=2.0)
+    world.update()
+    assert "news.example" in world.exported("list")
+    return world
+
+
+def serial(world: World) -> int:
+    found = re.search(r" SOA \S+ \S+ (\d+) ", (world.base / "exports" / "dns").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def state(world: World, export: str) -> list[tuple[int, str]]:
+    return world.rows("SELECT id, state FROM release WHERE export = ? ORDER BY id", export)
+
+
+def test_a_rollback_publishes_what_was_live_before_and_stays_whatever_timers_do(world: World) -> None:
+    before = serial(world)
+    first = state(world, "dns")[0][0]
+    ran = world.run("release", "rollback", "dns", "--reason", "the news are blocked", "--json")
+    assert ran.code == 0 and ran.export("dns")["outcome"] == "published", ran.text
+    text = "\n".join(world.exported("dns"))
+    assert "\nbad.example CNAME" in text and "\nnews.example CNAME" not in text
+    assert serial(world) > before
+    assert "news.example" in world.exported("list"), "the other exports go on"
+    assert f"pinned to release {first}" in ran.export("dns")["note"] and "the news" in ran.export("dns")["note"]
+
+    world.lines("a", [*names(100), "more.example"])
+    for _ in range(2):
+        ran = world.update()
+        assert ran.code == 0 and ran.export("dns")["outcome"] == "unchanged"
+        assert f"pinned to release {first}" in ran.export("dns")["note"]
+    assert "more.example" in world.exported("list")
+    assert "\n".join(world.exported("dns")) == text
+    status = world.run("status")
+    assert f"pinned to release {first}" in status.out and "the news are blocked" in status.out
+
+    back = serial(world)
+    ran = world.run("release", "unpin", "dns", "--json")
+    assert ran.code == 0, ran.text
+    text = "\n".join(world.exported("dns"))
+    assert "\nmore.example CNAME" in text and "\nbad.example CNAME" not in text and serial(world) > back
+    assert "pinned" not in world.run("status").out
+    world.assert_sound()
+
+
+def test_the_word_of_now_counts_in_a_release_of_then(world: World) -> None:
+    world.run("allow", "add", "bad.example", "--reason", "a customer")
+    world.run("allow", "add", "good.wrong.example", "--reason", "below a listed one")
+    world.run("deny", "add", "worse.example", "--reason", "an order")
+    world.run("allow", "add", "192.0.2.5", "--reason", "our own")
+    world.set("protect", domains=["evil-cdn.example"])
+    for export in ("list", "fw"):
+        ran = world.run("release", "rollback", export, "--reason", "x")
+        assert ran.code == 0, ran.text
+    listed = world.exported("list")
+    assert "h00110.evil.example" in listed and "worse.example" in listed
+    assert not {"bad.example", "evil-cdn.example", "news.example"} & set(listed)
+    fw = "\n".join(world.exported("fw"))
+    assert "203.0.113.7" in fw and "198.51.100" not in fw
+    assert "192.0.2.0/24" not in fw and "192.0.2.6" in fw and not re.search(r"192\.0\.2\.5\b", fw)
+
+    # And what is said while it is pinned.
+    world.run("allow", "add", "h00110.evil.example", "--reason", "y", "--now")
+    assert "h00110.evil.example" not in world.exported("list") and "h00111.evil.example" in world.exported("list")
+    world.run("deny", "add", "another.example", "--reason", "z", "--now")
+    assert "another.example" in world.exported("list")
+
+
+def test_what_the_normaliser_of_now_refuses_does_not_come_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from blocklist.ingest import normalize
+
+    monkeypatch.setattr(normalize, "_SPECIAL", r"(?:^|\.)bad\.example$")
+    assert world.run("release", "rollback", "list", "--reason", "x").code == 0
+    assert "bad.example" not in world.exported("list") and "h00110.evil.example" in world.exported("list")
+
+
+def test_why_tells_of_the_pin(world: World) -> None:
+    world.set("protect", domains=["evil-cdn.example"])
+    world.run("release", "rollback", "list", "--reason", "the news are blocked")
+    bad = next(e for e in world.why("bad.example")["exports"] if e["name"] == "list")
+    assert bad["blocked"] and "pinned to release" in bad["because"]
+    news = next(e for e in world.why("news.example")["exports"] if e["name"] == "list")
+    assert not news["blocked"] and "pinned to release" in news["because"]
+    held = next(e for e in world.why("evil-cdn.example")["exports"] if e["name"] == "list")
+    assert not held["blocked"] and "protect" in held["because"]
+    assert world.why("news.example")["exports"][1]["blocked"]
+
+
+def test_a_rollback_from_a_rollback_goes_further_and_a_number_says_which(world: World) -> None:
+    world.lines("a", [*names(100), "third.example"])
+    world.update()
+    ids = [i for i, _ in state(world, "list")]
+    world.run("release", "rollback", "list", "--reason", "x")
+    assert "news.example" in world.exported("list")
+    world.run("release", "rollback", "list", "--reason", "x")
+    assert "bad.example" in world.exported("list")
+    ran = world.run("release", "rollback", "list", "--reason", "x")
+    assert ran.code == 2 and "no release of list was live before" in ran.err
+    assert world.run("release", "rollback", "list", ids[2], "--reason", "x").code == 0
+    assert "third.example" in world.exported("list")
+    assert world.rows("SELECT count(*) FROM pin WHERE until IS NULL") == [(1,)]
+
+
+def test_what_can_not_be_gone_back_to_is_said(world: World) -> None:
+    run = world.run
+    assert "csv" in run("release", "rollback", "people", "--reason", "x").err
+    assert "has no release 999" in run("release", "rollback", "dns", "999", "--reason", "x").err
+    assert "did you mean 'dns'" in run("release", "rollback", "dnss", "--reason", "x").err
+    assert "not pinned" in run("release", "unpin", "dns").err
+    world.set("gates", max_change=0.1)
+    world.lines("a", names(70))
+    world.update()
+    held = world.rows("SELECT id FROM release WHERE export = 'dns' AND state = 'held'")[0][0]
+    assert "never published" in run("release", "rollback", "dns", held, "--reason", "x").err
+    for path in (world.state / "kept").rglob("*.zst"):
+        path.unlink()
+    ran = run("release", "rollback", "dns", "--reason", "x")
+    assert ran.code == 2 and "not kept any more" in ran.err
+
+
+def test_damaged_bytes_leave_what_is_published_and_the_others_go_on(world: World) -> None:
+    assert world.run("release", "rollback", "list", "--reason", "x").code == 0
+    before = world.exported("list")
+    for path in (world.state / "kept").rglob("*.zst"):
+        path.write_bytes(path.read_bytes()[:-9])
+    world.lines("a", [*names(100), "fourth.example"])
+    ran = world.update()
+    assert ran.code == 4 and "can't be read" in ran.export("list")["error"]
+    assert world.exported("list") == before and "\nfourth.example " in "\n".join(world.exported("dns"))
+
+
+def test_the_bytes_of_a_pinned_release_are_kept_for_as_long_as_it_is_pinned(world: World) -> None:
+    world.set("keep", releases="1d")
+    assert world.run("release", "rollback", "list", "--reason", "x").code == 0
+    world.change("UPDATE release SET published = '2020-01-01T00:00:00Z' WHERE published IS NOT NULL")
+    world.lines("a", [*names(100), "fourth.example"])
+    world.update()
+    world.run("deny", "add", "worse.example", "--reason", "an order", "--now")
+    assert {"bad.example", "worse.example"} <= set(world.exported("list"))
