@@ -40,10 +40,10 @@ engines:  ## install the resolvers, firewalls and proxies that the tests use (De
 bench: $(RUN)  ## measure against the targets; CORPUS=FOLDER for real lists
 	.venv-run/bin/python -m bench $(if $(CORPUS),--corpus $(CORPUS))
 
-docs: $(RUN) $(DEV)  ## write docs/feeds.md from feeds/*.toml, docs/conformance.md from the table of the tests
+docs: $(RUN) $(DEV)  ## write docs/feeds.md from feeds/*.toml; conformance.md, precedence.md from the tables of the tests
 	.venv-run/bin/python scripts/feeds_page.py > docs/feeds.md.new
 	mv docs/feeds.md.new docs/feeds.md
-	cd tests && ../.venv-dev/bin/python -m engines.page
+	cd tests && ../.venv-dev/bin/python -m engines.page && ../.venv-dev/bin/python -m precedence
 
 lock:  ## choose the newest versions and pin them (needs the package index)
 	scripts/lock $(PYTHON)

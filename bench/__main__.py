@@ -106,6 +106,7 @@ def updates(work: Path, corpus: Path | None, lines: int) -> list[Row]:
     for name in ("file", "http"):
         rows += _update_rows(name, ran, b, made, changed)
     rows += _questions(local, kept)
+    rows += _evaluations(local, kept, work, b)
     return rows
 
 
@@ -215,6 +216,35 @@ def serving(folder: Path) -> Iterator[int]:
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
+def _evaluations(config: Path, kept: Path, work: Path, b: float) -> list[Row]:
+    """Whole processes: a query log against all exports, and the report."""
+    from bench.stages import write_query_log
+
+    log, lines = work / "query.log", 1_000_000
+    db = sqlite3.connect(f"file:{kept}/var/record.db?mode=ro", uri=True)
+    listed = [row[0] for row in db.execute("SELECT DISTINCT name FROM listing WHERE kind = 1 LIMIT 20000")]
+    listings = db.execute("SELECT count(*) FROM listing").fetchone()[0]
+    db.close()
+    write_query_log(log, lines, listed)
+    say("blocklist match, blocklist report")
+    replayed = run([blocklist(), "--config", config, "match", log, "--json"])
+    told = run([blocklist(), "--config", config, "report", "-o", work / "report.html"])
+    for ran in (replayed, told):
+        if ran.status:
+            raise SystemExit(f"an evaluation failed: {ran.output[-500:]}")
+    blocked = json.loads(replayed.output.splitlines()[-1])["blocked_queries"]
+    return [
+        Row(
+            f"match {lines:,} lines, {listings:,} listings",
+            f"{replayed.seconds / b:.2f} B",
+            "3 B",
+            replayed.seconds <= 3 * b and blocked > 0,
+            f"{replayed.seconds:.1f} s, {replayed.cpu:.1f} s of processor, {replayed.peak / 1e6:.0f} MB",
+        ),
+        Row("report", f"{told.seconds:.1f} s", "30 s", told.seconds <= 30, f"{told.peak / 1e6:.0f} MB"),
+    ]
 
 
 def stages(work: Path) -> list[Row]:

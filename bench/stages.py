@@ -100,6 +100,22 @@ def render(_: Path) -> dict[str, Any]:
     return {"rates": rates}
 
 
+def write_query_log(path: Path, lines: int, listed: list[str]) -> None:
+    """A query log of BIND: few names asked for often, many once, some of them in `listed`."""
+    rng = random.Random(SEED)
+    names = [*_names(rng, lines // 5), *listed]
+    rng.shuffle(names)
+    weights = [1 / (rank + 1) for rank in range(len(names))]
+    asked = rng.choices(names, weights, k=lines // 2) + rng.choices(names, k=lines - lines // 2)
+    with path.open("w") as log:
+        for i, name in enumerate(asked):
+            client = f"192.0.2.{i % 251}#{1024 + i % 60_000} ({name})"
+            log.write(
+                f"24-Nov-2026 22:54:03.{i % 1000:03} queries: info: client @0x7f5d0c00a168 {client}: "
+                f"query: {name} IN A +E(0)K (192.0.2.53)\n"
+            )
+
+
 def verify(work: Path) -> dict[str, Any]:
     """Names of one zone, half of them there, asked of NSD on loopback; dnsperf and dnspython ask it too."""
     from blocklist.verify.endpoint import Resolver

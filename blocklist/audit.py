@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from blocklist import clock
-from blocklist.catalog import CATEGORIES, KINDS, Feed
+from blocklist.catalog import CATEGORIES, ESSENTIAL, KINDS, TLP, Feed
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
@@ -159,14 +159,20 @@ def network_text(family: int, first: int, last: int) -> str:
 class Moment:
     """A state of the record: after `run` was written, at time `at`; no `run` means now.
 
-    `judged`: as of when it was judged what has expired, which is the start of its run. `release`: the one that was
-    made then, by its own settings.
+    `judged`: as of when it was judged what has expired, which is the start of its run. `ruled`: the run, and the time,
+    of the rules that were laid over this state later, where a release was held. `release`: the one that was made of
+    this state, by its own settings.
     """
 
     run: int | None
     at: str
     judged: str
+    ruled: tuple[int, str] | None = None
     release: int | None = None
+
+    @property
+    def of_rules(self) -> Moment:
+        return Moment(*self.ruled, self.judged) if self.ruled else self
 
 
 @dataclass(frozen=True)
@@ -407,8 +413,8 @@ class Audit:
         look, judge = of.get(thing.kind, lambda: self._of_network(thing))()
 
         def outcome(release: int) -> Outcome | None:
-            run, created, judged, export = self._db.execute(
-                "SELECT run, created, coalesce(judged, created), export FROM release WHERE id = ?", (release,)
+            export, shown, _, *moment, _ = self._db.execute(
+                f"SELECT r.export, coalesce(r.amends, r.id), {_SHOWN} WHERE r.id = ?", (release,)
             ).fetchone()
             made_by = self._settings_of(release)
             if made_by is not None:
@@ -420,7 +426,7 @@ class Audit:
                 rendering = known
             else:
                 return None
-            return _outcome(rendering, thing.kind, Moment(run, created, judged, release), look, judge)
+            return _outcome(rendering, thing.kind, _moment(shown, *moment), look, judge)
 
         return outcome
 
@@ -476,11 +482,18 @@ class Audit:
         facts = look if pin is None else _as_pinned(look, pin.moment)
         now = _outcome(rendering, kind, self._now, facts, judge)
         command = f"run 'blocklist export {name}'" if self._now.run is None else "the record of then says so"
-        if live is None:
+        shadow = rendering.policy.mode == "shadow"
+        if shadow:
+            would = "would block it" if now.blocked else "would not block it"
+            command = f"the policy {rendering.export.policy} is in shadow mode: it {would}, and writes nothing"
+            if live is None:
+                return InExport(name, fmt, False, now.by, f"{now.because}; {command}", None, None)
+        elif live is None:
             because = f"it was never published: {command}" if self._now.run is None else "it was not published by then"
             if now.blocked:
                 because = f"{now.because}, but {because}"
             return InExport(name, fmt, False, now.by, because, None, None, now.blocked or None)
+        assert live is not None
         made_by = self._settings_of(live.id)
         rendered = _Rendering(made_by.own.export, made_by.own.policy, made_by.own.format) if made_by else rendering
         missing = _left_out(rendering.export, rendering.format, kind)
@@ -494,7 +507,7 @@ class Audit:
         if then.blocked == now.blocked:
             excluded, since = missing is not None, live.published
             return InExport(name, fmt, now.blocked, now.by, now.because, live.id, since, excluded=excluded)
-        if self._now.run is None and self._gated(name, live.id):
+        if self._now.run is None and not shadow and self._gated(name, live.id):
             command = f"its release is held: see 'blocklist release', then 'blocklist release approve {name}'"
         because = f"{then.because}; not yet published: {now.because}; {command}"
         return InExport(name, fmt, then.blocked, then.by, because, live.id, live.published, now.blocked)
@@ -535,15 +548,17 @@ class Audit:
         return found
 
     def _live(self, export: str) -> _Live | None:
-        columns = "id, published, revision, run, created, coalesce(judged, created), left_out"
         if self._now.run is None:
-            where, values = "state = 'live'", [export]
+            where, values = "r.state = 'live'", [export]
         else:
-            where, values = "published <= ? ORDER BY published DESC, id DESC LIMIT 1", [export, self._now.at]
-        row = self._db.execute(f"SELECT {columns} FROM release WHERE export = ? AND {where}", values).fetchone()
+            where, values = "r.published <= ? ORDER BY r.published DESC, r.id DESC LIMIT 1", [export, self._now.at]
+        row = self._db.execute(
+            f"SELECT r.id, r.published, coalesce(r.amends, r.id), {_SHOWN} WHERE r.export = ? AND {where}", values
+        ).fetchone()
         if row is None:
             return None
-        return _Live(row[0], row[1], row[2], Moment(row[3], row[4], row[5], row[0]), row[6])
+        number, published, shown, revision, *moment, left = row
+        return _Live(number, published, revision, _moment(shown, *moment), left)
 
     def _settings_of(self, release: int) -> Settings | None:
         if release not in self._settings:
@@ -627,7 +642,7 @@ class Audit:
         ).fetchone()
         if row is None:
             return None
-        return _Pin(Moment(row[1], row[2], row[3], row[0]), f"pinned to release {row[0]} by {row[4]}: {row[5]}")
+        return _Pin(Moment(row[1], row[2], row[3], release=row[0]), f"pinned to release {row[0]} by {row[4]}: {row[5]}")
 
     def _without(self, kept_out: str, then: Outcome, now: Outcome, fmt: Format) -> tuple[Outcome, Outcome]:
         """The outcomes where the live release left out the entry that would decide."""
@@ -663,6 +678,7 @@ class Audit:
     # The record
 
     def _rules_at(self, moment: Moment) -> list[Rule]:
+        moment = moment.of_rules
         if moment not in self._rules:
             held, values = _open_at(moment)
             rows = self._db.execute(
@@ -683,8 +699,42 @@ class Audit:
                 (name, *values),
             ).fetchall()
             released = self._released(name, moment) if rows else None
-            out += [Hold(row[0], row[1], row[2], bool(row[3]), row[4], released) for row in rows]
+            by = self._named_by(name, moment) if any(row[1] == "reference" for row in rows) else ()
+            out += [
+                Hold(row[0], row[1], row[2], bool(row[3]), row[4], released, *(by if row[1] == "reference" else ()))
+                for row in rows
+            ]
         return out
+
+    def _named_by(self, name: str, moment: Moment) -> tuple[frozenset[str], ...]:
+        """References that name `name`, and those that name something below it, where a policy asks which.
+
+        The second looks through all that they list, for seconds in a large record: no index knows suffixes.
+        """
+        if parse_one(name) is not None or not any(policy.guards for policy in self._config.policies.values()):
+            return ()
+        holding = [f.id for f in self._config.feeds.values() if f.is_reference and f.action == "hold"]
+        chain = [name, name.removeprefix("www.")]
+        suffixes = builtin_rules_about([name, *parents(name)])
+        own = [at for at in dict.fromkeys(chain) if not suffixes.is_suffix(at)]
+        whole = {x.feed for x in self._listings(own, moment) if x.holds}
+        asked = {
+            feed for p in self._config.policies.values() for ids in p.guards.values() for feed in (*ids, ESSENTIAL)
+        }
+        above = {feed for feed in asked.intersection(holding) - whole if self._names_below(feed, name, moment)}
+        return frozenset(whole), frozenset(above)
+
+    def _names_below(self, feed: str, name: str, moment: Moment) -> bool:
+        """Does the reference `feed` name anything below `name` but public suffixes?"""
+        below = "substr(name, ?2) = ?3 AND kind = 1 AND feed = (SELECT id FROM feed WHERE name = ?1)"
+        found = f"SELECT name FROM listing WHERE {below}"
+        values: tuple[object, ...] = (feed, -len(name) - 1, f".{name}")
+        if moment.run is not None:
+            closed = f"SELECT name FROM listing_closed WHERE {below} AND since <= ?4 AND until > ?4"
+            found += f" AND since <= ?4 UNION ALL {closed}"
+            values += (moment.run,)
+        names = (row[0] for row in self._db.execute(found, values))
+        return any(not builtin_rules_about([at, *parents(at)]).is_suffix(at) for at in names)
 
     def _released(self, name: str, moment: Moment) -> str | None:
         """Who let `name` pass, and why."""
@@ -817,7 +867,8 @@ class Audit:
             expired=end is not None and clock.text(end.at) <= moment.judged,
             dropped=dropped,
             legal_basis=_said(row, "legal_basis") or (feed.legal_basis or None if feed else None),
-            tlp=_said(row, "tlp") or (feed.tlp if feed else None),
+            tlp=_tlp(row) or (feed.tlp if feed else None),
+            redistribution=feed.redistribution if feed is not None else "unknown",
         )
 
     def _line(self, snapshot: int, line: int) -> str | None:
@@ -845,6 +896,11 @@ def _host_of(thing: Thing) -> Thing | None:
         return recognise(thing.host or "")
     except IndicatorError:
         return None
+
+
+def _tlp(row: Mapping[str, Any]) -> str | None:
+    level = _said(row, "tlp")
+    return level if level in TLP else None
 
 
 @dataclass(frozen=True)
@@ -886,6 +942,20 @@ def _open_at(moment: Moment) -> tuple[str, tuple[int, ...]]:
     if moment.run is None:
         return "x.until IS NULL", ()
     return "x.since <= ? AND (x.until IS NULL OR x.until > ?)", (moment.run, moment.run)
+
+
+# Of a release: revision, run, time, and as of when it judged, of the listings that it shows; the rules it shows, where
+# these are newer: those of its own run.
+_SHOWN = (
+    "coalesce(b.revision, r.revision), coalesce(b.run, r.run), coalesce(b.created, r.created), "
+    "CASE WHEN b.id IS NULL THEN coalesce(r.judged, r.created) ELSE coalesce(b.judged, b.created) END, "
+    "CASE WHEN b.id IS NOT NULL THEN r.run END, r.created, r.left_out "
+    "FROM release r LEFT JOIN release b ON b.id = r.amends"
+)
+
+
+def _moment(release: int, run: int, at: str, judged: str, ruled: int | None, created: str) -> Moment:
+    return Moment(run, at, judged, None if ruled is None else (ruled, created), release)
 
 
 def _around(thing: Thing) -> list[str]:

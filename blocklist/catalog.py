@@ -40,6 +40,9 @@ PLACEHOLDER = "{secret}"
 REFERENCE_LINGER = "30d"
 Tlp = Literal["clear", "green", "amber", "amber+strict", "red"]
 TLP: tuple[str, ...] = get_args(Tlp)
+# How far each audience may be told (TLP 2.0, first.org/tlp): amber ends at one's own clients, green at the community.
+Audience = Literal["house", "clients", "partners", "public"]
+REACH: dict[str, str] = {"house": "red", "clients": "amber", "partners": "green", "public": "clear"}
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Share = Annotated[float, msgspec.Meta(gt=0)]
 # The reference list that comes with the program; always enabled, unless `[protect] essential = false`.
@@ -173,6 +176,7 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     direction: Literal["inbound", "outbound", "both"] | None = None
     action: Literal["hold", "inform", "sinkhole", "parking"] = "hold"
     tlp: Tlp | None = None
+    redistribution: Literal["allowed", "forbidden", "unknown"] = "unknown"
     status: Literal["active", "discontinued"] = "active"
     successor: str | None = None
     contact: str = ""

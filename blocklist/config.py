@@ -17,6 +17,7 @@ from blocklist.catalog import (
     CATEGORIES,
     ESSENTIAL,
     KINDS,
+    Audience,
     Category,
     Feed,
     Kind,
@@ -77,7 +78,12 @@ class Verify(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Policy(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which listings an export takes."""
+    """Which listings an export takes.
+
+    `guards`: for listings of a category, the only reference feeds whose names hold them, besides the essential list.
+    `audience`: beyond the house, what a source forbids to pass on is left out. `mode`: a shadow decides, and writes
+    nothing.
+    """
 
     categories: list[Category] = msgspec.field(
         default_factory=lambda: [
@@ -97,6 +103,9 @@ class Policy(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_confidence: Percent = 50
     dead: Literal["keep", "drop"] = "keep"
     widen: bool = True
+    guards: dict[str, list[str]] = {}
+    audience: Audience = "house"
+    mode: Literal["live", "shadow"] = "live"
 
 
 class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -358,6 +367,9 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
             policies[name] = policy
             for feed_id in policy.feeds or ():
                 problems.choose(f"policy.{name}.feeds", feed_id, raw, "feed")
+            for category, ids in policy.guards.items():
+                problems.choose(f"policy.{name}.guards", category, CATEGORIES, "category")
+                _check_guards(f"policy.{name}.guards.{category}", ids, raw, catalog, problems)
     exports: dict[str, Export] = {}
     for name, table in file.export.items():
         if (export := decode(table, Export, f"export.{name}", problems)) is not None:
@@ -391,6 +403,15 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
         keep=file.keep,
         fetch=file.fetch,
     )
+
+
+def _check_guards(
+    place: str, ids: list[str], raw: Mapping[str, object], catalog: Mapping[str, Feed], problems: Problems
+) -> None:
+    for feed_id in ids:
+        known = problems.choose(place, feed_id, raw, "feed")
+        if known and feed_id in catalog and not catalog[feed_id].is_reference:
+            problems.add(place, f"{feed_id} is no reference feed, so it guards nothing")
 
 
 LOCAL_SETS = ("nftables", "ipset")

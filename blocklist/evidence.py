@@ -17,7 +17,7 @@ class Listing:
     has them now; the `mode` of a feed that is not configured any more is `off`. `reference`: is it the listing of a
     reference feed? `holds`: of one with `action = "hold"`? `ends`: from when it no longer counts, by `ends_by`
     (`expires`, `max_age`, `linger`); `expired`: it does not. `dropped`: when its feed ceased to list it. `legal_basis`,
-    `tlp`: the row's, else the feed's.
+    `tlp`: the row's, else the feed's. `redistribution`: what the feed's publisher says of passing it on.
     """
 
     indicator: str
@@ -44,11 +44,16 @@ class Listing:
     dropped: str | None = None
     legal_basis: str | None = None
     tlp: str | None = None
+    redistribution: str = "unknown"
 
 
 @dataclass(frozen=True)
 class Hold:
-    """A guard's hold; `released` names the person who let it pass."""
+    """A guard's hold; `released` names the person who let it pass.
+
+    `whole_by`, `above_by`: references that name the very name (or it without `www.`), or one below it; only told
+    where a policy has guards of its own for a category.
+    """
 
     indicator: str
     guard: str
@@ -56,6 +61,8 @@ class Hold:
     subtree_only: bool
     since: str
     released: str | None
+    whole_by: frozenset[str] = frozenset()
+    above_by: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -33,6 +33,9 @@ class Changes:
     names: pl.Series
 
 
+_NAMED = {"name": pl.String, "feed": pl.String, "line": pl.UInt32}
+
+
 class Picture:
     """The current listings and references, loaded once a run and only when something asks."""
 
@@ -49,6 +52,7 @@ class Picture:
         self.changes: Changes | None = None
         self._current: Current | None = None
         self._references: guard.References | None = None
+        self._named: pl.DataFrame | None = None
         # An update looks at the references while another thread draws the current picture.
         self._loading = threading.Lock()
 
@@ -155,13 +159,35 @@ class Picture:
         feeds = {i: f for i, f in self.feeds.items() if f.is_reference and f.action in ("sinkhole", "parking")}
         return [(feeds[i], frame) for i, frame in sorted(self._load().items()) if i in feeds] if feeds else []
 
+    def named_by(self, ids: Collection[str]) -> pl.DataFrame:
+        """`name`, `why: String` of what the reference feeds `ids` name, of those that hold."""
+        feeds = self.feeds
+        frames = {i: f for i, f in self._load().items() if i in feeds and feeds[i].id in ids}
+        return guard.references(frames, feeds, self.suffixes, (), ()).domains
+
+    def named(self) -> pl.DataFrame:
+        """`name`, `feed: String`, `line: UInt32` of what references name, each once, by the line nearest the top.
+
+        Those that only inform are among them. In a ranked list the line is the rank.
+        """
+        if self._named is None:
+            feeds = self.feeds
+            parts = [
+                frame.select("name", pl.lit(feeds[i].id).alias("feed"), "line")
+                for i, frame in self._load().items()
+                if i in feeds and feeds[i].is_reference
+            ]
+            every = pl.concat(parts) if parts else pl.DataFrame(schema=_NAMED)
+            self._named = every.sort("line", maintain_order=True).unique("name", keep="first", maintain_order=True)
+        return self._named
+
     def forget_references(self) -> None:
         """Drop the references alone."""
-        self._references = None
+        self._references = self._named = None
 
     def forget(self) -> None:
         """Drop what depends on frames that have just changed."""
-        self._current = self._references = None
+        self._current = self._references = self._named = None
 
 
 def protected_domains(config: Config) -> list[str]:

@@ -75,10 +75,13 @@ def verify(
     limit: int | None = None,
     budget: str | None = None,
     resolvers: Sequence[str] = (),
+    scheduler: str | None = None,
+    vantages: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Verified:
     """Ask DNS about listed domains that are due (or `names`, or `everything`) and record the verdicts.
 
+    With `scheduler` the workers of Dask ask (`blocklist.verify.distributed`), `vantages` of them about each name.
     Verdicts are committed in batches: what was learned before an interruption is kept. Raises BlocklistError
     when no resolver is configured, or none passes the pre-flight.
     """
@@ -94,7 +97,6 @@ def verify(
     if not asked:
         return out
     control = _control(config, record)
-    usable = _preflight(config, control, wanted, out)
     writer = _Writer(record, run_number, picture.suffixes, out)
     deadline = started + parse_duration(budget or config.verify.budget)
     done = 0
@@ -106,20 +108,28 @@ def verify(
         if on_progress is not None:
             on_progress(done, len(asked))
 
-    resolution = run(
-        resolve_all(
-            asked,
-            usable,
-            rate=config.verify.rate,
-            timeout=config.verify.timeout,
-            attempts=config.verify.attempts,
-            on_batch=keep,
-            deadline=deadline,
-            known=knowledge(picture),
-            zone_of=picture.suffixes.registrable,
-            control=control,
+    known = knowledge(picture)
+    if scheduler is not None:
+        from blocklist.verify.distributed import Task, resolve_on
+
+        asking = config.verify
+        task = Task(tuple(wanted), asking.rate, asking.timeout, asking.attempts, known, control, zones=True)
+        resolution = resolve_on(scheduler, asked, task, vantages=vantages, on_batch=keep, deadline=deadline)
+    else:
+        resolution = run(
+            resolve_all(
+                asked,
+                _preflight(config, control, wanted, out),
+                rate=config.verify.rate,
+                timeout=config.verify.timeout,
+                attempts=config.verify.attempts,
+                on_batch=keep,
+                deadline=deadline,
+                known=known,
+                zone_of=picture.suffixes.registrable,
+                control=control,
+            )
         )
-    )
     summary = resolution.summary
     out.checked, out.verdicts, out.queries = summary.checked, dict(summary.verdicts), summary.queries
     out.unfinished, out.stopped = summary.unfinished, summary.stopped

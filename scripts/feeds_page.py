@@ -58,6 +58,7 @@ This page is made from the catalogue by `make docs`.
 | `check_count` | the gate: compare with the count that the file states | `true` |
 | `max_new_holds` | the gate of a reference: so many exported entries newly held | 100 |
 | `licence`, `commercial_use` | SPDX where possible; `unknown` where it was not recorded | `unknown` |
+| `redistribution` | `forbidden`: never in an export for others than the house | `unknown` |
 | `tsig` | the key of a zone transfer: `env:VARIABLE` or `file:PATH` | none |
 | `allow_private` | may be fetched from a private or loopback address | `false` |
 | `url_hosts` | a URL with a path stands for its host | `false` |

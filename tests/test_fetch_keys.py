@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,9 +153,9 @@ def test_f4_new_validators_of_the_same_bytes_are_kept(world: World, server: Feed
 class Proxy:
     """A little HTTP proxy: CONNECT and absolute URLs, to one server whatever the name."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[bytes] = []
-        self._target = target
+        self._target, self._tls = target, tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -165,6 +166,11 @@ class Proxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        if self._tls is not None:
+            try:
+                client = self._tls.wrap_socket(client, server_side=True)
+            except OSError:
+                return
         head = client.recv(65536)
         self.seen.append(head)
         upstream = socket.create_connection(("127.0.0.1", self._target))
@@ -232,6 +238,113 @@ def test_a_private_authority_also_through_a_proxy(tmp_path: Path) -> None:
     missing = get(into, url, allow_private=True, route=Route(ca_file=tmp_path / "none.pem"))
     assert "no such file" in str(missing.error)
     server.close()
+
+
+def test_a_server_may_ask_for_a_certificate(world: World, tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    made = make_certificates(tmp_path / "tls")
+    context = Certificates.server_context(made.good)
+    context.load_verify_locations(made.authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = FeedServer(tls=context)
+    server.routes["/list"] = lambda talk: talk.reply(200, LIST)
+    ours = world.base / "ours.pem"
+    ours.write_bytes(made.other_name.read_bytes())
+    ours.chmod(0o600)
+    world.feed("web", url=server.url("/list", "localhost"), allow_private=True, ca_file=str(made.authority))
+    assert world.update().feed("web")["outcome"] == "failed" and server.talks == []
+    world.feeds["web"]["client_cert"] = "ours.pem"
+    world.write()
+    ran = world.update("--force")
+    assert ran.code == 0 and ran.feed("web")["entries"] == 5, ran.text
+    ours.chmod(0o644)
+    ran = world.update("--force")
+    assert f"chmod 600 {ours}" in ran.feed("web")["hint"] and len(server.talks) == 1
+    ours.chmod(0o600)
+    ours.write_text("no certificate")
+    assert "client_cert" in world.update("--force").feed("web")["error"]
+    ours.unlink()
+    assert "no such file" in world.update("--force").feed("web")["error"]
+    server.close()
+
+
+def test_a_certificate_is_not_shown_to_the_host_of_a_redirect(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    made = make_certificates(tmp_path / "tls")
+    context = Certificates.server_context(made.good)
+    context.load_verify_locations(made.authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    other = FeedServer(tls=context)
+    other.routes["/list"] = lambda talk: talk.reply(200, LIST)
+    server = FeedServer(tls=Certificates.server_context(made.good))
+    server.routes["/list"] = lambda talk: talk.redirect(other.url("/list", "localhost"))
+    route = Route(allow_private=True, ca_file=made.authority, client_cert=made.good)
+    assert get(tmp_path, other.url("/list", "localhost"), allow_private=True, route=route).outcome == "fetched"
+    assert get(tmp_path, server.url("/list", "localhost"), allow_private=True, route=route).outcome == "failed"
+    assert len(other.talks) == 1
+    for each in (server, other):
+        each.close()
+
+
+def test_a_proxy_may_be_reached_by_tls_and_must_be_trusted(server: FeedServer, tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    made = make_certificates(tmp_path / "tls")
+    proxy = Proxy(server.port, tls=Certificates.server_context(made.good))
+    address = f"https://127.0.0.1:{proxy.port}"
+    refused = get(tmp_path, "http://feeds.example/list", route=Route(proxy=address))
+    assert refused.outcome == "failed" and proxy.seen == []
+    done = get(tmp_path, "http://feeds.example/list", route=Route(proxy=address, ca_file=made.authority))
+    assert done.outcome == "fetched", done.error
+    assert b"GET http://feeds.example/list" in proxy.seen[0]
+
+
+@pytest.mark.parametrize("url", ["http://feeds.example/list", "https://feeds.example/list"])
+def test_a_proxy_that_wants_to_know_who_asks_is_told_from_a_server(world: World, url: str) -> None:
+    proxy = FeedServer()
+    refusal = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    proxy.routes |= dict.fromkeys(
+        ("http://feeds.example/list", "feeds.example:443"), lambda talk: talk.send(refusal.encode())
+    )
+    world.feed("web", url=url)
+    world.set("fetch", proxy=f"http://127.0.0.1:{proxy.port}")
+    said = world.update().feed("web")
+    assert "407" in said["error"] and "proxy_auth" in said["hint"], said
+    keep(world, "user:" + SECRET).rename(world.base / "secrets" / "our-proxy")
+    world.set("fetch", proxy_auth="our-proxy")
+    ran = world.update("--force")
+    assert proxy.talks[0].headers.get("proxy-authorization") is None
+    assert proxy.talks[-1].headers["proxy-authorization"].startswith("Basic ") and SECRET not in ran.text
+    proxy.close()
+
+
+def test_while_a_server_rests_only_its_mirrors_are_asked(world: World, server: FeedServer) -> None:
+    mirror = FeedServer()
+    mirror.routes["/list"] = lambda talk: talk.reply(200, LIST)
+    server.routes["/list"] = lambda talk: talk.reply(503, headers={"Retry-After": "7200"})
+    world.feed("web", url=server.url("/list"), mirrors=[mirror.url("/list")], allow_private=True)
+    assert world.update().feed("web")["outcome"] == "updated"
+    asked = len(server.talks)
+    world.change("UPDATE feed SET retry_at = '2099-01-01T00:00:00Z'")
+    assert world.update().feed("web")["outcome"] == "unchanged"
+    assert (len(server.talks), len(mirror.talks)) == (asked, 2)
+    mirror.routes["/list"] = lambda talk: talk.reply(404)
+    assert "not asked before 2099-01-01" in world.update().feed("web")["error"] and len(server.talks) == asked
+    assert world.listed() == names(5)
+    mirror.close()
+
+
+def test_c2_a_secret_may_come_from_systemd(world: World, server: FeedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = world.base / "credentials"
+    folder.mkdir()
+    (folder / "abuse-ch").write_text(SECRET)
+    (folder / "abuse-ch").chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    keyed(world, server.url("/list"), {"name": "abuse-ch", "bearer": True})
+    assert world.update().code == 0
+    assert server.talks[0].headers["authorization"] == f"Bearer {SECRET}"
+    (folder / "abuse-ch").chmod(0o444)
+    ran = world.update("--force")
+    assert "others can read" in ran.feed("web")["error"] and len(server.talks) == 1 and SECRET not in ran.text
 
 
 def test_doctor_finds_what_was_harmed(world: World) -> None:

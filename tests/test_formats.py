@@ -141,11 +141,15 @@ def read(data: bytes | str, spec: InputFormat | str = "auto", **keys: object) ->
     return out
 
 
-def check_account(out: Parsed) -> None:
+def check_account(out: Parsed, document: bytes | None = None) -> None:
+    """The sums, the numbers, the names. The items of a `document` are its lines, and have a line of its text or, where
+    all is on one, their place.
+    """
+    last = max(out.lines, 1, document.count(b"\n") + 1 if document is not None else 0)
     assert sum(out.kinds.values()) + sum(out.rejects.values()) - out.extra + out.comments + out.blank == out.lines, out
     assert out.extra >= 0 and out.comments >= 0 and out.blank >= 0
     for reason, numbers in out.rejects.lines.items():
-        assert 0 < len(numbers) <= out.rejects[reason] and all(1 <= n <= max(out.lines, 1) for n in numbers)
+        assert 0 < len(numbers) <= out.rejects[reason] and all(1 <= n <= last for n in numbers)
     # What the columns accept, the definition for one value accepts.
     for name, kind in out.frame.select("name", "kind").iter_rows():
         if kind == DOMAIN:
@@ -295,6 +299,111 @@ def test_any_bytes_are_accounted_for(case: Case, data: st.DataObject) -> None:
     lines = body.split(b"\n")
     for number in out.frame["line"]:
         assert 1 <= number <= len(lines) and lines[number - 1].strip()
+
+
+NAUGHTY = [
+    *("evil.example", "192.0.2.1", "192.0.2.0/24", "192.0.2.1-192.0.2.9", "2001:db8::1", "http://evil.example/a"),
+    *("", ".", "*", "com", "a b", "a\nb.example", "\x00", "\x1b[31m", "\u202e", "\ufffd", "b\u00fccher.example"),
+    *("0x7f.1", "127.0.0.1", "0.0.0.0/0", "::ffff:0.0.0.0/96", "x.rpz-ip", "evil.example:80", "192.0.2.1|80"),
+    *("evil.example|192.0.2.1", "a" * 300, "http://[::1/x", "[domain-name:value = 'evil.example']", "tlp:red"),
+    *("[ipv4-addr:value = '192.0.2.1' OR url:value = 'http://evil.example/x']", "[", "2026-13-45", "1e999"),
+    "[domain-name:value = 'evil.example' AND file:name = 'x'] FOLLOWEDBY [url:value LIKE '%']",
+]
+
+
+def attribute(kind: str, value: object, ids: object, more: object) -> dict[str, object]:
+    return {"type": kind, "value": value, "to_ids": ids, "Tag": more, "timestamp": value, "comment": more}
+
+
+def indicator(pattern: object, kind: object, until: object) -> dict[str, object]:
+    return {"type": "indicator", "id": kind, "pattern": pattern, "pattern_type": kind, "valid_until": until}
+
+
+values = st.one_of(
+    st.sampled_from(NAUGHTY), st.text(max_size=6), st.none(), st.booleans(), st.integers(-9, 2**70), st.floats()
+)
+things = st.recursive(values, lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=3), below))
+MISP_KINDS = ["domain", "hostname", "ip-src", "ip-dst|port", "domain|ip", "url", "cidr", "email", ""]
+# Of each document its builder from four lists of things; all but the outermost shape may be anything.
+DOCUMENTS: dict[str, tuple[InputFormat, st.SearchStrategy[object]]] = {
+    "json": (
+        InputFormat(name="json", value="v", confidence="c", reason="r", tags="t", date="d"),
+        st.lists(st.fixed_dictionaries({"v": values}, optional=dict.fromkeys("crtd", things)) | things, max_size=6),
+    ),
+    "json, pointed": (
+        InputFormat(name="json", pointer=["/a", "/b~1c"], value=["v", "w"], where={"s": ["on"]}),
+        st.fixed_dictionaries({"a": st.lists(st.dictionaries(st.sampled_from("vws"), things)), "b/c": things}),
+    ),
+    "misp": (
+        InputFormat(name="misp"),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "list": st.lists(things, max_size=6),
+                "Event": st.fixed_dictionaries(
+                    {
+                        "Attribute": st.lists(
+                            st.builds(attribute, st.sampled_from(MISP_KINDS), values, st.booleans() | values, things)
+                        ),
+                        "Object": things | st.lists(st.fixed_dictionaries({"Attribute": st.lists(things)})),
+                        "Tag": things,
+                        "info": values,
+                    }
+                ),
+            },
+        ),
+    ),
+    "stix": (
+        InputFormat(name="stix"),
+        st.fixed_dictionaries(
+            {
+                "type": st.sampled_from(["bundle", "bundle", "x"]),
+                "objects": st.lists(
+                    st.builds(indicator, values, st.just("stix") | values, st.none() | values) | things, max_size=6
+                ),
+            }
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@settings(max_examples=150)
+@given(data=st.data())
+def test_any_document_is_accounted_for(name: str, data: st.DataObject) -> None:
+    spec, documents = DOCUMENTS[name]
+    body = json.dumps(data.draw(documents), indent=data.draw(st.sampled_from([None, 1]))).encode()
+    if data.draw(st.integers(0, 3)) == 0:
+        # Bytes of another kind in the midst, or an end that never came.
+        at = data.draw(st.integers(0, len(body)))
+        body = body[:at] + data.draw(st.binary(max_size=6)) + body[at + data.draw(st.integers(0, 5)) :]
+    try:
+        check_account(parse(body, feed(spec)), body)
+    except FeedError:
+        return
+
+
+@pytest.mark.parametrize("name", ["json", "misp", "stix"])
+@settings(max_examples=60)
+@given(body=st.binary(max_size=200))
+def test_any_bytes_are_a_document_or_a_failed_feed(name: str, body: bytes) -> None:
+    try:
+        check_account(parse(body, feed(name)), body)
+    except FeedError:
+        return
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([*NAUGHTY, "24", "Start", "192.0.2.255"]) | st.text(max_size=4), max_size=5).map(
+            "\t".join
+        ),
+        max_size=9,
+    )
+)
+def test_any_ranges_of_dshield_are_accounted_for(lines: list[str]) -> None:
+    check_account(parse("\n".join(lines).encode("utf-8", "surrogatepass"), feed("dshield")))
 
 
 @settings(max_examples=100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ from installation import World, names
 
 from blocklist.catalog import Feed, InputFormat
 from blocklist.ingest.header import read_header
+from blocklist.ingest.loopback import LoopbackServer, Page
 from blocklist.ingest.parse import parse
 
 
@@ -106,6 +108,74 @@ def test_an_older_copy_is_refused_with_both_dates(world: World) -> None:
     assert world.update().feed("list")["entries"] == 160
 
 
+def test_json_lines_state_their_count_and_time_in_their_last_line(world: World) -> None:
+    def lines(count: int, says: int, at: int) -> list[str]:
+        rows = [f'{{"cidr":"192.0.2.{n}"}}' for n in range(count)]
+        return [*rows, f'{{"type":"metadata","timestamp":{at},"size":9,"records":{says},"terms":"https://x.example/"}}']
+
+    form = {"name": "jsonl", "value": "cidr", "skip_if": "type"}
+    world.feed("drop", lines(150, 150, 1_795_000_000), format=form)
+    assert world.update().code == 0
+    world.lines("drop", lines(120, 150, 1_795_100_000))
+    assert "holds 120 entries, but says 'records: 150'" in world.update().feed("drop")["error"]
+    world.lines("drop", lines(140, 140, 1_794_000_000))
+    assert "an older copy, made 2026-11-06T21:20:00Z" in world.update().feed("drop")["error"]
+    world.lines("drop", lines(160, 160, 1_795_200_000))
+    assert world.update().feed("drop")["entries"] == 160
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"type":"metadata","records":-1,"timestamp":99999999999999999}',
+        '{"type":"metadata","records":"150","timestamp":1}',
+        '{"type":"data","records":150}',
+        '{"records":150}',
+        '{"type":"metadata","records":1e9999}',
+        '{"type":"metadata"',
+        "{\udcff}",
+        "",
+    ],
+)
+def test_a_last_line_that_says_nothing_plain_says_nothing(line: str) -> None:
+    assert read_header(b'{"cidr":"192.0.2.1"}\n' + line.encode("utf-8", "surrogateescape") + b"\n").count is None
+
+
+def test_an_older_version_is_refused_and_one_of_another_kind_is_not_compared(world: World) -> None:
+    def version(text: str, count: int) -> list[str]:
+        return [f"! Version: {text}", *names(count)]
+
+    world.feed("list", version("2026.1120.10", 150))
+    world.update()
+    world.lines("list", version("2026.1119.23", 140))
+    assert "an older copy, version 2026.1119.23; the current one: 2026.1120.10" in world.update().feed("list")["error"]
+    assert world.listed() == names(150)
+    world.lines("list", version("2026.1121.1", 141))
+    assert world.update().feed("list")["entries"] == 141
+    world.lines("list", version("202611180000", 142))
+    assert world.update().feed("list")["entries"] == 142
+
+
+def test_an_older_copy_by_its_server_is_refused_but_a_date_in_the_file_outranks_it(world: World) -> None:
+    with LoopbackServer() as server:
+
+        def serve(lines: list[str], day: int) -> None:
+            body = "".join(f"{line}\n" for line in lines).encode()
+            server.pages["/l"] = Page(body, headers={"Last-Modified": f"{day:02} Nov 2026 10:00:00 GMT"})
+
+        world.feed("list", url=server.url("/l"), allow_private=True)
+        serve(names(150), 20)
+        assert world.update().code == 0
+        serve(names(140), 18)
+        ran = world.update()
+        assert "an older copy, of 18 Nov 2026 10:00:00 GMT by its server" in ran.feed("list")["error"]
+        assert world.listed() == names(150)
+        serve(stated(145, says=145, made="2026-11-21"), 21)
+        assert world.update().feed("list")["entries"] == 145
+        serve(stated(146, says=146, made="2026-11-22"), 19)
+        assert world.update().feed("list")["entries"] == 146
+
+
 @pytest.mark.parametrize(
     ("body", "word"),
     [
@@ -145,6 +215,28 @@ def test_what_a_row_says_is_judged_and_what_can_not_be_read_is_counted() -> None
     )
     assert said["extra"][0] == {"date": "2026-11-24", "tlp": "clear", "category": "phishing"}
     assert '"tags":["a","b"]' in parsed.frame["extra"][0] and parsed.notes == {"unreadable expires": 1}
+
+
+def test_held_list_says_who_lists_it_how_well_known_it_is_and_what_it_would_block(world: World) -> None:
+    world.feed("bad", ["bank.test", "hosting.test", "co.uk", "192.0.2.0/24"], format="wildcard")
+    world.feed("worse", ["bank.test"])
+    top = ["name", "shop.test", "bank.test", *(f"site{i}.hosting.test" for i in range(5))]
+    world.feed("top", top, category="reference", format={"name": "csv", "value": "name"})
+    world.feed("shared", ["192.0.2.128/25"], category="reference")
+    world.update()
+    held = {h["indicator"]: h for h in map(json.loads, world.run("held", "--json").out.splitlines())}
+    assert (held["bank.test"]["reference"], held["bank.test"]["line"]) == ("top", 3)
+    assert held["bank.test"]["feeds"] == "bad, worse" and held["bank.test"]["below"] == 0
+    assert held["hosting.test"]["below"] == 5 and held["hosting.test"]["examples"][0] == "site0.hosting.test"
+    assert held["co.uk"]["reference"] is None
+    shown = world.run("held", "list").out
+    assert "line 3 of top" in shown and "256 addresses" in shown
+    assert "5 known below: site0.hosting.test, site1.hosting.test, site2.hosting.test, …" in shown
+    # Newest first.
+    world.change("UPDATE run SET started = '2026-01-01T00:00:00Z'")
+    world.lines("bad", ["bank.test", "hosting.test", "shop.test"])
+    world.update()
+    assert world.run("held", "list").out.splitlines()[1].startswith("shop.test")
 
 
 def test_references_that_only_inform_are_told(world: World) -> None:

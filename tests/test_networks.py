@@ -16,11 +16,14 @@ from blocklist.select.networks import (
     overlaps,
     parse,
     parse_range,
+    plain_v4,
     subtract,
     text,
     to_cidrs,
     union,
+    within_v4,
 )
+from blocklist.special_use import NOT_GLOBAL_V4
 
 SCHEMA = {"family": pl.UInt8, "first": pl.UInt128, "last": pl.UInt128}
 TOP = {4: 2**32 - 1, 6: 2**128 - 1}
@@ -260,3 +263,21 @@ def test_the_definition_starts_without_polars() -> None:
     # `why` has 150 ms in all, of which Polars alone would take 187.
     code = "import sys, blocklist.select.address; sys.exit('polars' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.lists(st.integers(0, 255), min_size=4, max_size=4), st.integers(-1, 33), st.integers(0, 32))
+@example([100, 64, 0, 0], 24, 0)
+@example([198, 19, 255, 255], -1, 32)
+def test_plain_text_is_canonical_and_where_it_lies_is_told_without_numbers(
+    octets: list[int], length: int, zeros: int
+) -> None:
+    value = int.from_bytes(bytes(octets), "big") >> zeros << zeros
+    line = str(ipaddress.IPv4Address(value)) + (f"/{length}" if length >= 0 else "")
+    parsed = parse_one(line)
+    lines = pl.Series([line])
+    canonical = parsed is not None and text(parse(lines))[0] == line.removesuffix("/32")
+    assert lines.str.contains(plain_v4(24))[0] == (canonical and (length < 0 or length >= 24))
+    if canonical:
+        cidrs = [*NOT_GLOBAL_V4, "192.0.2.0/24"]
+        inside = any(ipaddress.IPv4Address(value) in ipaddress.IPv4Network(cidr) for cidr in cidrs)
+        assert lines.str.contains(within_v4(cidrs))[0] == inside

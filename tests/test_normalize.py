@@ -198,6 +198,8 @@ v6 = st.one_of(
 @settings(max_examples=300)
 @given(st.lists(st.one_of(v4, v6), min_size=1, max_size=20))
 @example(["0.0.0.0/0", "::/0", "::ffff:0.0.0.0/96", "::ffff:1.2.3.4/95", "203.0.113.7/24", "3fff::1", "2002::1"])
+@example([f"{host}.0.2.{end}/{n}" for host in ("192", "127", "8") for end in (0, 1, 128, 255) for n in range(22, 34)])
+@example([f"{a}.{b}.0.0/{n}" for a, b in ((100, 63), (100, 64), (172, 32), (198, 16)) for n in (8, 9, 15, 16, 23, 24)])
 @example(["192.0.2.1:8080", "bad.cafe:80", "8.0.0.0/6", "2000::/3", "127.1", "0x7f.0.0.1", "fe80::1%eth0/64"])
 def test_addresses_in_columns_equal_the_definition_and_the_special_use_tables(texts: list[str]) -> None:
     check(texts)
@@ -231,6 +233,10 @@ urls = st.builds(
 @example(
     ["https://evil.example。/J", "http://192.0.2.7:80/n", "ftp://[::ffff:192.0.2.1]:8080/%41", "ftp://a@b@c.example/I"]
 )
+@example([f"http://{('a.' * 150)[: n - 8]}.example/x" for n in range(251, 256)])
+@example([f"https://{host}/x" for host in ("a.local", "local", "a.rpz-ip", "home.arpa", "x.1a", "x.0x7f", "a_b.c-")])
+@example([f"http://{'a' * n}.example/x" for n in (63, 64)] + [f"http://a.{'b' * n}/x" for n in (63, 64)])
+@example(["http://evil.example/?x", "http://evil.example/?", "https://evil.example/x#y", "http://evil.example./x"])
 @example(["http://evil.example:80/a", "https://evil.example:80/a", "hxxp://evil.example:080/a", "http://1.1.1.1/#x"])
 def test_urls_in_columns_equal_what_why_recognises(texts: list[str]) -> None:
     # A URL that stands for its host is refused with the host's reason, another one as a bad URL.
@@ -284,6 +290,7 @@ def test_duplicates_keep_the_first_line_the_widest_scope_and_the_highest_confide
             ("A.example.", 1, True, None, "x"),
             ("b.example", 2, False, 70, "y"),
             ("b.example", 4, False, None, "z"),
+            ("c.example", 5, False, None, None),
         ],
         schema={
             "text": pl.String,
@@ -294,12 +301,14 @@ def test_duplicates_keep_the_first_line_the_widest_scope_and_the_highest_confide
         },
         orient="row",
     )
-    frame = unique(normalize(rows, FEED, "csv").frame, FEED.confidence)
+    frame, repeated = unique(normalize(rows, FEED, "csv").frame, FEED.confidence)
     # A row without a confidence has the feed's, which is 50.
     assert frame.drop("kind").rows() == [
         ("a.example", True, 1, None, '{"reason":"x"}'),
         ("b.example", False, 2, 70, '{"reason":"y"}'),
+        ("c.example", False, 5, None, None),
     ]
+    assert repeated["line"].to_list() == [1, 3, 2, 4]
 
 
 def test_a_category_that_is_none_leaves_the_feeds() -> None:

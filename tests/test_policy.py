@@ -61,7 +61,9 @@ def blocked_addresses(here: Settled, export: str) -> set[str]:
 @given(worlds(NAMES, [*NAMES, "example", "uk", "z.evil.example"]))
 def test_columns_a_single_name_and_the_written_rules_agree_on_names(world: World) -> None:
     expected = {q for q in QUERIES if world.blocks(q)}
-    with settled(world, exports(dns="rpz")) as here, here.audit() as audit:
+    with settled(world, exports(dns="rpz", all="domains")) as here, here.audit() as audit:
+        lost = here.selector.selection(here.config.exports["all"], FORMATS["domains"])[1].get("audience", 0)
+        assert lost == len({n for n in world.kept_back() if n[0].isalpha()})
         assert blocked_names(here.selection("dns").domains) == expected
         assert {q for q in QUERIES if audit.why(q, lines=False).blocked} == expected
 

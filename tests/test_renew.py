@@ -17,9 +17,9 @@ from blocklist.catalog import Feed
 from blocklist.config import Policy
 from blocklist.picture import Picture
 from blocklist.rules import Rule
-from blocklist.select.current import current
+from blocklist.select.current import CATEGORY, current
 from blocklist.select.express import Capability, express
-from blocklist.select.policy import Withheld, areas, select
+from blocklist.select.policy import Withheld, areas, ruled, select, unruled
 from blocklist.select.renew import Touched, concerned, refitted, renewed
 from blocklist.store import derived
 from blocklist.suffixes import SuffixRules
@@ -39,7 +39,7 @@ CAPABILITIES = [
 FEEDS = {
     1: Feed(title="1", url="file:1", category="malware", confidence=90, direction="inbound"),
     2: Feed(title="2", url="file:2", category="malware", confidence=40, direction="outbound"),
-    3: Feed(title="3", url="file:3", category="phishing", confidence=60, direction="both"),
+    3: Feed(title="3", url="file:3", category="phishing", confidence=60, direction="both", tlp="amber"),
 }
 
 listed = st.tuples(st.sampled_from([*TOPS * 4, *NAMES, *NETWORKS, *URLS]), st.integers(1, 3), st.booleans())
@@ -58,6 +58,7 @@ policies = st.builds(
     min_confidence=st.sampled_from([0, 50, 70, 95]),
     widen=st.booleans(),
     dead=st.sampled_from(["drop", "keep"]),
+    audience=st.sampled_from(["house", "house", "partners"]),
 )
 
 
@@ -84,32 +85,50 @@ def series(found: list[str]) -> pl.DataFrame:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.data(), listings, listings, rules, policies, *[st.lists(st.sampled_from([*NAMES, *NETWORKS]), max_size=3)] * 2
+    st.data(),
+    listings,
+    listings,
+    rules,
+    rules,
+    policies,
+    st.booleans(),
+    *[st.lists(st.sampled_from([*NAMES, *NETWORKS]), max_size=3)] * 2,
 )
 def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
     data: Any,
     rows: list[tuple[str, int, bool]],
     come: list[tuple[str, int, bool]],
     told: list[tuple[str, bool, str]],
+    others: list[tuple[str, bool, str]],
     policy: Policy,
+    apart: bool,
     held: list[str],
     dead: list[str],
 ) -> None:
-    said = [
-        Rule(i, action, n, ("domain", "ipv4", "ipv6", "url")[kind(n) - 1], wide, "r", "me", "2026-01-01T00:00:00Z")
-        for i, (n, wide, action) in enumerate(told)
-    ]
+    said, other = (
+        [
+            Rule(i, action, n, ("domain", "ipv4", "ipv6", "url")[kind(n) - 1], wide, "r", "me", "2026-01-01T00:00:00Z")
+            for i, (n, wide, action) in enumerate(words)
+        ]
+        for words in (told, others)
+    )
     none = series([])
     addresses = pl.DataFrame(schema={"family": pl.UInt8, "first": pl.UInt128, "last": pl.UInt128})
     gone = data.draw(st.lists(st.sampled_from(rows), max_size=8)) if rows else []
     left = [row for row in rows if row not in gone]
     after = left + [row for row in come if row[:2] not in {r[:2] for r in left}]
+
+    def guarded(whole: list[str], subtrees: list[str]) -> Withheld:
+        """Phishing is held the other way round, where it is `apart`."""
+        own = {CATEGORY["phishing"]: Withheld(series(subtrees), series(whole), addresses)} if apart else {}
+        return Withheld(series(whole), series(subtrees), addresses, own)
+
     states = [
-        (frames(rows), Withheld(series(held[:1]), series(held[1:]), addresses), series(dead[:1])),
-        (frames(after), Withheld(series(held[1:2]), series(held[2:]), addresses), series(dead[1:])),
+        (frames(rows), guarded(held[:1], held[1:]), series(dead[:1])),
+        (frames(after), guarded(held[1:2], held[2:]), series(dead[1:])),
     ]
 
-    def decided(state: Any, asked: Any = None) -> Any:
+    def decided(state: Any, asked: Any = None, said: list[Rule] = said) -> Any:
         listings, withheld, dead = state
         if asked is not None:
             listings = {i: f.filter(asked(f["name"])) for i, f in listings.items()}
@@ -123,6 +142,11 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
     assert_frame_equal(now.decisions, whole.decisions, check_row_order=False)
     assert_frame_equal(now.networks, whole.networks, check_row_order=False)
     assert_frame_equal(now.urls, whole.urls)
+    assert_frame_equal(now.kept_back, whole.kept_back, check_row_order=False)
+    # Other rules laid over the same listings decide as if they had been there at first.
+    laid, ruled_so = ruled(unruled(now, said), other), decided(states[1], said=other)
+    assert_frame_equal(laid.decisions, ruled_so.decisions, check_row_order=False)
+    assert_frame_equal(laid.urls, ruled_so.urls)
     for direction in ("inbound", "outbound", "both"):
         both = [areas(chosen.networks, [direction], addresses, said) for chosen in (now, whole)]
         assert_frame_equal(*both)

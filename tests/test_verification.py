@@ -207,6 +207,8 @@ def test_a_limit_leaves_the_rest_due(world: World) -> None:
         (("--budget", "soon"), "duration"),
         (("--limit", "0"), "0"),
         (("--due", "--all"), "--due"),
+        (("--vantages", "2"), "--scheduler"),
+        (("--scheduler", "192.0.2.7:8786"), "is no scheduler"),
         (("not a name",), "not a domain name"),
         (("--resolver", "resolver.example"), "not an IP address"),
         (("--resolver", "192.0.2.1:99999"), "not a port"),

@@ -11,7 +11,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
-from dnsserver import HostileServer
+from dnsserver import HostileServer, Manner
 
 from blocklist.errors import BlocklistError
 from blocklist.verify.loopback import LoopbackServer, serving
@@ -75,7 +75,7 @@ def truth(name: str) -> str:
         ("denies", "names that exist by another's word: it filters, or loads this very list"),
         ("nullifies", "names that exist by another's word: it filters, or loads this very list"),
         ("denies all", "which must exist: it filters"),
-        ("says so", "filters"),
+        ("says so", "that it filters them (RFC 8914)"),
     ],
 )
 def test_who_begins_to_lie_in_the_middle_is_dropped_and_its_word_asked_again(lie: str, reason: str) -> None:
@@ -117,6 +117,14 @@ def test_names_whose_own_server_denies_them_to_one_resolver_condemn_nobody() -> 
     assert [report.dropped for report in result.summary.resolvers] == [None, None]
     found = dict(result.frame.select("name", "status").iter_rows())
     assert all(found[name] in (truth(name), "unknown") for name in NAMES)
+
+
+def test_a_resolver_that_denies_only_ipv6_hides_nothing() -> None:
+    """RFC 4074 §4.2, of every name, at one resolver."""
+    crippled = HostileServer(TABLE, {name: Manner("nxdomain", only="AAAA") for name in LIVING})
+    result = verify(crippled, LoopbackServer(TABLE))
+    assert [report.dropped for report in result.summary.resolvers] == [None, None]
+    assert dict(result.frame.select("name", "status").iter_rows()) == {name: truth(name) for name in NAMES}
 
 
 def test_loss_in_the_middle_condemns_nobody() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 from hypothesis import strategies as st
+from msgspec import structs
 
 from blocklist import clock
 from blocklist.audit import Audit
@@ -61,6 +62,7 @@ class Line:
     category: str | None = None
     expires: str | None = None
     dropped: bool = False
+    tlp: str | None = None
 
     @property
     def over(self) -> bool:
@@ -99,17 +101,33 @@ class World:
     def scope(self, name: str) -> str | None:
         """As what a listed name stands, if it does."""
         taken = [x for x in self.lines if x.name == name and self.takes(x)]
-        held = {only for held, only in self.holds if held == name and name not in self.released}
-        if not taken or False in held or (self.policy.dead == "drop" and name in self.dead):
+        # A listing that is held, or would be said wider than a guard lets it, does not count at all.
+        taken = [x for x in taken if (held := self.held(x)) != "whole" and not (held and x.subtree)]
+        if not taken or (self.policy.dead == "drop" and name in self.dead) or not self.reaches(taken):
             return None
         registrable = name.partition(".")[2] in SUFFIXES and name not in SUFFIXES
-        widens = self.policy.widen and registrable and not held
-        wide = [x for x in taken if x.subtree or widens]
-        if held:
-            return "exact" if self.reaches([x for x in taken if not x.subtree]) else None
-        if not self.reaches(taken):
-            return None
-        return "subtree" if wide == taken or self.reaches(wide) else "exact"
+        wide = [x for x in taken if x.subtree or (self.policy.widen and registrable and not self.held(x))]
+        return "subtree" if wide == taken or (wide and self.reaches(wide)) else "exact"
+
+    def held(self, line: Line) -> str | None:
+        """How a guard holds what this line lists, `whole` or `subtree`, if it does."""
+        said = {only for name, only in self.holds if name == line.name and name not in self.released}
+        category = line.category or self.feeds[line.feed].category
+        if not said or category not in self.policy.guards or kind(line.name) != "domain":
+            return None if not said else "whole" if False in said else "subtree"
+        asked = [f.is_reference and f.action == "hold" and f.id in self.policy.guards[category] for f in self.feeds]
+        named = {x.name for x in self.lines if asked[x.feed]} - SUFFIXES
+        if {line.name, line.name.removeprefix("www.")} & named:
+            return "whole"
+        return "subtree" if any(name.endswith("." + line.name) for name in named) else None
+
+    def kept_back(self) -> set[str]:
+        """What is left out, since no source of it lets the audience of the policy know."""
+        house = replace(self, policy=structs.replace(self.policy, audience="house"))
+        taken = {x.name for x in self.lines if house.takes(x) and not self.takes(x)}
+        held = {n for n, only in self.holds if not only and n not in self.released}
+        stands = {n for n in taken if kind(n) == "domain" and replace(self, dead=frozenset()).scope(n)}
+        return taken - held - stands
 
     def takes(self, line: Line) -> bool:
         feed, policy = self.feeds[line.feed], self.policy
@@ -120,7 +138,15 @@ class World:
             and (policy.feeds is None or feed.id in policy.feeds)
             and (line.category or feed.category) in policy.categories
             and kind(line.name) in policy.kinds
+            and (policy.audience == "house" or self.may_tell(line))
         )
+
+    def may_tell(self, line: Line) -> bool:
+        """May the audience of the policy know what this line lists? TLP 2.0, and what the publisher says."""
+        feed = self.feeds[line.feed]
+        reach = {"clients": 2, "partners": 1, "public": 0}[self.policy.audience]
+        level = ["clear", "green", "amber", "amber+strict", "red"].index(line.tlp or feed.tlp or "clear")
+        return level <= reach and feed.redistribution != "forbidden"
 
     def reaches(self, lines: Sequence[Line]) -> bool:
         best: dict[str, int] = {}
@@ -308,7 +334,7 @@ def indicators(lines: Sequence[Line], ids: Sequence[int]) -> pl.DataFrame:
 
 
 def _extra(line: Line) -> str | None:
-    said = {"category": line.category, "expires": line.expires}
+    said = {"category": line.category, "expires": line.expires, "tlp": line.tlp}
     return (
         json.dumps({k: v for k, v in said.items() if v is not None}, separators=(",", ":"))
         if any(said.values())
@@ -338,6 +364,8 @@ def feeds(draw: st.DrawFn) -> list[Feed]:
             mode=draw(st.sampled_from(["live", "live", "live", "live", "shadow"])),
             linger="1d",
             action=draw(st.sampled_from(["hold", "hold", "inform"])),
+            tlp=draw(st.sampled_from([None, None, "clear", "amber", "red"])),
+            redistribution=draw(st.sampled_from(["unknown", "allowed", "unknown", "forbidden"])),
         )
         for i in range(count)
     ]
@@ -357,6 +385,7 @@ def worlds(draw: st.DrawFn, names: Sequence[str], ruled: Sequence[str]) -> World
         st.sampled_from([None, None, None, None, "malware", "phishing", "reference"]),
         st.sampled_from([None, None, None, "2020-01-31", "2120-01-31", "2025-12-31T23:00:00Z"]),
         st.sampled_from([False, False, False, True]),
+        st.sampled_from([None, None, "green", "amber", "amber+strict"]),
     )
     lines = draw(st.lists(line, min_size=4, max_size=12, unique_by=lambda x: (x.feed, x.name)))
     lines = [x if kind(x.name) == "domain" else replace(x, subtree=False) for x in lines]
@@ -384,6 +413,16 @@ def worlds(draw: st.DrawFn, names: Sequence[str], ruled: Sequence[str]) -> World
             min_confidence=draw(st.sampled_from([50, 50, 75, 95, 0])),
             dead=draw(st.sampled_from(["keep", "drop"])),
             widen=draw(st.sampled_from([True, True, False])),
+            audience=draw(st.sampled_from(["house", "house", "house", "clients", "partners", "public"])),
+            guards=draw(
+                st.dictionaries(
+                    st.sampled_from(["malware", "phishing", "advertising"]),
+                    st.lists(st.sampled_from([f.id for f in some]), max_size=2),
+                    max_size=2,
+                )
+            )
+            if draw(st.booleans())
+            else {},
         ),
         draw(st.sampled_from([[], ["192.0.2.10"], ["192.0.2.32/32", "2001:db8::3f"]])),
     )

@@ -40,7 +40,8 @@ def command(
     """Publish the configured exports (or those named) whose content changed.
 
     A file is written beside the old one, checked by the engine's own checker where there is one, and renamed;
-    then the export's reload command is run. A release that changes too much is held for a person.
+    then the export's reload command is run. A release that changes too much is held for a person; its plan says what
+    would come and go, by which feed, and how to go on. Your rules never wait: they go over the last approved list.
 
     \b
     Examples:
@@ -62,6 +63,7 @@ def command(
     for name in names:
         if name not in config.exports:
             raise click.UsageError(f"no export {name!r} is configured{nearest(name, config.exports)}")
+    from blocklist.cli.plan import show_plan
     from blocklist.cli.update import exit_code, show_exports
     from blocklist.picture import Picture
     from blocklist.publish.release import export_all
@@ -70,6 +72,9 @@ def command(
         picture = Picture(config, record)
         exports = export_all(config, record, picture, formats, only=names, dry_run=dry_run)
     show_exports(screen, exports, planned=dry_run)
+    for export in exports:
+        if export.plan is not None:
+            show_plan(screen, export.name, export.plan)
     if dry_run:
         screen.line("dry run: nothing was published")
     screen.json({"exports": [asdict(e) for e in exports], "dry_run": dry_run})

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
 import click
 
 from blocklist.cli.rules import publish
 from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.config import Config
+from blocklist.select.address import parse_one
+
+if TYPE_CHECKING:
+    from blocklist.fame import Fame
 
 
 @click.group("held", cls=ListingGroup)
@@ -31,7 +39,11 @@ def command() -> None:
 @click.option("--at", metavar="DATE", help="As of then: 2026-03-03 (its end), 2026-03-03T14:00Z, 7d (ago), yesterday.")
 @shared_options
 def listing(screen: Screen, guard: str | None, released: bool, inform: bool, everything: bool, at: str | None) -> int:
-    """The holds in force, newest first."""
+    """The holds in force, newest first: who lists it, how well known it is, and what else blocking it would take.
+
+    The place is that in the reference feed which names it highest, or names what is above it; in a ranked list, such as
+    a top list, it is the rank.
+    """
     config, _ = configuration(screen)
     if inform and at is not None:
         raise click.UsageError("--inform looks at what is listed now; leave out --at")
@@ -49,25 +61,23 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
         source, feeds = _SOURCES[run is not None]
         where = "WHERE (?1 IS NULL OR guard = ?1) AND (released_by IS NOT NULL) = ?2"
         total = db.execute(f"SELECT count(*) FROM {source} {where}", (guard, released, -1, run)).fetchone()[0]
+        references = [f.id for f in config.feeds.values() if f.is_reference]
         rows = db.execute(
             "SELECT indicator, guard, withheld_as, detail, since, released_by, released_because, "
-            f"(SELECT group_concat(f.name, ', ') FROM ({feeds}) l JOIN feed f ON f.id = l.feed) "
+            f"(SELECT group_concat(f.name, ', ') FROM ({feeds}) l JOIN feed f ON f.id = l.feed "
+            "WHERE f.name NOT IN (SELECT value FROM json_each(?5))) "
             f"FROM {source} {where} ORDER BY since DESC, indicator LIMIT ?3",
-            (guard, released, -1 if everything or screen.as_json else 50, run),
+            (guard, released, -1 if everything or screen.as_json else 50, run, json.dumps(references)),
         ).fetchall()
+        from blocklist.fame import fame_of
+
+        fame = fame_of(config, db, [r[0] for r in rows])
     db.close()
+    keys = ("indicator", "guard", "scope", "detail", "since", "released_by", "released_because", "feeds")
     for r in rows:
-        screen.json(
-            dict(
-                zip(
-                    ("indicator", "guard", "scope", "detail", "since", "released_by", "released_because", "feeds"),
-                    r,
-                    strict=True,
-                )
-            )
-        )
+        screen.json({**dict(zip(keys, r, strict=True)), **asdict(fame[r[0]])})
     screen.table(
-        ("held", "as", "guard", "since", "listed by", "because"),
+        ("held", "as", "guard", "since", "listed by", "known as", "would block", "because"),
         [
             (
                 r[0],
@@ -75,6 +85,8 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
                 r[1],
                 moment(r[4]),
                 (r[7] or "")[:40],
+                _place(r[0], fame[r[0]]),
+                _reach(r[0], fame[r[0]]),
                 f"let pass by {r[5]}: {r[6]}" if released else r[3],
             )
             for r in rows
@@ -101,6 +113,23 @@ _SOURCES = (
         "FROM run WHERE id >= ?4) AND name = indicator AND since <= ?4 AND until > ?4",
     ),
 )
+
+
+def _place(name: str, fame: Fame) -> str:
+    """`line 12 of tranco`, with what is named there where that stands above."""
+    if fame.reference is None:
+        return "–"
+    above = "" if fame.under == name else f", {fame.under}"
+    return f"line {fame.line:,} of {fame.reference}{above}"
+
+
+def _reach(name: str, fame: Fame) -> str:
+    """What blocking it takes along: well-known names below, or so many addresses."""
+    if fame.below:
+        more = ", …" if fame.below > len(fame.examples) else ""
+        return f"{fame.below:,} known below: {', '.join(fame.examples)}{more}"
+    parsed = parse_one(name)
+    return f"{parsed[2] - parsed[1] + 1:,} addresses" if parsed is not None and parsed[1] != parsed[2] else "itself"
 
 
 def _informed(screen: Screen, config: Config, everything: bool) -> int:

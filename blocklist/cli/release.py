@@ -68,15 +68,15 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
 @click.option("--left-out", "everything", is_flag=True, help="Name all that was chosen and left out, with the reason.")
 @shared_options
 def show(screen: Screen, number_: int, everything: bool) -> int:
-    """Everything that is recorded of one release, and what was left out of it."""
+    """Everything that is recorded of one release, what was left out of it, and what a held one would change."""
     rows = _rows(screen, "WHERE id = ?1", (number_,))
     if not rows:
         raise click.UsageError(f"there is no release {number_}; 'blocklist release' lists them")
-    missing = _left_out(screen, rows[0].pop("left_out"))
+    missing, told = _left_out(screen, rows[0].pop("left_out")), _plan(screen, number_)
     if everything:
         for name, why in missing:
             screen.json({"name": name, "because": why})
-    screen.json({**rows[0], "left_out": len(missing)})
+    screen.json({**rows[0], "left_out": len(missing), **({"plan": json.loads(told)} if told else {})})
     for key, value in rows[0].items():
         screen.line(f"{key:10} {safe(str(value))}")
     shown = missing if everything else missing[:5]
@@ -84,7 +84,25 @@ def show(screen: Screen, number_: int, everything: bool) -> int:
         screen.line(f"left out   {safe(name)}: {safe(why)}")
     if len(shown) < len(missing):
         screen.line(f"left out   {len(missing) - len(shown):,} more; --left-out names all")
+    if told and not screen.as_json:
+        import msgspec
+
+        from blocklist.cli.plan import show_plan
+        from blocklist.publish.plan import Plan
+
+        show_plan(screen, f"release {number_} of {rows[0]['export']}", msgspec.json.decode(told, type=Plan))
     return 0
+
+
+def _plan(screen: Screen, release: int) -> str | None:
+    """The plan (JSON) that is kept with a release that was held."""
+    config, _ = configuration(screen)
+    from blocklist.store.database import open_for_reading
+
+    db = open_for_reading(config.state)
+    row = db.execute("SELECT plan FROM plan WHERE release = ?", (release,)).fetchone()
+    db.close()
+    return str(row[0]) if row else None
 
 
 @command.command("approve")

@@ -77,6 +77,11 @@ def _add(action: str) -> click.Command:
             covers = f"it covers {number(added.frees)} listed entries{above}"
             screen.line(f"rule {added.id}: {action} {safe(added.name)}{scope}; {covers}")
             screen.json({"rule": added.id, "action": action, "what": added.name, "covers": added.frees})
+            if added.subtree and _is_suffix(added.name):
+                undo = f"'blocklist {action} remove {added.id} --reason …' takes it back"
+                screen.note(
+                    f"{safe(added.name)} is a public suffix: this {action}s every name that anyone has below it; {undo}"
+                )
             for link, blocked in links:
                 wanted = Wanted(link, f"{reason} (behind {added.name})", ticket, until, exact=True)
                 _add_link(screen, record, wanted, blocked)
@@ -106,6 +111,13 @@ def _add(action: str) -> click.Command:
     if action == "allow":
         command.help += '  blocklist allow add portal.example --reason "customer" --chain --now\n'
     return command
+
+
+def _is_suffix(name: str) -> bool:
+    from blocklist.names import parents
+    from blocklist.suffixes import builtin_rules_about
+
+    return builtin_rules_about([name, *parents(name)]).is_suffix(name)
 
 
 def _chain_option(action: str) -> Callable[[F], F]:

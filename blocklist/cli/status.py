@@ -92,7 +92,15 @@ def command(screen: Screen) -> int:
             (
                 export.name,
                 export.format,
-                "held" if waits else "not loaded" if unloaded else "live" if live else "never published",
+                "shadow"
+                if config.policies[export.policy].mode == "shadow"
+                else "held"
+                if waits
+                else "not loaded"
+                if unloaded
+                else "live"
+                if live
+                else "never published",
                 number(live[4]) if live else "",
                 moment(live[2]) if live else "",
                 live[3] if live else "",

@@ -220,6 +220,7 @@ _LOST = {
     "outbound": "outbound networks left out, since the target only looks at sources",
     "cut": "cut by capacity, those of the lowest rank: see 'blocklist release show'",
     "allow": "allows left out",
+    "audience": "left out, since their source forbids to pass them on to the policy's audience",
 }
 
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 @click.option(
     "--resolver", "resolvers", multiple=True, metavar="IP[:PORT]", help="Ask these instead of the configured ones."
 )
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Let the workers of this Dask scheduler ask.")
+@click.option(
+    "--vantages", type=click.IntRange(1, 9), default=1, metavar="N", help="Workers that must agree on bad news."
+)
 @shared_options
 def command(
     screen: Screen,
@@ -39,6 +43,8 @@ def command(
     limit: int | None,
     budget: str | None,
     resolvers: tuple[str, ...],
+    scheduler: str | None,
+    vantages: int,
 ) -> int:
     """Ask DNS whether listed names still exist, and keep what it says.
 
@@ -51,6 +57,7 @@ def command(
       blocklist verify --budget 10m
       blocklist verify evil.example
       blocklist verify --all --resolver 192.0.2.53
+      blocklist verify --scheduler tls://192.0.2.7:8786 --vantages 2
     """
     config, _ = configuration(screen)
     from blocklist import __version__, clock
@@ -66,6 +73,8 @@ def command(
         wanted = [normalize_name(n) for n in names] or None
     except RejectedError as error:
         raise click.UsageError(f"not a domain name ({error.reason})") from None
+    if vantages > 1 and scheduler is None:
+        raise click.UsageError("--vantages counts workers: it goes with --scheduler")
     if budget is not None:
         from blocklist.quantities import parse_duration
 
@@ -86,6 +95,8 @@ def command(
             limit=limit,
             budget=budget,
             resolvers=resolvers,
+            scheduler=scheduler,
+            vantages=vantages,
             on_progress=_drawn(screen),
         )
         record.finish_run(number, clock.text(clock.now()))

@@ -68,7 +68,7 @@ def parse_change(
     counts = _counts(had, repeated, touched, gone, come)
     if counts is None:
         return None
-    now = unique(
+    now, _ = unique(
         counts.with_columns(pl.col("line").fill_null(_SHARED)).select(SCHEMA.names()),
         feed.confidence,
     )

@@ -147,6 +147,13 @@ def ancestors(names: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(above).select("name", "below", "why").unique("name", keep="first", maintain_order=True)
 
 
+def again(holds: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
+    """Of `holds`, what would be held if only the names of `reference` (`name`, `why`) were named by references."""
+    by_name = (pl.col("guard") == "reference") & (pl.col("kind") == DOMAIN)
+    named = _reference_names(holds.filter(by_name).select("name", "kind").unique(), reference)
+    return pl.concat([holds.filter(~by_name).select(SCHEMA.names()), named.select(SCHEMA.names())])
+
+
 def _reference_names(domains: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
     if reference.is_empty() or domains.is_empty():
         return pl.DataFrame(schema=SCHEMA)

@@ -1,15 +1,19 @@
-"""What a file says about itself in the comments at its top: how many entries it has, and when it was made."""
+"""What a file says about itself, in comments at its top or a last line of JSON: its count, and when it was made."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
 
 from blocklist.ingest.dates import read_date
 
 _HEAD = 65_536
 _LINES = 200
+_TAIL = 4_096
 _COMMENT = re.compile(r"^\s*(?:#|!|;|//)+\s*(.*?)\s*$")
 _COUNTED = (
     r"(?:entries|domains|hosts|hostnames|names|rules|filters|records|lines|indicators|ips|ip addresses|urls|blocked)"
@@ -47,11 +51,34 @@ class Header:
         return {key: value for key, value in said.items() if value is not None}
 
 
+class _Metadata(msgspec.Struct):
+    """The last line of JSON lines as Spamhaus ends its lists: `{"type":"metadata","timestamp":…,"records":…}`."""
+
+    type: Literal["metadata"]
+    records: int | None = None
+    timestamp: int | None = None
+
+
+def _read_trailer(data: bytes) -> Header:
+    line = data[-_TAIL:].rstrip().rpartition(b"\n")[2]
+    if not line.startswith(b"{"):
+        return Header()
+    try:
+        said = msgspec.json.decode(line, type=_Metadata)
+        made = None if said.timestamp is None else datetime.fromtimestamp(said.timestamp, UTC).isoformat()
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError, OSError):
+        return Header()
+    count = said.records if said.records is not None and said.records >= 0 else None
+    return Header(count, "" if count is None else f"records: {count:,}", made and made.replace("+00:00", "Z"))
+
+
 def read_header(data: bytes) -> Header:
-    """The statements among the comments before the first entry.
+    """The statements among the comments before the first entry, or those of a last line of JSON.
 
     A count that is stated twice with other numbers (one of each part, of each source) is none of the whole.
     """
+    if data[:1] == b"{":
+        return _read_trailer(data)
     counts: dict[int, str] = {}
     made = version = None
     for raw in data[:_HEAD].removeprefix(b"\xef\xbb\xbf").split(b"\n")[:_LINES]:

@@ -52,6 +52,10 @@ _SPECIAL = r"(?:^|\.)(?:" + "|".join(sorted(n.replace(".", r"\.") for n in LOCAL
 _ENGINE = r"\.(?:" + "|".join(sorted(ENGINE_LABELS)) + r")$"
 _ADDRESS = r"^(?:[0-9.]+(?:/[0-9]*)?|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[^/]*)?(?:/[0-9]*)?)$"
 _RANGE = r"^(?:[0-9.]+[ \t]*-[ \t]*[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*[ \t]*-[ \t]*[0-9a-f:.]*:[0-9a-f:.]*)$"
+# IPv4 as it is kept, but for a needless /32: all that most lists of addresses hold.
+_PLAIN_V4 = networks.plain_v4(24)
+# A network of at least 24 bits lies in one of these, which are wider, or beside all of them.
+_PLAIN_NOT_GLOBAL = networks.within_v4(NOT_GLOBAL_V4)
 # A range is at most 62 networks of IPv4, 254 of IPv6; a block of lines that are all so is no list but an attack.
 _MAX_CIDRS = 5_000_000
 _FAMILY_KIND = pl.when(pl.col("family") == 4).then(pl.lit(IPV4)).otherwise(pl.lit(IPV6))
@@ -62,6 +66,14 @@ _URL_PARTS = (
 # RFC 3986 §3.3, §3.4: path and query. Quotes, braces, brackets, backslash, space, controls and what is not ASCII
 # have no business in an export.
 _URL_REST = r"^(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$"
+# What most URLs are: a name that no other rule can refuse but `_PLAIN_LOCAL`, no port, a path, no fragment. Such a
+# one is kept as it is without its scheme, and need not be taken apart, which costs ten times as much.
+_PLAIN_URL = (
+    r"^https?://(?:[a-z0-9_-]{1,63}\.)+[a-z][a-z0-9_-]{0,62}/"
+    r"(?:[A-Za-z0-9._~:/@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})" + _URL_REST[1:]
+)
+_PLAIN_LOCAL = _SPECIAL.replace(r"(?:^|\.)", r"^https?://(?:[^/]*\.)?").replace("$", "/")
+_PLAIN_LENGTH = len("http://") + MAX_NAME
 _HOST_ALONE = r"^/?\??#?$"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 
@@ -97,16 +109,16 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
         out.rejects.refuse(Reject.ENCODING, rows["number"].filter(damaged))
         rows = rows.filter(~damaged)
     # One cheap look decides how a row is read: most feeds are wholly names or wholly addresses.
-    slash = rows["text"].str.contains("/", literal=True)
     address = rows["text"].str.contains(_ADDRESS)
-    url = slash & ~address & rows["text"].str.contains("://", literal=True)
-    path = slash & ~address & ~url
-    if path.any():
-        out.rejects.refuse(Reject.UNSUPPORTED, rows["number"].filter(path))
+    addresses, names = (rows, rows.clear()) if address.all() else (rows.filter(address), rows.filter(~address))
+    slash = names["text"].str.contains("/", literal=True)
+    url = slash & names["text"].str.contains("://", literal=True)
+    if (path := slash & ~url).any():
+        out.rejects.refuse(Reject.UNSUPPORTED, names["number"].filter(path))
     parts: list[pl.DataFrame] = []
-    names, addresses = rows.filter(~(slash | address)), rows.filter(address)
-    if url.any():
-        urls, hosts = _urls(rows.filter(url), feed, out.rejects)
+    links, names = names.filter(url), names.filter(~slash)
+    if links.height:
+        urls, hosts = _urls(links, feed, out.rejects)
         parts.append(_indicators(urls, URL))
         at = hosts["text"].str.contains(_ADDRESS)
         names, addresses = names.vstack(hosts.filter(~at)), addresses.vstack(hosts.filter(at))
@@ -133,34 +145,38 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
     return out
 
 
-def unique(frame: pl.DataFrame, confidence: int) -> pl.DataFrame:
+def unique(frame: pl.DataFrame, confidence: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Indicators sorted by name, duplicates joined: first line, widest scope, highest confidence, first overrides.
 
-    `confidence` is the feed's, which a row without one of its own has.
+    With them the rows whose name stands more than once, as they were. `confidence` is the feed's, which a row
+    without one of its own has.
     """
     frame = frame.sort("name", "line")
-    again = frame["name"] == frame["name"].shift(1)
-    if not again.fill_null(False).any():
-        return frame
+    again = (frame["name"] == frame["name"].shift(1)).fill_null(False)
+    if not again.any():
+        return frame, frame.clear()
+    # Joining costs as much as all else together, so only what is there to be joined goes that way.
+    several = again | again.shift(-1, fill_value=False)
+    once, repeated = frame.filter(~several), frame.filter(several)
     own = pl.col("confidence")
     highest = pl.when(own.has_nulls() & (own.max() <= confidence)).then(None).otherwise(own.max())
-    joined = frame.group_by("name", maintain_order=True).agg(
+    joined = repeated.group_by("name", maintain_order=True).agg(
         pl.col("kind").first(),
         pl.col("subtree").any(),
         pl.col("line").first(),
-        highest.alias("confidence") if frame["confidence"].null_count() < frame.height else own.first(),
+        highest.alias("confidence") if repeated["confidence"].null_count() < repeated.height else own.first(),
         pl.col("extra").drop_nulls().first(),
     )
-    return joined.cast(dict(SCHEMA))  # type: ignore[arg-type]
+    joined = joined.cast(dict(SCHEMA))  # type: ignore[arg-type]
+    return once.merge_sorted(joined, key="name"), repeated
 
 
-def occurrences(rows: pl.DataFrame) -> pl.DataFrame:
-    """What is said of the names that stand more than once in `rows`: indicators without `line`, not unique.
+def occurrences(repeated: pl.DataFrame) -> pl.DataFrame:
+    """What is said of the names that stand more than once (of `unique`): indicators without `line`, not unique.
 
     With `count: UInt32`, how often just that is said; sorted by name.
     """
-    rows = rows.filter(pl.col("name").is_duplicated())
-    return rows.group_by(OCCURRENCE).agg(pl.len().cast(pl.UInt32).alias("count")).sort("name")
+    return repeated.group_by(OCCURRENCE).agg(pl.len().cast(pl.UInt32).alias("count")).sort("name")
 
 
 def _beyond_ascii(text: pl.Series) -> pl.Series:
@@ -240,6 +256,24 @@ def _not_global() -> pl.DataFrame:
 
 def _addresses(rows: pl.DataFrame, rejects: Refused) -> pl.DataFrame:
     """Rows whose `text` is an address or network of global unicast, in canonical form, with `family` and `masked`."""
+    plain = rows["text"].str.contains(_PLAIN_V4)
+    if not plain.any():
+        return _odd_addresses(rows, rejects)
+    odd = rows.clear()
+    if not plain.all():
+        odd, rows = rows.filter(~plain), rows.filter(plain)
+    local = rows["text"].str.contains(_PLAIN_NOT_GLOBAL)
+    if local.any():
+        rejects.refuse(Reject.NOT_GLOBAL, rows["number"].filter(local))
+        rows = rows.filter(~local)
+    rows = rows.with_columns(
+        _TEXT.str.strip_suffix("/32"), pl.lit(4, pl.UInt8).alias("family"), pl.lit(False).alias("masked")
+    )
+    return pl.concat([rows, _odd_addresses(odd, rejects).select(rows.columns)]) if odd.height else rows
+
+
+def _odd_addresses(rows: pl.DataFrame, rejects: Refused) -> pl.DataFrame:
+    """`_addresses` by the numbers, whatever the text."""
     rows = pl.concat([rows, networks.parse(rows["text"])], how="horizontal")
     bad = rows["family"].is_null()
     port = bad & rows["text"].str.contains(_WITH_PORT)
@@ -287,6 +321,20 @@ def _ranges(rows: pl.DataFrame, rejects: Refused) -> tuple[pl.DataFrame, int]:
 
 
 def _urls(rows: pl.DataFrame, feed: Feed, rejects: Refused) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """URL indicators (`number`, `text`, overrides), and the rows whose URL stands for its host."""
+    if feed.url_hosts:
+        return _odd_urls(rows, feed, rejects)
+    text = rows["text"]
+    plain = text.str.contains(_PLAIN_URL) & (text.str.len_bytes() <= _PLAIN_LENGTH)
+    plain &= ~text.str.contains(_PLAIN_LOCAL)
+    urls = rows.filter(plain).with_columns(_TEXT.str.strip_prefix("https:").str.strip_prefix("http:"))
+    if plain.all():
+        return urls, rows.clear()
+    odd, hosts = _odd_urls(rows.filter(~plain), feed, rejects)
+    return pl.concat([urls.select(odd.columns), odd], rechunk=True), hosts
+
+
+def _odd_urls(rows: pl.DataFrame, feed: Feed, rejects: Refused) -> tuple[pl.DataFrame, pl.DataFrame]:
     """URL indicators, and the rows whose URL stands for its host (nothing after it, or the feed says so).
 
     Comparison ignores scheme and default port (semantics), so the canonical form begins with `//`; a fragment

@@ -115,9 +115,9 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     rows = pl.concat(frames) if frames else out.frame
     if cancels:
         rows = _cancel(rows, cancels, out)
-    out.frame = unique(rows, feed.confidence)
-    if out.frame.height < rows.height and spec.name not in WHOLE:
-        out.repeated = occurrences(rows)
+    out.frame, repeated = unique(rows, feed.confidence)
+    if repeated.height and spec.name not in WHOLE:
+        out.repeated = occurrences(repeated)
     if feed.first is not None:
         # Ranked lists (top sites): the first N lines are the N best known.
         out.frame = out.frame.sort("line", "name").head(feed.first).sort("name")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ import msgspec
 import polars as pl
 
 from blocklist import clock
+from blocklist.catalog import ESSENTIAL
 from blocklist.config import Policy
+from blocklist.ingest import guard
 from blocklist.picture import Picture
 from blocklist.rules import Rule
+from blocklist.select.current import CATEGORY
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.policy import Chosen, Selected, Withheld, in_force, select
 from blocklist.select.renew import Touched, concerned, refitted, renewed
@@ -29,6 +32,8 @@ from blocklist.store.record import Record
 
 # Where more of the names are touched, deciding for all is as quick.
 _MOST = 0.2
+# What a file holds; one of another shape is not read.
+_SHAPE = 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Decided:
                 self._picture.current(),
                 self._picture.feeds,
                 policy,
-                self.withheld,
+                self._withheld_by(policy),
                 self._rules,
                 self._record.dead_names(),
             )
@@ -99,6 +104,14 @@ class Decided:
             )
         return self._withheld
 
+    def _withheld_by(self, policy: Policy) -> Withheld:
+        """The same with what `policy` says about the guards of single categories."""
+        own: dict[int, Withheld] = {}
+        for category, ids in policy.guards.items():
+            holds = guard.again(self._record.open_holds(), self._picture.named_by({*ids, ESSENTIAL}))
+            own[CATEGORY[category]] = in_force(holds, self._record.released_names(), self.withheld.addresses)
+        return replace(self.withheld, by_category=own)
+
     def finish(self, asked: Iterable[tuple[str, Capability | None]] = ()) -> None:
         """Wait for what is being written; with `asked`, forget files of policies and capabilities not among them."""
         if self._writer is None:
@@ -109,6 +122,12 @@ class Decided:
         wanted = {self._file(name, can).name for name, can in asked}
         if wanted:
             derived.remove_others(self._folder, wanted)
+
+    def keep(self, name: str, path: Path) -> None:
+        """Keep what the policy `name` decided at `path` too, for `blocklist.publish.approved`: a link, no copy."""
+        for written in self._written:
+            written.result()
+        derived.link(self._file(name), path)
 
     def _file(self, name: str, capability: Capability | None = None) -> Path:
         parts = [name, asdict(capability) if capability else None]
@@ -128,7 +147,7 @@ class Decided:
             if touched is not None and len(touched.hashes) < _MOST * before.decisions.height:
                 return self._renew(name, before, token, touched)
         made = self.selected(name, policy.kinds)
-        return self._keep(name, Chosen(made.decisions, made.networks, made.urls))
+        return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__dataclass_fields__}))
 
     def _holds_still(self, told: Mapping[str, Any]) -> bool:
         """Has no listing ended since?"""
@@ -140,7 +159,7 @@ class Decided:
             self._picture.about(touched.among),
             self._picture.feeds,
             self._policies[name],
-            self.withheld,
+            self._withheld_by(self._policies[name]),
             self._rules,
             self._record.dead_names(),
         )
@@ -154,6 +173,7 @@ class Decided:
             "token": known.token,
             "fixed": self._fixed(policy),
             "listed": self._picture.listed(),
+            "rules": msgspec.to_builtins(list(self._rules)),
             "judged": clock.text(self._picture.at),
             # Until the first listing ends, none has to be judged again.
             "until": min(self._record.next_ends().values(), default=None),
@@ -187,12 +207,15 @@ class Decided:
     def _fixed(self, policy: Policy) -> str:
         """Everything but listings, holds and verdicts."""
         feeds = self._picture.feeds
-        parts = [self._picture.suffix_digest, policy, [(i, feeds[i]) for i in sorted(feeds)], self._rules]
+        parts = [_SHAPE, self._picture.suffix_digest, policy, [(i, feeds[i]) for i in sorted(feeds)], self._rules]
         return derived.digest(msgspec.to_builtins(parts))
 
     def _held(self, policy: Policy) -> pl.DataFrame:
         """`name`, `why: String` of what holds and verdicts say against a name."""
-        held = {"whole": self.withheld.names, "subtree": self.withheld.subtrees}
+        withheld = self._withheld_by(policy)
+        held = {"whole": withheld.names, "subtree": withheld.subtrees}
+        for code, own in withheld.by_category.items():
+            held |= {f"whole {code}": own.names, f"subtree {code}": own.subtrees}
         if policy.dead == "drop":
             held["dead"] = self._record.dead_names()
         return pl.concat([frame.select("name", pl.lit(why).alias("why")) for why, frame in held.items()])

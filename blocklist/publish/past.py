@@ -166,8 +166,9 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
     Raises ReleaseError when none was, or when they are not kept and what is made again is not the same.
     """
     row = connection.execute(
-        "SELECT id, published, digest, run, judged, created, serial, left_out, (SELECT max(p.release) FROM pin p "
-        "WHERE p.export = r.export AND p.since <= r.run AND (p.until IS NULL OR p.until > r.run)) FROM release r "
+        "SELECT id, published, digest, run, judged, created, serial, left_out, amends, "
+        "(SELECT max(p.release) FROM pin p WHERE p.export = r.export AND p.since <= r.run "
+        "AND (p.until IS NULL OR p.until > r.run)) FROM release r "
         "WHERE export = ? AND published <= ? ORDER BY published DESC, id DESC LIMIT 1",
         (export, clock.text(at)),
     ).fetchone()
@@ -175,7 +176,7 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
         raise ReleaseError(
             f"export {export}: nothing was published by {clock.text(at)}", hint=_begins(connection, export)
         )
-    number, when, digest, run, judged, created, serial, left_out, pinned = row
+    number, when, digest, run, judged, created, serial, left_out, amends, pinned = row
     if kept.is_kept(config.state, digest):
         return Published(number, export, when, digest, kept.read(config.state, digest), "kept")
     made_by = settings.of_release(connection, number)
@@ -202,6 +203,7 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
     if hashlib.sha256(data).hexdigest() != digest:
         causes = [f"version {common.version} made it, this is {__version__}"] if common.version != __version__ else []
         causes += [f"it was pinned to release {pinned}"] if pinned is not None else []
+        causes += [f"it shows the list of release {amends} under newer rules"] if amends is not None else []
         causes += ["part of it was left out, and is not cut again"] if left_out is not None else []
         causes += ["its suffix list was another one"] if common.suffixes != suffixes.digest else []
         raise ReleaseError(

@@ -29,13 +29,16 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import capacity, delivery, left_out, settings
+from blocklist.publish import approved, capacity, delivery, left_out, settings
+from blocklist.publish.approved import Approved
+from blocklist.publish.change import Change, compared_with, listed_in, weekly
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
 from blocklist.publish.delivery import zone as zones
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
+from blocklist.publish.plan import Plan, plan
 from blocklist.publish.render import Rendered, render
 from blocklist.publish.rollback import Pin, Pinned, pins, text
 from blocklist.publish.rollback import digest as digest_of
@@ -50,7 +53,7 @@ from blocklist.select.policy import Chosen, Selected, areas
 from blocklist.store import derived, kept
 from blocklist.store.record import Record
 
-ExportOutcomeName = Literal["published", "unchanged", "held", "failed"]
+ExportOutcomeName = Literal["published", "unchanged", "held", "failed", "shadow"]
 
 
 @dataclass
@@ -71,6 +74,7 @@ class ExportOutcome:
     error: str | None = None
     hint: str | None = None
     seconds: float = 0.0
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Live:
     inputs: str
     reloaded: str | None
     path: str
+    amends: int | None
 
 
 class Selector:
@@ -99,8 +104,9 @@ class Selector:
         *,
         keep: bool = False,
         config: Config | None = None,
+        instead: Approved | None = None,
     ) -> None:
-        self._config = config
+        self._config, self._instead = config, instead
         self._picture, self._record, self._policies, self.rules = picture, record, policies, rules
         self.decided = Decided(picture, record, policies, rules, keep=keep)
         self.pins = pins(record)
@@ -116,6 +122,52 @@ class Selector:
         with self._deciding:
             return self._selection(export, fmt)
 
+    def approved(self, export: Export, fmt: Format, release: int) -> tuple[Selection, dict[str, int]] | None:
+        """What `export` held in `release`, under the rules of now; None where that is not kept."""
+        if fmt.of_rows:
+            return None
+        with self._deciding:
+            if (decided := self._approved(release)) is None:
+                return None
+            others = Selector(self._picture, self._record, self._policies, self.rules, instead=decided)
+            return others.selection(export, fmt)
+
+    def approved_text(self, release: int) -> bytes | None:
+        """The same to be kept for a way back."""
+        with self._deciding:
+            decided = self._approved(release)
+            return None if decided is None else text(decided.chosen(""), self.rules)
+
+    def _approved(self, release: int) -> Approved | None:
+        kept_ = approved.read(self._record.state, release)
+        return Approved(approved.under(*kept_, self.rules), self.decided.withheld) if kept_ else None
+
+    def keep(self, export: Export, path: Path) -> None:
+        """Keep at `path` what `export` is chosen from, for `approved`."""
+        with self._deciding:
+            decided = self._decided(export)
+            if isinstance(decided, Decided):
+                decided.keep(export.policy, path)
+            else:
+                approved.write(path, decided.chosen(export.policy), self.rules)
+
+    def plan(
+        self, job: _Job, selection: Selection, old: Selection | None, counts: tuple[int | None, int, int, int]
+    ) -> Plan:
+        """What a release of `job` with `selection` would change."""
+        with self._deciding:
+            return plan(
+                job.export.name,
+                old,
+                selection,
+                picture=self._picture,
+                record=self._record,
+                rules=self.rules,
+                since_run=listed_in(self._record, job.live.id) if job.live else None,
+                counts=counts,
+                gate=job.outcome.error if job.state == "held" else None,
+            )
+
     def _selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
         kinds = export.kinds if export.kinds is not None else _default_kinds(fmt, export.options)
         lost: dict[str, int] = {}
@@ -124,7 +176,7 @@ class Selector:
         if fmt.of_rows:
             selected = decided.selected(export.policy, kinds)
             fitted = express(selected.decisions, capability_of(fmt, selected))
-            return Selection(rows=self._rows(selected, fitted)), fitted.lost
+            return Selection(rows=self._rows(selected, fitted)), {**fitted.lost, "audience": selected.kept_back.height}
         chosen = decided.chosen(export.policy)
         if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
             fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
@@ -143,10 +195,14 @@ class Selector:
             parts["networks"] = pl.concat([self._area(export, chosen, families, way) for way in wanted])
         if "url" in kinds:
             parts["urls"] = chosen.urls
+        codes = [KINDS.index(kind) + 1 for kind in kinds]
+        lost["audience"] = int(chosen.kept_back["kind"].is_in(codes).sum())
         return Selection(**parts), lost
 
-    def _decided(self, export: Export) -> Decided | Pinned:
+    def _decided(self, export: Export) -> Decided | Pinned | Approved:
         """Who decides for `export`: the current picture, or what the release held that it is pinned to."""
+        if self._instead is not None:
+            return self._instead
         pin = self.pins.get(export.name)
         if pin is None or self._config is None:
             return self.decided
@@ -273,6 +329,8 @@ class _Job:
     pin: Pin | None = None
     state: str = "pending"
     same_body: bool = False
+    amends: int | None = None
+    amended: _Job | None = None
 
 
 def export_all(
@@ -311,7 +369,7 @@ def export_all(
             job.pin = selector.pins.get(export.name)
             jobs.append(job)
         with ThreadPoolExecutor(2, "export") as pool:
-            futures = [pool.submit(_prepared, job, config, selector, record, stack) for job in jobs]
+            futures = [pool.submit(_prepared, job, config, selector, record, stack, dry_run) for job in jobs]
             try:
                 # Polars' signal handler has the system resume a wait without limit: Ctrl-C would not be heard.
                 while wait(futures, timeout=0.2).not_done:
@@ -327,17 +385,21 @@ def export_all(
         if dry_run:
             return [job.outcome for job in jobs]
         _renew_inputs(record, jobs)
-        ready = [job for job in jobs if job.candidate is not None and job.state == "pending"]
-        if any(job.state in ("held", "failed") for job in jobs) or ready:
-            _record_releases(record, jobs, run, clock.text(now), judged, config, picture.suffix_digest)
+        # What a person said goes out before what is held, so that the held release stays the newest.
+        every = [one for job in jobs for one in (job.amended, job) if one is not None]
+        ready = [job for job in every if job.candidate is not None and job.state == "pending"]
+        if any(job.state in ("held", "failed") for job in every) or ready:
+            _record_releases(record, every, run, clock.text(now), judged, config, picture.suffix_digest)
         for job in ready:
             started = time.perf_counter()
             try:
-                _publish(job, record)
+                _publish(job, record, selector)
             except BlocklistError as error:
                 job.outcome.outcome = "failed"
                 job.outcome.error, job.outcome.hint = error.message, error.hint
             job.outcome.seconds += time.perf_counter() - started
+        for job in jobs:
+            _tell_amended(job)
         if ready:
             _forget_entries(record)
             kept.forget_others(record.state, _wanted_bytes(record, config))
@@ -361,7 +423,7 @@ def _asked(config: Config, formats: Mapping[str, Format]) -> set[tuple[str, Capa
 
 def live_release(record: Record, export: str) -> Live | None:
     row = record.connection.execute(
-        "SELECT id, serial, digest, body_digest, entries, inputs, reloaded, path FROM release "
+        "SELECT id, serial, digest, body_digest, entries, inputs, reloaded, path, amends FROM release "
         "WHERE export = ? AND state = 'live'",
         (export,),
     ).fetchone()
@@ -408,11 +470,11 @@ def _recover(record: Record) -> None:
     _forget_entries(record)
 
 
-def _prepared(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack) -> None:
+def _prepared(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack, dry_run: bool) -> None:
     """`_prepare`; what it raises is the outcome of this export."""
     started = time.perf_counter()
     try:
-        _prepare(job, config, selector, record, stack)
+        _prepare(job, config, selector, record, stack, dry_run)
     except (BlocklistError, OSError) as error:
         told = error if isinstance(error, BlocklistError) else refusal(job.path, job.path.parent, error)
         job.state = "failed"
@@ -431,11 +493,11 @@ def _renew_inputs(record: Record, jobs: Sequence[_Job]) -> None:
             )
 
 
-def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack) -> None:
+def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack, dry_run: bool) -> None:
     """Render, compare, gate and check; leaves a sealed candidate when there is something to publish."""
     live, outcome, export = job.live, job.outcome, job.export
-    for old in leftovers(job.path):
-        old.unlink(missing_ok=True)
+    for stray in leftovers(job.path):
+        stray.unlink(missing_ok=True)
     in_place = _file_digest(job.path) if live else None
     if job.pin is not None:
         outcome.note = f"pinned to release {job.pin.release} by {job.pin.author}: {job.pin.reason}"
@@ -447,11 +509,86 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
         if live.inputs == job.inputs and in_place == live.digest and live.path == str(job.path.absolute()):
             return
     selection, lost = selector.selection(export, job.fmt)
+    if config.policies[export.policy].mode == "shadow":
+        outcome.outcome, outcome.entries = "shadow", len(_entries(selection))
+        outcome.lost = {k: v for k, v in sorted(lost.items()) if v}
+        stays = f"; release {live.id} stays in place" if live is not None else ""
+        outcome.note = f"the policy {export.policy} is in shadow mode: decided, not written{stays}"
+        return
     left = [held] if (held := selector.held_back(export)) is not None and held.height else []
-    serial = max(_serial(job, record), least)
+    selection, excess = _render(job, config, record, selector, stack, selection, lost, left, least)
+    assert job.rendered is not None
+    rendered = job.rendered
+    if excess is None and live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
+        outcome.entries, outcome.serial = live.entries, live.serial
+        job.same_body, job.candidate, job.rendered = True, None, None
+        return
+    if live is not None and in_place != live.digest:
+        how = "missing" if in_place is None else "edited by hand"
+        how = f"the published file was {how}; written again"
+        if zones.later(served, live.serial):
+            how = f"the primary serves a later serial, {served}; written again above it"
+        outcome.note = "; ".join(filter(None, (outcome.note, how)))
+    job.entries = _entries(selection)
+    change = _change(job, record, live.id if live else None)
+    outcome.added, outcome.removed = change.added, change.removed
+    outcome.release = None
+    old = None
+    if excess is not None:
+        reason: str | None = f"{excess}; no approval changes that"
+    else:
+        reason = _gate(config, job, record, change)
+        if reason is None and live is not None:
+            reason = _weekly_gate(config, job, record, selector)
+        if reason is not None and live is not None and (old := selector.approved(export, job.fmt, live.id)) is not None:
+            # What a person said since does not count.
+            beyond = change.beyond(_entries(old[0]), job.entries)
+            reason = _gate(config, job, record, beyond) if beyond.any else None
+            reason = reason or (_weekly_gate(config, job, record, selector) if beyond.any else None)
+    if live is not None and old is None and (reason is not None or dry_run):
+        old = selector.approved(export, job.fmt, live.id)
+    if reason is not None:
+        job.state, outcome.outcome, outcome.error = "held", "held", reason
+        outcome.hint = (
+            f"see 'blocklist export {export.name} --dry-run', publish with 'blocklist release approve {export.name}'"
+            if excess is None
+            else "narrow the policy (fewer categories or feeds, a higher min_confidence), or keep the best entries "
+            'with fit = "rank"; if the device takes more, say so with model, max_entries or max_bytes'
+        )
+        if live is not None:
+            _amend(job, config, record, selector, stack, old, least)
+    if reason is not None or dry_run:
+        counts = (live.entries if live else None, outcome.entries, outcome.added, outcome.removed)
+        outcome.plan = selector.plan(job, selection, old[0] if old else None, counts)
+    if reason is not None:
+        return
+    _check(job)
+    if not job.fmt.of_rows:
+        job.chosen = selector.text(export)
+    if left:
+        job.left_out = left_out.text(pl.concat(left).unique("name", keep="first"))
+
+
+def _render(
+    job: _Job,
+    config: Config,
+    record: Record,
+    selector: Selector,
+    stack: ExitStack,
+    selection: Selection,
+    lost: Mapping[str, int],
+    left: list[pl.DataFrame],
+    least: int,
+) -> tuple[Selection, str | None]:
+    """Write `selection` into a candidate beside the published file; what of it was written, and what is too much.
+
+    What does not fit, and is left out for that, is appended to `left`. The serial is `least` or more.
+    """
+    export, outcome = job.export, job.outcome
+    outcome.serial = serial = max(_serial(job, record), least)
     if not job.path.parent.is_dir() and config.path is None:
         job.path.parent.mkdir(parents=True, exist_ok=True)
-    candidate = stack.enter_context(
+    job.candidate = candidate = stack.enter_context(
         Candidate(
             job.path,
             follow=export.follow_link,
@@ -477,44 +614,100 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
             candidate.stream.seek(0)
             candidate.stream.truncate()
             rendered = render(fmt, selection, options, candidate.stream)
+    job.rendered = rendered
     outcome.lost = {k: v for k, v in sorted({**lost, **rendered.lost}.items()) if v}
     outcome.entries = rendered.entries
-    if excess is None and live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
-        outcome.entries = live.entries
-        job.same_body = True
+    return selection, excess
+
+
+def _check(job: _Job) -> None:
+    assert job.candidate is not None and job.rendered is not None
+    options = {**job.export.options, "serial": job.outcome.serial}
+    checked = check(job.fmt, job.candidate.seal(), job.rendered, options, job.export.check)
+    job.outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
+    job.outcome.outcome = "published"
+
+
+def _amend(
+    job: _Job,
+    config: Config,
+    record: Record,
+    selector: Selector,
+    stack: ExitStack,
+    old: tuple[Selection, dict[str, int]] | None,
+    least: int,
+) -> None:
+    """Prepare what is published in place of a held release: the live one under the rules of now, where they differ."""
+    live, outcome = job.live, job.outcome
+    assert live is not None
+    wait = "no copy of the live release is at hand"
+    if old is not None:
+        made = ExportOutcome(job.export.name, job.export.format, "unchanged")
+        other = _Job(job.export, job.fmt, job.path, "", live, made, amends=live.amends or live.id)
+        left: list[pl.DataFrame] = []
+        selection, excess = _render(other, config, record, selector, stack, *old, left, least)
+        assert other.rendered is not None
+        if excess is None:
+            if other.rendered.body_digest == live.body_digest and _file_digest(job.path) == live.digest:
+                return
+            other.entries = _entries(selection)
+            change = _change(other, record, live.id)
+            made.added, made.removed = change.added, change.removed
+            made.note = "the last approved list with the rules of now"
+            _check(other)
+            other.chosen = selector.approved_text(live.id)
+            if left:
+                other.left_out = left_out.text(pl.concat(left).unique("name", keep="first"))
+            job.amended = other
+            return
+        wait = f"with them the live release would be too much: {excess}"
+    outcome.note = "; ".join(filter(None, (outcome.note, f"{wait}, so that new rules wait with this one")))
+
+
+def _tell_amended(job: _Job) -> None:
+    """Say with a held release what went out in its place."""
+    if (other := job.amended) is None:
         return
-    if live is not None and in_place != live.digest:
-        how = "missing" if in_place is None else "edited by hand"
-        how = f"the published file was {how}; written again"
-        if zones.later(served, live.serial):
-            how = f"the primary serves a later serial, {served}; written again above it"
-        outcome.note = "; ".join(filter(None, (outcome.note, how)))
-    job.entries = _entries(selection)
-    before = _entries_before(record.state, live.id) if live else None
-    outcome.added, outcome.removed = _difference(before, job.entries)
-    if before is None and live is not None:
+    outcome, made = job.outcome, other.outcome
+    if made.outcome == "failed":
+        outcome.outcome, outcome.error, outcome.hint = "failed", made.error, made.hint
+        return
+    said = (
+        f"your rules are published with the last approved list: release {made.release}, serial {made.serial} "
+        f"(+{made.added:,} −{made.removed:,})"
+    )
+    outcome.note = "; ".join(filter(None, (outcome.note, said)))
+
+
+def _change(job: _Job, record: Record, release: int | None) -> Change:
+    """How the entries of `job` differ from those of a `release`."""
+    assert job.entries is not None and job.rendered is not None
+    if release is None:
+        return Change(None, job.rendered.entries, len(job.entries), 0)
+    (count,) = record.connection.execute("SELECT entries FROM release WHERE id = ?", (release,)).fetchone()
+    before = _entries_before(record.state, release)
+    if before is None:
         # The cache of entries is gone: of the difference only the balance is known.
-        change = len(job.entries) - live.entries
-        outcome.added, outcome.removed = max(change, 0), max(-change, 0)
-    outcome.release, outcome.serial = None, serial
-    job.candidate, job.rendered = candidate, rendered
-    reason = f"{excess}; no approval changes that" if excess is not None else _gate(config, job, record)
-    if reason is not None:
-        job.state, outcome.outcome, outcome.error = "held", "held", reason
-        outcome.hint = (
-            f"see 'blocklist export {export.name} --dry-run', publish with 'blocklist release approve {export.name}'"
-            if excess is None
-            else "narrow the policy (fewer categories or feeds, a higher min_confidence), or keep the best entries "
-            'with fit = "rank"; if the device takes more, say so with model, max_entries or max_bytes'
-        )
-        return
-    checked = check(job.fmt, candidate.seal(), rendered, {**export.options, "serial": serial}, export.check)
-    outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
-    outcome.outcome = "published"
-    if not job.fmt.of_rows:
-        job.chosen = selector.text(export)
-    if left:
-        job.left_out = left_out.text(pl.concat(left).unique("name", keep="first"))
+        balance = len(job.entries) - count
+        return Change(count, job.rendered.entries, max(balance, 0), max(-balance, 0))
+    added, removed = _difference(before, job.entries)
+    return Change(count, job.rendered.entries, added, removed)
+
+
+def _weekly_gate(config: Config, job: _Job, record: Record, selector: Selector) -> str | None:
+    """Why the change since a week ago waits for a person, or None; what persons said since does not count."""
+    assert job.entries is not None and job.rendered is not None
+    week = weekly(record, job.export.name)
+    if week is None or job.live is None or week.id == job.live.id or job.pin is not None:
+        return None
+    if _approved(record, job.export.name, job.rendered.body_digest):
+        return None
+    change = _change(job, record, week.id)
+    if (reason := _too_much(config, job, change)) is None:
+        return None
+    if (old := selector.approved(job.export, job.fmt, week.id)) is not None:
+        reason = _too_much(config, job, change.beyond(_entries(old[0]), job.entries))
+    return f"since {week.published[:10]}, {reason}" if reason is not None else None
 
 
 def _serial(job: _Job, record: Record) -> int:
@@ -531,10 +724,10 @@ def _serial(job: _Job, record: Record) -> int:
     return max(int(clock.now().timestamp()), int(stored) + 1, found + 1)
 
 
-def _gate(config: Config, job: _Job, record: Record) -> str | None:
+def _gate(config: Config, job: _Job, record: Record, change: Change) -> str | None:
     """Why the release waits for a person, or None."""
     assert job.rendered is not None
-    entries, live, export = job.rendered.entries, job.live, job.export
+    entries, export = job.rendered.entries, job.export
     if _approved(record, export.name, job.rendered.body_digest):
         return None
     if missing := _references_never_loaded(config, record):
@@ -543,23 +736,28 @@ def _gate(config: Config, job: _Job, record: Record) -> str | None:
             f"the reference {shown} never loaded, so nothing tells a well-known name from a hostile one; "
             "mend or disable it"
         )
+    if not change.any:
+        return None
     if entries == 0 and not export.allow_empty:
         return (
             "nothing is left to block after filtering; an empty list blocks nothing (allow_empty = true to publish it)"
         )
-    if entries < export.min_entries:
+    if change.after < export.min_entries:
         return f"{entries:,} entries, fewer than min_entries = {export.min_entries:,}"
     if job.pin is not None:
         return None  # a person chose this release, whatever it changes
-    if live is None or live.entries < config.gates.min_size or not (config.base / export.path).exists():
+    return _too_much(config, job, change)
+
+
+def _too_much(config: Config, job: _Job, change: Change) -> str | None:
+    """Does more than a share of the entries change?"""
+    before = change.before
+    if before is None or before < config.gates.min_size or not (config.base / job.export.path).exists():
         return None
-    for count, what in ((job.outcome.removed, "removed"), (job.outcome.added, "added")):
-        share = count / live.entries
+    for count, what in ((change.removed, "removed"), (change.added, "added")):
+        share = count / before
         if share > config.gates.max_change:
-            return (
-                f"{count:,} of {live.entries:,} entries would be {what}, {share:.0%} "
-                f"(limit {config.gates.max_change:.0%})"
-            )
+            return f"{count:,} of {before:,} entries would be {what}, {share:.0%} (limit {config.gates.max_change:.0%})"
     return None
 
 
@@ -605,9 +803,10 @@ def _keep_entries(state: Path, release: int, entries: pl.Series) -> None:
 
 
 def _forget_entries(record: Record) -> None:
-    """Remove the entries of releases that are not live, and what a run that was killed left half written."""
-    live = {row[0] for row in record.connection.execute("SELECT id FROM release WHERE state = 'live'")}
-    derived.remove_others(record.state / "exports", {_entries_file(record.state, number).name for number in live})
+    """Remove what is kept of releases that nothing is compared with any more, and what a killed run left."""
+    wanted = compared_with(record)
+    derived.remove_others(record.state / "exports", {_entries_file(record.state, number).name for number in wanted})
+    derived.remove_others(record.state / "approved", {approved.file_of(record.state, n).name for n in wanted})
 
 
 def _wanted_bytes(record: Record, config: Config) -> set[str]:
@@ -641,19 +840,21 @@ def _record_releases(
         number = run
         if number is None:
             number = record.begin_run(connection, at, "export", whoami(), __version__)
+        for name in {job.export.name for job in jobs if job.rendered is not None and job.state != "failed"}:
+            connection.execute("DELETE FROM release WHERE export = ? AND state = 'pending'", (name,))
         for job in jobs:
             if job.rendered is None or job.state == "failed":
                 continue
             rendered, outcome = job.rendered, job.outcome
-            if job.state == "held" and _same_held(record, job):
+            # Another one that was published in between leaves this one the newest only when it is recorded again.
+            if job.state == "held" and job.amended is None and _same_held(record, job):
                 continue
-            connection.execute("DELETE FROM release WHERE export = ? AND state = 'pending'", (job.export.name,))
             cursor = connection.execute(
                 """
                 INSERT INTO release (export, format, policy, path, run, revision, state, created, serial, digest,
                     body_digest, bytes, entries, added, removed, lost, inputs, checked, note, judged, chosen,
-                    left_out)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    left_out, amends)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 (
                     job.export.name,
@@ -678,12 +879,18 @@ def _record_releases(
                     judged,
                     digest_of(job.chosen) if job.chosen is not None else None,
                     digest_of(job.left_out) if job.left_out is not None else None,
+                    job.amends,
                 ),
             )
             outcome.release = cursor.lastrowid
             assert cursor.lastrowid is not None
             own = settings.Own(export=job.export, policy=config.policies[job.export.policy], format=job.fmt)
             settings.note(connection, cursor.lastrowid, common, own)
+            if job.state == "held" and outcome.plan is not None:
+                connection.execute(
+                    "INSERT INTO plan (release, plan) VALUES (?, ?)",
+                    (outcome.release, msgspec.json.encode(outcome.plan).decode()),
+                )
             if job.state == "held" and cursor.lastrowid is not None:
                 _tell(record, connection, cursor.lastrowid, "release held")
 
@@ -703,7 +910,9 @@ def _same_held(record: Record, job: _Job) -> bool:
 
 def _make_live(record: Record, connection: sqlite3.Connection, number: int, export: str) -> None:
     connection.execute(
-        "UPDATE release SET state = 'superseded' WHERE export = ? AND state IN ('live', 'held')", (export,)
+        # A held one that is newer waits on: this one only carries a person's rules.
+        "UPDATE release SET state = 'superseded' WHERE export = ? AND state IN ('live', 'held') AND id <= ?",
+        (export, number),
     )
     connection.execute(
         "UPDATE release SET state = 'live', published = ? WHERE id = ?", (clock.text(clock.now()), number)
@@ -720,10 +929,15 @@ def _tell(record: Record, connection: sqlite3.Connection, number: int, what: str
     record.event(connection, at, run, what, whoami(), release=number, **dict(zip(columns[1:], told, strict=True)))
 
 
-def _publish(job: _Job, record: Record) -> None:
+def _publish(job: _Job, record: Record, selector: Selector) -> None:
     assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
     assert job.rendered is not None
     _keep_entries(record.state, job.outcome.release, job.entries)
+    base = approved.file_of(record.state, job.outcome.release)
+    if job.amends is not None and job.live is not None:
+        derived.link(approved.file_of(record.state, job.live.id), base)
+    else:
+        selector.keep(job.export, base)
     kept.keep(record.state, job.rendered.digest, job.candidate.new.read_bytes(), job.live.digest if job.live else None)
     if job.chosen is not None:
         before = (

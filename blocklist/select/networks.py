@@ -8,6 +8,7 @@ sum. Rows with nulls (text that was no address) belong to no set.
 
 import ipaddress
 import socket
+from collections.abc import Iterable
 
 import polars as pl
 
@@ -43,6 +44,35 @@ def parse(text: pl.Series) -> pl.DataFrame:
         return parsed
     found = colons.join(_parse_v6(colons["text"].unique()), on="text")
     return pl.DataFrame([column.scatter(found["row"], found[column.name]) for column in parsed])
+
+
+def plain_v4(shortest: int) -> str:
+    """A pattern of IPv4 text in canonical form, but for a needless /32: an address, or at least `shortest` bits.
+
+    It knows which octets are multiples of the block, so that most text need never become numbers.
+    """
+    ends = []
+    for length in range(shortest, 32):
+        whole, bits = divmod(length, 8)
+        starts = "|".join(str(octet) for octet in range(0, 256, 1 << (8 - bits)))
+        octets = [_OCTET] * whole + [f"(?:{starts})"] + ["0"] * (3 - whole)
+        ends.append(r"\.".join(octets) + f"/{length}")
+    address = r"\.".join([_OCTET] * 4)
+    return f"^(?:{address}(?:/32)?|{'|'.join(ends)})$"
+
+
+def within_v4(cidrs: Iterable[str]) -> str:
+    """A pattern of plain IPv4 text whose lowest address is in one of `cidrs`, none of which is beyond 24 bits."""
+    heads = []
+    for network in map(ipaddress.IPv4Network, cidrs):
+        whole, bits = divmod(network.prefixlen, 8)
+        octets = [str(octet) for octet in network.network_address.packed]
+        head = octets[:whole]
+        if bits:
+            first = int(octets[whole])
+            head.append("(?:" + "|".join(str(octet) for octet in range(first, first + (1 << (8 - bits)))) + ")")
+        heads.append(r"\.".join(head) + r"\.")
+    return f"^(?:{'|'.join(heads)})"
 
 
 def parse_range(text: pl.Series) -> pl.DataFrame:

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from blocklist.catalog import KINDS, Feed
+from blocklist.catalog import KINDS, REACH, TLP, Feed
 from blocklist.config import Policy
 from blocklist.rules import Rule
 from blocklist.select import networks
@@ -26,12 +26,18 @@ class Withheld:
     """Holds in force (releases by a person taken out): `names` wholly, `subtrees` as subtrees only.
 
     Both: `name: String`. `addresses`: single reference addresses (`family`, `first`, `last`), cut out of wider
-    listed networks.
+    listed networks. `by_category`: what is withheld of listings of these categories (code of `CATEGORY`) instead.
     """
 
     names: pl.DataFrame
     subtrees: pl.DataFrame
     addresses: pl.DataFrame
+    by_category: Mapping[int, Withheld] = field(default_factory=dict)
+
+    def among(self, names: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """Which of `names` are withheld wholly, and which at least as subtrees (Boolean)."""
+        whole = names.is_in(self.names["name"].implode())
+        return whole, whole | names.is_in(self.subtrees["name"].implode())
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,17 @@ class Chosen:
     `decisions`: `name`, `subtree`, `block`, `widenable` (see `blocklist.select.express`), `group: UInt32` (`group_of`).
     `networks`: the listed ones, each once: `name: String`, `family`, `first`, `last` (`blocklist.select.networks`),
     `inbound: Boolean`, `outbound: Boolean`; what a file holds of them says `areas`. `urls`: `url: String`.
+    `yielded`, `yielded_urls`: the listed entries, as in `decisions` and `urls`, that gave way to a rule, so that other
+    rules can be laid over the same listings (`unruled`, `ruled`). `kept_back`: `name: String`, `kind: UInt8` of what
+    stands in no listing that the policy's audience may be told.
     """
 
     decisions: pl.DataFrame
     networks: pl.DataFrame
     urls: pl.DataFrame
+    yielded: pl.DataFrame
+    yielded_urls: pl.DataFrame
+    kept_back: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -67,15 +79,42 @@ def select(
 ) -> Selected:
     """Decide for `policy`. `dead` holds `name: String` of the domains that count as dead."""
     rows, listed, no_subtree = _listed(current, feeds, policy, withheld)
+    kept_back = _kept_back(current, feeds, policy, withheld, listed)
     if policy.dead == "drop" and dead.height:
         listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(dead["name"].implode()))
     domains = listed.filter(pl.col("kind") == DOMAIN)
+    decisions, yielded = _ruled_names(_entries(domains, no_subtree), rules)
+    urls, yielded_urls = _ruled_urls(listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url")), rules)
     return Selected(
-        decisions=_decisions(domains, no_subtree, rules),
+        decisions=decisions,
         networks=_networks(listed, rows, feeds),
-        urls=_urls(listed, rules),
+        urls=urls,
+        yielded=yielded,
+        yielded_urls=yielded_urls,
+        kept_back=kept_back,
         listed=listed,
     )
+
+
+def unruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
+    """What would have been chosen without `rules`, which must be those that it was chosen with."""
+    said = rule_entries(rules)
+    denied = [rule.name for rule in rules if rule.kind == "url" and rule.blocks]
+    none, no_urls = chosen.yielded.clear(), chosen.yielded_urls.clear()
+    return replace(
+        chosen,
+        decisions=pl.concat([chosen.decisions.join(said, on=["name", "subtree"], how="anti"), chosen.yielded]),
+        urls=pl.concat([chosen.urls.filter(~pl.col("url").is_in(denied)), chosen.yielded_urls]).sort("url"),
+        yielded=none,
+        yielded_urls=no_urls,
+    )
+
+
+def ruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
+    """`rules` laid over what was chosen without any; networks meet them in `areas`."""
+    decisions, yielded = _ruled_names(chosen.decisions, rules)
+    urls, yielded_urls = _ruled_urls(chosen.urls, rules)
+    return replace(chosen, decisions=decisions, urls=urls, yielded=yielded, yielded_urls=yielded_urls)
 
 
 def taken_by(current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld) -> pl.DataFrame:
@@ -88,21 +127,63 @@ def _listed(
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
     """Listings that count; `gid`, `subtree`, `confidence`, `name`, `kind` of the names that stand; held as subtrees."""
     rows = taken(current, feeds, policy)
-    held = current.names.select("name").with_columns(
-        pl.col("name").is_in(withheld.names["name"].implode()).alias("whole"),
-        pl.col("name").is_in(withheld.subtrees["name"].implode()).alias("subtree"),
-    )
-    no_subtree = held["whole"] | held["subtree"]
-    scored = _scored(rows, current, feeds, policy, no_subtree)
-    scored = scored.filter(~held["whole"].gather(scored["gid"]))
+    names = current.names["name"]
+    whole, no_subtree = withheld.among(names)
+    refused = no_subtree.gather(rows["gid"])
+    if withheld.by_category:
+        rows, refused, no_subtree = _by_category(rows, names, whole, refused, withheld)
+    scored = _scored(rows, current, feeds, policy, refused)
+    if not withheld.by_category:
+        scored = scored.filter(~whole.gather(scored["gid"]))
     listed = scored.select("gid", "subtree", "confidence").with_columns(
-        current.names["name"].gather(scored["gid"]).alias("name"),
+        names.gather(scored["gid"]).alias("name"),
         current.names["kind"].gather(scored["gid"]).alias("kind"),
     )
     return rows, listed, no_subtree
 
 
+def _by_category(
+    rows: pl.DataFrame, names: pl.Series, whole: pl.Series, refused: pl.Series, withheld: Withheld
+) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
+    """Rows that are not withheld wholly by the guards of their category, which are refused as subtrees, which names."""
+    rows = rows.with_columns(whole.gather(rows["gid"]).alias("whole"), refused.alias("refused"))
+    for code, own in withheld.by_category.items():
+        mine = pl.col("category") == code
+        rows = rows.with_columns(
+            pl.when(mine).then(held.gather(rows["gid"])).otherwise(column).alias(column)
+            for column, held in zip(("whole", "refused"), own.among(names), strict=True)
+        )
+    gids = pl.int_range(len(names), dtype=pl.UInt32, eager=True)
+    no_subtree = gids.is_in(rows.filter("refused")["gid"].implode())
+    rows = rows.filter(~pl.col("whole"))
+    return rows.drop("whole", "refused"), rows["refused"], no_subtree
+
+
+def _kept_back(
+    current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld, listed: pl.DataFrame
+) -> pl.DataFrame:
+    """`name`, `kind` of what would be taken for the house, is not held, and is told to no audience of `policy`."""
+    if policy.audience == "house":
+        return current.names.select("name", "kind").clear()
+    gids = _rows(current, feeds, policy).filter(~_told(feeds, policy))["gid"].unique().sort()
+    gids = gids.filter(~gids.is_in(listed["gid"].implode()))
+    names = current.names.select("name", "kind")[gids]
+    return names.filter(~withheld.among(names["name"])[0])
+
+
 def taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
+    """Listings that `policy` takes and may tell its audience."""
+    rows = _rows(current, feeds, policy)
+    return rows if policy.audience == "house" else rows.filter(_told(feeds, policy))
+
+
+def _told(feeds: Mapping[int, Feed], policy: Policy) -> pl.Expr:
+    """May the policy's audience be told of a listing?"""
+    closed = [i for i, feed in feeds.items() if feed.redistribution == "forbidden"]
+    return (pl.col("tlp") <= TLP.index(REACH[policy.audience])) & ~pl.col("feed").is_in(closed)
+
+
+def _rows(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
     """Listings of the feeds, categories and kinds that `policy` names; references, shadows and expired ones never."""
     taken = [
         i
@@ -121,10 +202,12 @@ def taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.Dat
 
 
 def _scored(
-    rows: pl.DataFrame, current: Current, feeds: Mapping[int, Feed], policy: Policy, no_subtree: pl.Series
+    rows: pl.DataFrame, current: Current, feeds: Mapping[int, Feed], policy: Policy, refused: pl.Series
 ) -> pl.DataFrame:
-    """`gid`, `subtree`, `confidence` of the names that reach the policy's confidence, in their effective scope."""
-    refused = no_subtree.gather(rows["gid"])
+    """`gid`, `subtree`, `confidence` of the names that reach the policy's confidence, in their effective scope.
+
+    `refused`: whether a guard refuses the subtree, row by row.
+    """
     wide = rows["subtree"]
     if policy.widen:
         wide = wide | (current.names["registrable"].gather(rows["gid"]) & ~refused)
@@ -176,24 +259,28 @@ def _combined(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([alone, joined])
 
 
-def _decisions(domains: pl.DataFrame, no_subtree: pl.Series, rules: Sequence[Rule]) -> pl.DataFrame:
-    """Entries such that the most specific one that covers a name decides for it.
-
-    A listing gives way to a rule for the very same name and scope, and to one that allows it. Below a deny it stays:
-    it says the same, and targets that know only single names, or no exceptions, can't say all of the deny.
-    """
-    entries = domains.select(
+def _entries(domains: pl.DataFrame, no_subtree: pl.Series) -> pl.DataFrame:
+    """Listed domains as decisions."""
+    return domains.select(
         "name",
         "subtree",
         pl.lit(True).alias("block"),
         (~no_subtree.gather(domains["gid"])).alias("widenable"),
         group_of(pl.col("name")).alias("group"),
     )
-    ruled = rule_entries(rules)
-    if ruled.is_empty():
-        return entries
-    entries = entries.filter(~(_named_by(ruled) | _freed(entries, ruled)))
-    return pl.concat([entries, ruled])
+
+
+def _ruled_names(entries: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Entries such that the most specific one that covers a name decides for it, and those that gave way.
+
+    A listing gives way to a rule for the very same name and scope, and to one that allows it. Below a deny it stays:
+    it says the same, and targets that know only single names, or no exceptions, can't say all of the deny.
+    """
+    said = rule_entries(rules)
+    if said.is_empty():
+        return entries, entries.clear()
+    way = entries.select((_named_by(said) | _freed(entries, said)).alias("way"))["way"]
+    return pl.concat([entries.filter(~way), said]), entries.filter(way)
 
 
 def _named_by(ruled: pl.DataFrame) -> pl.Expr:
@@ -303,17 +390,17 @@ def _ruled(area: pl.DataFrame, exceptions: pl.DataFrame, rules: Sequence[Rule]) 
     return area
 
 
-def _urls(listed: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """URLs that no rule frees: one for the URL itself decides, else the one that decides for its host."""
-    urls = listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url"))
+def _ruled_urls(urls: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """URLs that no rule frees, and those that gave way: one for the URL itself decides, else the one for its host."""
     allowed = {r.name for r in rules if r.kind == "url" and not r.blocks}
     denied = {r.name for r in rules if r.kind == "url" and r.blocks} - allowed
+    way = urls["url"].is_in(list(allowed | denied))
     if urls.height and any(not r.blocks for r in rules):
         host = urls["url"].str.extract(r"^//(\[[^\]/]*\]|[^/:]*)", 1).str.strip_chars("[]").fill_null("")
         probes = pl.DataFrame({"name": host, "subtree": pl.repeat(False, host.len(), dtype=pl.Boolean, eager=True)})
-        urls = urls.filter(~(_freed(probes, rule_entries(rules)) | _freed_addresses(host, rules)))
-    urls = urls.filter(~pl.col("url").is_in(list(allowed)))
-    return pl.concat([urls, pl.DataFrame({"url": sorted(denied)}, schema={"url": pl.String})]).unique().sort("url")
+        way |= _freed(probes, rule_entries(rules)) | _freed_addresses(host, rules)
+    own = pl.DataFrame({"url": sorted(denied)}, schema={"url": pl.String})
+    return pl.concat([urls.filter(~way), own]).unique().sort("url"), urls.filter(way)
 
 
 def _freed_addresses(hosts: pl.Series, rules: Sequence[Rule]) -> pl.Series:

@@ -47,6 +47,9 @@ def renewed(before: Chosen, anew: Chosen, touched: Touched) -> Chosen:
         decisions=merged(before.decisions, anew.decisions),
         networks=merged(before.networks, anew.networks),
         urls=merged(before.urls, anew.urls, "url").sort("url"),
+        yielded=merged(before.yielded, anew.yielded),
+        yielded_urls=merged(before.yielded_urls, anew.yielded_urls, "url"),
+        kept_back=merged(before.kept_back, anew.kept_back),
     )
 
 

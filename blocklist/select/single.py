@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from blocklist.catalog import ESSENTIAL, REACH, TLP
 from blocklist.confidence import combine
 from blocklist.config import Policy
 from blocklist.evidence import Facts, Hold, Listing
@@ -157,13 +158,17 @@ def _listed_entry(at: str, facts: Facts, policy: Policy, suffixes: SuffixRules) 
     taken = [x for x in listed if refusal(x, policy) is None]
     if not taken:
         return f"{at} is listed, but {refusal(listed[0], policy)}"
-    live = _live_holds(at, facts)
-    if whole := [h for h in live if not h.subtree_only]:
+    holds = {x.category: _holds_on(at, x.category, facts, policy) for x in taken}
+    whole = [h for held in holds.values() for h in held if not h.subtree_only]
+    free = [x for x in taken if all(h.subtree_only for h in holds[x.category])]
+    if not free:
         return f"{at} is held ({whole[0].guard}: {whole[0].detail})"
-    widened = policy.widen and not live and suffixes.is_registrable(at)
-    wide = [x for x in taken if x.scope == "subtree" or widened]
+    widens = policy.widen and suffixes.is_registrable(at)
+    wide = [x for x in free if x.scope == "subtree" or (widens and not holds[x.category])]
     # A guard that refuses the subtree withholds the listings that claim it; those of the name alone stand.
-    standing = [x for x in taken if x not in wide] if live else taken
+    standing = [x for x in free if x not in wide or not holds[x.category]]
+    wide = [x for x in standing if x in wide]
+    live = [h for held in holds.values() for h in held]
     if not standing:
         return f"{at} is held as a subtree ({live[0].guard}: {live[0].detail})"
     if (confidence := score(standing)) < policy.min_confidence:
@@ -171,8 +176,23 @@ def _listed_entry(at: str, facts: Facts, policy: Policy, suffixes: SuffixRules) 
     verdict = facts.verdicts.get(at)
     if policy.dead == "drop" and verdict is not None and verdict.dead:
         return f"{at} is dead: not registered since {verdict.since[:10]}, and the policy drops the dead"
-    subtree = not live and bool(wide) and (len(wide) == len(standing) or score(wide) >= policy.min_confidence)
+    subtree = bool(wide) and (len(wide) == len(standing) or score(wide) >= policy.min_confidence)
     return Entry(at, subtree, True, widenable=not live)
+
+
+def _holds_on(at: str, category: str, facts: Facts, policy: Policy) -> list[Hold]:
+    """The holds in force on listings of `at` in `category`: of references, those that the policy names for it."""
+    live = _live_holds(at, facts)
+    if category not in policy.guards:
+        return live
+    asked = {*policy.guards[category], ESSENTIAL}
+    out = []
+    for hold in live:
+        if hold.guard != "reference":
+            out.append(hold)
+        elif hold.whole_by & asked or hold.above_by & asked:
+            out.append(replace(hold, subtree_only=not hold.whole_by & asked))
+    return out
 
 
 def refusal(listing: Listing, policy: Policy) -> str | None:
@@ -192,6 +212,11 @@ def refusal(listing: Listing, policy: Policy) -> str | None:
         return f"the policy does not take feed {listing.feed}"
     if listing.category not in policy.categories:
         return f"the policy does not take the category {listing.category} (feed {listing.feed})"
+    if policy.audience != "house":
+        if listing.redistribution == "forbidden":
+            return f"feed {listing.feed} forbids passing it on, and the policy is for {policy.audience}"
+        if listing.tlp is not None and TLP.index(listing.tlp) > TLP.index(REACH[policy.audience]):
+            return f"feed {listing.feed} marks it TLP:{listing.tlp.upper()}, and the policy is for {policy.audience}"
     if listing.kind not in policy.kinds:
         return f"the policy takes no {listing.kind} entries"
     return None

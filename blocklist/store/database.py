@@ -20,6 +20,7 @@ MIGRATIONS = (
     "0003_lifetimes",
     "0004_evidence",
     "0005_releases",
+    "0007_gates",
     "0008_verifyx",
     "0009_history",
 )

@@ -83,6 +83,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]] | None:
     return head["told"], frames
 
 
+def link(path: Path, other: Path) -> None:
+    """Keep the file at `path` as `other` too, without a copy; where that can't be, `other` is not there."""
+    with suppress(OSError):
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.unlink(missing_ok=True)
+        other.hardlink_to(path)
+
+
 def remove_others(folder: Path, keep: set[str]) -> None:
     """Remove the files of `folder` that are not named in `keep`, and what a crash left half written."""
     with suppress(OSError):

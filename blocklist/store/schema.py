@@ -329,6 +329,13 @@ def _releases(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0007_gates")
+def _gates(db: Database) -> None:
+    """What a held release would change; which release's listings another one shows under newer rules."""
+    db.execute("ALTER TABLE release ADD COLUMN amends INTEGER REFERENCES release (id)")
+    db.execute("CREATE TABLE plan (release INTEGER PRIMARY KEY REFERENCES release (id), plan TEXT NOT NULL) STRICT")
+
+
 @migrations(name="0008_verifyx")
 def _details(db: Database) -> None:
     """How a verdict was known: the list that names the sinkhole, or that the zone is a wildcard."""

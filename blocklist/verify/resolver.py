@@ -773,11 +773,11 @@ class _Engine:
                 self._distrust(upstream, why)
         if not self.probing and self.stopped is None:
             for other in list(self.live):
-                if other.hidden >= HIDDEN and other.hidden > HIDDEN_SHARE * other.compared:
+                if other.filtered >= FILTERED:
+                    self._distrust(other, f"says of {other.filtered} names that it filters them (RFC 8914)")
+                elif other.hidden >= HIDDEN and other.hidden > HIDDEN_SHARE * other.compared:
                     what = f"{other.hidden} of {other.compared} names that exist by another's word"
                     self._distrust(other, f"hides {what}: it filters, or loads this very list")
-                elif other.filtered >= FILTERED:
-                    self._distrust(other, f"says of {other.filtered} names that it filters them (RFC 8914)")
             self._deliver()
             self._pump()
 

@@ -1,0 +1,40 @@
+"""The picture of all that is listed."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from blocklist.catalog import Feed
+from blocklist.ingest.normalize import SCHEMA
+from blocklist.select import current as module
+from blocklist.select.current import current
+from blocklist.suffixes import builtin_rules
+
+FEEDS = {number: Feed(title="t", url="file:t", category="malware", confidence=10 * number) for number in (1, 2, 3)}
+listed = st.lists(st.lists(st.integers(0, 60), unique=True), min_size=3, max_size=3)
+
+
+def frame(numbers: list[int]) -> pl.DataFrame:
+    names = sorted(f"n{number}.evil.example" if number else "co.uk" for number in numbers)
+    return pl.DataFrame([(n, 1, True, i, None, None) for i, n in enumerate(names, 1)], schema=SCHEMA, orient="row")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(lists=listed, some=st.integers(1, 50), ended=st.booleans())
+def test_it_is_the_same_however_few_rows_are_sorted_at_once(
+    monkeypatch: pytest.MonkeyPatch, lists: list[list[int]], some: int, ended: bool
+) -> None:
+    frames = {number: frame(numbers) for number, numbers in enumerate(lists, 1)}
+    expired = {1: frames[1]["line"] % 2 == 0} if ended else {}
+    monkeypatch.setattr(module, "STRETCH", 1_000_000)
+    whole = current(frames, FEEDS, builtin_rules(), expired)
+    monkeypatch.setattr(module, "STRETCH", some)
+    cut = current(frames, FEEDS, builtin_rules(), expired)
+    assert cut.listings.equals(whole.listings) and cut.names.equals(whole.names)
+    assert cut.listings.schema == whole.listings.schema
+    assert whole.names["name"].to_list() == sorted({name for f in frames.values() for name in f["name"]})
+    pairs = cut.listings.select(cut.names["name"].gather(cut.listings["gid"]), "feed").rows()
+    assert pairs == sorted((name, number) for number, f in frames.items() for name in f["name"])
