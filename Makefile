@@ -22,7 +22,7 @@ demo: $(RUN)  ## the whole tour on this machine, without network, in some second
 test: $(DEV)  ## every test but the long runs; TESTS=tests/test_rpz.py for some
 	.venv-dev/bin/python -m pytest -m "not slow" $(TESTS)
 
-test-slow: $(DEV)  ## the long runs: two hundred kills
+test-slow: $(DEV)  ## the long runs: hundreds of kills, ten million fuzzed lines
 	.venv-dev/bin/python -m pytest -m slow
 
 lint: $(DEV)  ## style, formatting, types

@@ -1001,6 +1001,9 @@ def _target(export: Export, fmt: Format) -> Target:
         directions = ["outbound", "both"]  # an answer's address is where clients would go
         origin = str(export.options.get("origin") or fmt.options["origin"].default)
         unwritable = "is too long for the zone"
+        if export.split is not None:
+            # The longest of the zones: nearly no name is so long that the difference matters.
+            origin = f"{max(CATEGORIES, key=len)}.{origin}"
         room = MAX_NAME - len(origin) - 1
         writes = lambda name, subtree: len(name) + 2 * subtree <= room  # noqa: E731
     elif fmt.unwritable is not None:

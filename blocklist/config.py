@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,6 +37,10 @@ from blocklist.verify.endpoint import parse_resolver
 
 FILE = "blocklist.toml"
 _SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# Of a split export: the file of what no feed lists (a person's deny, or what is left of a listed network that a rule
+# cut), and the one that says why.
+RULE = "rule"
+REASONS = "reasons"
 
 
 _ESSENTIAL_STAYS = "is the built-in list of names that must never be blocked; [protect] essential = false turns it off"
@@ -129,6 +133,7 @@ class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_bytes: str | None = None
     model: str | None = None
     fit: Literal["hold", "rank"] = "hold"
+    split: Literal["category"] | None = None
     mode: str | None = None
     owner: str | None = None
     group: str | None = None
@@ -381,7 +386,7 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
             if export.mode is not None and (len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")):
                 problems.add(f"export.{name}.mode", "is not an octal mode such as '0644'")
             _check_delivery(export, f"export.{name}", problems)
-    _check_paths(exports, base, problems)
+    _check_paths(exports, policies, base, problems)
     _check_values(file, problems)
     if problems.lines:
         raise _error(path, problems)
@@ -429,6 +434,8 @@ def _check_delivery(export: Export, place: str, problems: Problems) -> None:
                 problems.add(f"{place}.{key}", error.message)
     if export.delivery != "file" and export.primary is None:
         problems.add(f"{place}.primary", f"is missing: delivery = {export.delivery!r} asks it which serial it serves")
+    if export.split is not None and (export.delivery != "file" or export.primary is not None):
+        problems.add(f"{place}.split", "goes with files alone: a primary is fed one zone; give each zone an export")
     if export.tsig is not None and not _SECRET_NAME.fullmatch(export.tsig):
         problems.add(f"{place}.tsig", "names a secret by letters, digits, '-' and '_', and never holds it")
     for key in ("tsig", "notify"):
@@ -436,12 +443,28 @@ def _check_delivery(export: Export, place: str, problems: Problems) -> None:
             problems.add(f"{place}.{key}", "goes with 'primary'")
 
 
-def _check_paths(exports: Mapping[str, Export], base: Path, problems: Problems) -> None:
+def split_names(path: Path, categories: Collection[str]) -> dict[str, Path]:
+    """The files of a split export by category: `lists/dns.rpz` gives `lists/dns-malware.rpz`, and the reasons.
+
+    Every category has one, in the order of the catalogue, then what no feed lists.
+    """
+    found = {
+        c: path.with_name(f"{path.stem}-{c}{path.suffix}") for c in (*CATEGORIES, RULE) if c in (*categories, RULE)
+    }
+    return {**found, REASONS: path.with_name(f"{path.stem}-{REASONS}.jsonl")}
+
+
+def _check_paths(exports: Mapping[str, Export], policies: Mapping[str, Policy], base: Path, problems: Problems) -> None:
     seen: dict[Path, str] = {}
     for name, export in exports.items():
-        target = (base / export.path).resolve()
-        if (other := seen.setdefault(target, name)) != name:
-            problems.add(f"export.{name}.path", f"is the path of export {other!r} too")
+        policy = policies.get(export.policy)
+        path = base / export.path
+        files = [path] if export.split is None or policy is None else split_names(path, policy.categories).values()
+        for target in files:
+            if (other := seen.setdefault(target.resolve(), name)) != name:
+                whose = "is" if target == path else f"gives {target.name}, which is"
+                problems.add(f"export.{name}.path", f"{whose} the path of export {other!r} too")
+                break
 
 
 def _check_values(file: _File, problems: Problems) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import sqlite3
@@ -16,7 +17,7 @@ from typing import Literal
 from blocklist import clock, credentials
 from blocklist.cases import cases, trouble_of
 from blocklist.catalog import Feed, builtin_descriptors, decode_feed, folder_descriptors
-from blocklist.config import Config
+from blocklist.config import Config, Export
 from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.publish.descriptor import Format
@@ -237,10 +238,11 @@ def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
 
 
 def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
-    live: dict[str, tuple[str, str]] = {}
+    live: dict[str, list[tuple[Path, str]]] = {}
     if path_in(config.state).exists():
         db = open_for_reading(config.state)
-        live = {r[0]: r[1:] for r in db.execute("SELECT export, digest, path FROM release WHERE state = 'live'")}
+        rows = db.execute("SELECT export, digest, path, files FROM release WHERE state = 'live'")
+        live = {name: _files(digest, path, files) for name, digest, path, files in rows}
         db.close()
     for export in config.exports.values():
         path = config.base / export.path
@@ -259,28 +261,44 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
             )
         if export.name not in live:
             yield Finding("exports", "warn", export.name, "was never published", "run 'blocklist update'")
-        elif not path.exists():
-            yield Finding(
-                "exports", "fail", str(path), "the published file is gone", "'blocklist export' writes it again"
-            )
         else:
-            with path.open("rb") as file:
-                same = hashlib.file_digest(file, "sha256").hexdigest() == live[export.name][0]
-            if not same:
-                yield Finding(
-                    "exports",
-                    "fail",
-                    str(path),
-                    "is not what was published: it was edited or cut short",
-                    "'blocklist export' writes it again",
-                )
-            elif export.mode is None and not path.stat().st_mode & stat.S_IROTH:
-                yield Finding(
-                    "exports",
-                    "warn",
-                    str(path),
-                    "only its owner and group can read it",
-                    "if the engine runs as another user, 'chmod o+r' or set mode of the export",
-                )
-            else:
-                yield Finding("exports", "ok", str(path), "is what was published")
+            # Of an export whose path was changed, the file at the new place is what counts.
+            files = live[export.name] if export.split is not None else [(path, live[export.name][0][1])]
+            for place, digest in files:
+                yield _published(export, place, digest)
+
+
+def _files(digest: str, path: str, files: str | None) -> list[tuple[Path, str]]:
+    """Where the files of a release are, and the digest of each."""
+    if files is None:
+        return [(Path(path), digest)]
+    return [(Path(file["path"]), file["digest"]) for file in json.loads(files)]
+
+
+def _published(export: Export, path: Path, digest: str) -> Finding:
+    """Does the published file stand as it was written, and can an engine of another user get at it?"""
+    again = "'blocklist export' writes it again"
+    if not path.exists():
+        return Finding("exports", "fail", str(path), "the published file is gone", again)
+    with path.open("rb") as file:
+        same = hashlib.file_digest(file, "sha256").hexdigest() == digest
+    if not same:
+        return Finding("exports", "fail", str(path), "is not what was published: it was edited or cut short", again)
+    if export.mode is None and not path.stat().st_mode & stat.S_IROTH:
+        return Finding(
+            "exports",
+            "warn",
+            str(path),
+            "only its owner and group can read it",
+            "if the engine runs as another user, 'chmod o+r' or set mode of the export",
+        )
+    closed = next((f for f in path.resolve().parents if not f.stat().st_mode & stat.S_IXOTH), None)
+    if closed is not None and export.group is None:
+        return Finding(
+            "exports",
+            "warn",
+            str(path),
+            f"only the owner and group of {closed} can reach it",
+            f"if the engine runs as another user, 'chmod o+x {closed}' or put the file elsewhere",
+        )
+    return Finding("exports", "ok", str(path), "is what was published")

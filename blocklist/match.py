@@ -1,7 +1,7 @@
 """Logs against the lists: what would be blocked now, by which entry of which export, thanks to which feed.
 
 An export is judged by what its format can say, as its file would be if it were published now. What blocks nothing yet
-is replayed beside it: feeds in shadow mode, and policies that no export uses.
+is replayed beside it: feeds and policies in shadow mode, and policies that no export uses.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Matched:
-    """`exports` block; `policies` would, if an export used them; `shadows` would, if they were live.
+    """`exports` block; `shadowed` exports would, if their policy were live; `policies` would, if an export used them;
+    feeds of `shadows` would, if they were live.
 
     `feeds`: `thing: UInt32`, `feed: String`: by which feeds a thing is blocked that any export blocks (none: by a
     rule). `sizes`: entries of every feed that lists something.
@@ -67,6 +68,7 @@ class Matched:
 
     asked: Asked
     exports: Sequence[Hits]
+    shadowed: Sequence[Hits]
     policies: Sequence[Hits]
     shadows: Sequence[Shadow]
     feeds: pl.DataFrame
@@ -100,8 +102,9 @@ class _Match:
 
     def all(self) -> Matched:
         policies = self._config.policies
-        exports = [self._of_export(name) for name in self._config.exports]
-        used = list(dict.fromkeys(hits.policy for hits in exports))
+        every = [self._of_export(name) for name in self._config.exports]
+        exports = [hits for hits in every if policies[hits.policy].mode == "live"]
+        used = list(dict.fromkeys(hits.policy for hits in every))
         unused = [self._of_policy(name) for name in policies if name not in used and (name != "default" or not used)]
         blocked: dict[str, list[pl.Series]] = {}
         for hits in exports:
@@ -116,6 +119,7 @@ class _Match:
         return Matched(
             asked=self._asked,
             exports=exports,
+            shadowed=[hits for hits in every if policies[hits.policy].mode != "live"],
             policies=unused,
             shadows=shadows,
             feeds=pl.concat([_no_feeds(), *feeds]).unique(),
@@ -222,7 +226,8 @@ class _Match:
         return pl.concat(levels)
 
     def _decide(self, policy: Policy, feeds: Mapping[int, Feed]) -> Chosen:
-        return select(self._current, feeds, policy, self._withheld, self._rules, self._dead)
+        withheld = self._selector.decided.withheld_by(policy)
+        return select(self._current, feeds, policy, withheld, self._rules, self._dead)
 
     def _attributed(
         self, policy: Policy, feeds: Mapping[int, Feed], things: pl.Series, chosen: Chosen | None = None

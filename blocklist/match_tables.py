@@ -51,9 +51,14 @@ class Tables:
         }
 
     def lists(self) -> list[dict[str, object]]:
-        """Every export, then the policies that none uses: its entries, those that hit, and what they blocked."""
+        """Exports, those of shadow policies, policies that none uses: entries, those that hit, what they block."""
         out: list[dict[str, object]] = []
-        for kind, some in (("export", self._matched.exports), ("policy", self._matched.policies)):
+        of_kinds = {
+            "export": self._matched.exports,
+            "shadow": self._matched.shadowed,
+            "policy": self._matched.policies,
+        }
+        for kind, some in of_kinds.items():
             for hits in some:
                 of = self._of(hits.frame["thing"])
                 out.append(

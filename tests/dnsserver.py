@@ -85,6 +85,38 @@ class HostileServer(LoopbackServer):
             reply = self.treat(manner, query, data, tcp=tcp)
         return reply
 
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            data = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+            self.queries += 1
+            reply = self.reply(data, tcp=True)
+            if reply is None:
+                return
+            manner = self.manners.get(dns.message.from_wire(data).question[0].name.to_text(omit_final_dot=True))
+            kind = manner.kind if manner else ""
+            if kind == "64k over tcp":
+                qtype = data[-15:-13]
+                record = b"\xc0\x0c" + qtype + b"\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01"
+                count = (65535 - len(data)) // len(record)
+                head = data[:2] + b"\x81\x80\0\x01" + count.to_bytes(2) + bytes(4)
+                reply = head + data[12:-11] + record * count
+            framed = len(reply).to_bytes(2) + reply
+            if kind == "half-closed tcp":
+                writer.write(framed[: len(framed) // 2])
+                writer.write_eof()
+                await asyncio.sleep(5)
+            elif kind in ("slow tcp", "no end over tcp"):
+                for octet in framed if kind == "slow tcp" else b"\xff" * 65537:
+                    writer.write(bytes([octet]))
+                    await asyncio.sleep(0.2)
+            else:
+                writer.write(framed)
+                await writer.drain()
+        except (OSError, EOFError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
     def deliver(self, data: bytes, address: tuple[str, int]) -> None:
         if self.delay:
             asyncio.get_running_loop().call_later(self.delay, super().deliver, data, address)
@@ -123,6 +155,12 @@ class HostileServer(LoopbackServer):
                 if tcp and manner.kind.endswith("closes"):
                     return None
                 response.flags |= dns.flags.TC
+            case "slow tcp" | "half-closed tcp" | "64k over tcp" | "no end over tcp":
+                if tcp:
+                    return honest  # `_converse` sees to the rest
+                response.flags |= dns.flags.TC
+            case "empty labels":
+                return honest[:6] + bytes(6) + b"\0" * (len(data) - 12)
             case "wrong id":
                 return bytes([data[0] ^ 1, data[1]]) + honest[2:]
             case "wrong question":

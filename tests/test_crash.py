@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +220,136 @@ def test_killed_around_the_rename_the_next_run_knows_by_the_digest_which_it_was(
     world.lines("b", names(215, zone="b.example"))
     ran = world.update()
     assert (ran.export("list")["added"], ran.export("list")["removed"]) == (5, 0)
+
+
+# Caches: whatever a crash or a disk made of them, they are made again or not believed
+
+CACHES = ("columns/*.columns", "columns/*.bytes", "columns/*.times", "decided/*.frames", "exports/*.frames")
+
+
+def lasting_world(folder: Path) -> World:
+    """Every cache there is: listings that linger need times, policies are decided, exports kept."""
+    folder.mkdir(exist_ok=True)
+    world = a_world(folder, 60)
+    world.feeds["a"]["linger"] = "30d"
+    world.write()
+    return world
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("harm", ["lost", "half", "empty", "flipped", "longer", "stale"])
+def test_a_cache_that_is_torn_or_stale_changes_nothing(tmp_path: Path, cache: str, harm: str) -> None:
+    world = lasting_world(tmp_path / "harmed")
+    twin = lasting_world(tmp_path / "sound")
+    for each in (world, twin):
+        each.update()
+    old = {path.name: path.read_bytes() for path in world.state.glob(cache)}
+    assert old, cache
+    if (cache, harm) == ("columns/*.columns", "stale"):
+        pytest.skip("a column file bears the number of its snapshot, which is given once")
+    for each in (world, twin):
+        each.lines("a", names(70, start=3, zone="a.example"))
+        each.lines("b", names(55, zone="b.example"))
+        each.update()
+    # Files of numbered snapshots never come back under their number: what is stale is another one's content.
+    stale = dict(zip(sorted(p.name for p in world.state.glob(cache)), sorted(old.values()), strict=False))
+    for path in list(world.state.glob(cache)):
+        data = path.read_bytes()
+        if harm == "lost":
+            path.unlink()
+        elif harm == "stale":
+            path.write_bytes(old.get(path.name, stale.get(path.name, data)))
+        else:
+            middle = len(data) // 2
+            flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+            path.write_bytes({"half": data[:middle], "empty": b"", "flipped": flipped, "longer": data + b"x"}[harm])
+    for each in (world, twin):
+        each.lines("a", names(72, start=5, zone="a.example"))
+        each.lines("c", names(61, zone="c.example"))
+        assert each.update().code == 0
+    assert {name: world.exported(name) for name in ("list", "hosts")} == {
+        name: twin.exported(name) for name in ("list", "hosts")
+    }
+    assert world.listed() == twin.listed()
+    assert [row[::3] for row in world.closed()] == [row[::3] for row in twin.closed()]
+    world.assert_sound()
+    assert world.left_over() == []
+
+
+@pytest.mark.parametrize("folder", ["columns", "decided", "exports", "snapshots/00000", "incoming"])
+def test_what_a_kill_leaves_half_written_is_removed(tmp_path: Path, folder: str) -> None:
+    world = lasting_world(tmp_path)
+    world.update()
+    for name in ("9.columns.new", "9.times.new", "0123.new", "9.new"):
+        (world.state / folder / name).write_bytes(b"half")
+    world.lines("b", names(70, zone="b.example"))
+    assert world.update().code == 0
+    assert world.left_over() == []
+
+
+# Stops itself as by kill -9 before its n-th writing, renaming or removing of a file below a folder.
+KILLER = """
+import os, signal, sys
+left, folder = int(sys.argv.pop(1)), sys.argv.pop(1)
+
+def hook(event, given):
+    global left
+    touches = event in ("os.rename", "os.remove") or (event == "open" and isinstance(given[2], int) and given[2] & 3)
+    if touches and str(given[0]).startswith(folder) and not str(given[0]).endswith("/lock"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+from blocklist.cli import main
+main()
+"""
+
+
+def kill_at_writes(world: World, step: int) -> int:
+    """Update again and again, killed at every `step`th touch of a file, until one run ends; how many died."""
+    world.update()
+    killed = 0
+    for number in range(1, 1_000, step):
+        world.lines("a", names(60 + number % 7, start=number % 11, zone="a.example"))
+        world.lines("b", names(60 + number % 5, start=number % 3, zone="b.example"))
+        words = [sys.executable, "-c", KILLER, str(number), str(world.base), "--config", str(world.config), "update"]
+        process = subprocess.run(words, capture_output=True, check=False)
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 0, process.stderr.decode()
+            break
+        killed += 1
+        world.assert_sound()
+        if killed % 3:
+            ran = world.update()
+            assert ran.code == 0, ran.text
+            assert_as_from_nothing(world)
+    assert world.update().code == 0
+    assert_as_from_nothing(world)
+    return killed
+
+
+def assert_as_from_nothing(world: World) -> None:
+    """What stands is what a record that never saw a crash, nor a cache, would publish of these listings."""
+    world.assert_sound()
+    assert world.left_over() == []
+    before = {name: world.exported(name) for name in ("list", "hosts")}
+    listed = {name for (name,) in world.rows("SELECT DISTINCT name FROM listing WHERE feed <> 5")}
+    assert set(world.listed("b")) == set(listed_by((world.base / "feeds" / "b.txt").read_bytes()))
+    assert set(world.listed("a")) >= set(listed_by((world.base / "feeds" / "a.txt").read_bytes()))
+    for folder in ("columns", "decided", "exports"):
+        shutil.rmtree(world.state / folder, ignore_errors=True)
+    assert listed and world.run("export", "list", "hosts").code == 0
+    assert {name: world.exported(name) for name in ("list", "hosts")} == before
+
+
+def test_killed_at_some_touches_of_files_the_next_run_heals(tmp_path: Path) -> None:
+    assert kill_at_writes(lasting_world(tmp_path), 9) >= 4
+
+
+@pytest.mark.slow
+def test_killed_at_every_touch_of_a_file_the_next_run_heals(tmp_path: Path) -> None:
+    assert kill_at_writes(lasting_world(tmp_path), 1) >= 30
 
 
 # Ctrl-C

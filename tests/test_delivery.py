@@ -282,3 +282,29 @@ def test_a_primary_at_the_last_serial_is_told_before_anything_is_written(world: 
     ran = world.update()
     assert ran.code == 4 and "there is no room above it" in ran.export("dns")["error"], ran.text
     assert not (world.base / "exports" / "dns").exists()
+
+
+def test_a_knot_whose_journal_is_full_is_told_and_served_again_when_there_is_room(
+    world: World, lab: driver.Lab
+) -> None:
+    path = world.base / "exports" / "dns"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(EMPTY)
+    conf = (driver.CONF / "primary-knot.conf").read_text() + "    journal-max-usage: 300K\n"
+    served = primaries.knot(lab, path, conf)
+    delivered(world, served, delivery="knot", socket=str(served.socket))
+    first = update(world)
+    world.set("gates", max_change=5.0)
+    world.lines("a", names(12_000, zone="other.example"))
+    ran = world.update()
+    assert ran.code == 4 and "not enough space" in ran.export("dns")["error"], ran.text
+    assert "journal-max-usage" in ran.export("dns")["hint"]
+    assert served.serial() == first["serial"]  # the old zone, whole
+    file = lab.folder / "primary-knot.conf"
+    file.write_text(file.read_text().replace("300K", "100M"))
+    with knot.Control(served.socket, "test", time.monotonic() + 5) as control:
+        control.run("reload")  # of the configuration, and with it of the file
+    deadline = time.monotonic() + 15
+    while served.serial() != ran.export("dns")["serial"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert update(world)["serial"] == served.serial() and served.records() == in_file(world)

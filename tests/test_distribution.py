@@ -94,7 +94,7 @@ def _bind(net: Net, block: str) -> dict[str, object]:
 def _knot(net: Net) -> dict[str, object]:
     lab = net.labs["primary"]
     own = (
-        f'server:\n  rundir: "{lab.folder}"\n  listen: 127.0.0.1@{net.ports["primary"]}\n'
+        f'server:\n  rundir: "{lab.folder}"\n  listen: 127.0.0.1@{net.ports["primary"]}\n  tcp-io-timeout: 5000\n'
         f'database:\n  storage: "{lab.folder}"\nlog:\n  - target: stderr\n    any: info\n'
     )
     (lab.folder / "knot.conf").write_text(own + net.shown("knot-primary", "primary", "{address}@{port}"))

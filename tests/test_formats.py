@@ -557,6 +557,14 @@ def test_a_misp_warninglist_gives_the_line_of_each_item() -> None:
         assert name in lines[number - 1]
 
 
+def test_items_of_nothing_are_comments_and_a_number_of_another_kind_is_none() -> None:
+    out = read('{"list":["a.example"," ",".",""]}', "misp")
+    assert (out.lines, out.comments) == (4, 3)
+    rule = 'alert dns any any -> any any (dns.query; content:"a.example"; bsize:{}; sid:8;)\n'
+    for number, accepted in (("9", 1), (" 9 ", 1), ("1\x1f", 0), ("\u0669", 0), ("9" * 5_000, 0)):
+        assert read(rule.format(number), "suricata").accepted == accepted
+
+
 def test_a_misp_list_on_one_line_counts_its_items() -> None:
     many = "\n" * 9
     assert found(read('{"list":["a.example","b.example"]}' + many, "misp")) == [("a.example", 1), ("b.example", 2)]

@@ -91,6 +91,12 @@ def test_a_line_of_ten_megabytes_is_one_reject() -> None:
     assert out.frame.select("name", "line").rows() == [("a.example", 1), ("b.example", 3)]
 
 
+def test_no_url_is_longer_than_the_longest_that_servers_take() -> None:
+    fits = b"http://evil.example/" + b"a" * 7_980
+    assert len(fits) == 8_000 and read(fits).kinds == {"url": 1}
+    assert read(fits + b"a").rejects == {Reject.TOO_LONG: 1}
+
+
 MEASURE = """
 import resource, sys
 from blocklist.catalog import Feed

@@ -108,7 +108,7 @@ def test_bytes_go_when_the_time_of_keep_releases_is_over(tmp_path: Path) -> None
     world.lines("a", text(150, 3000))
     world.update()
     assert not kept.is_kept(world.state, first)
-    assert sum(1 for _ in (world.state / "kept").rglob("*.zst")) == 3 and world.left_over() == []
+    assert sum(1 for _ in (world.state / "kept").rglob("*.zst")) == 6 and world.left_over() == []
 
 
 def test_the_owner_and_the_group_of_an_export_are_given_to_its_file(tmp_path: Path) -> None:

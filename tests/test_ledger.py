@@ -37,6 +37,12 @@ def world(tmp_path: Path) -> World:
     return world
 
 
+@pytest.fixture
+def taken_back(world: World) -> World:
+    assert world.run("release", "rollback", "list", "1", "--reason", "a feed went wrong").code == 0
+    return world
+
+
 def verified(world: World, *words: object) -> tuple[int, list[dict[str, object]]]:
     ran = world.run("events", "verify", "--json", *words)
     return ran.code, [json.loads(line) for line in ran.out.splitlines()][:-1]
@@ -155,9 +161,14 @@ def test_a_cut_log_is_caught_by_a_head_kept_elsewhere(world: World) -> None:
         ),
         ("UPDATE hold_release SET reason = 'x'", "does not say so any more"),
         ("UPDATE release SET digest = body_digest || 'x'", "is not what was published"),
+        ("UPDATE release SET note = 'approved by ana at noon: 2 entries'", "no event says by whom"),
+        ("UPDATE pin SET reason = 'x'", "does not say so any more"),
+        ("UPDATE pin SET author = 'nobody'", "was taken back by nobody, but no event does"),
     ],
 )
-def test_a_decision_changed_past_the_log_is_caught(world: World, harm: str, said: str) -> None:
+def test_a_decision_changed_past_the_log_is_caught(taken_back: World, harm: str, said: str) -> None:
+    world = taken_back
+    assert verified(world) == (0, [])
     world.change(harm)
     code, troubles = verified(world)
     assert code == 1 and any(said in str(t["text"]) for t in troubles), troubles

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,6 +175,19 @@ def test_shadows_and_unused_policies_are_replayed(world: World) -> None:
     assert found["blocked_names"] == 1
     daring = next(row for row in found["lists"] if row["list"] == "daring")
     assert (daring["kind"], daring["queries"], daring["names"]) == ("policy", 2, 2)
+
+
+def test_an_export_of_a_shadow_policy_blocks_nothing_yet(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", ["evil.example"])
+    world.policies["trial"] = {"mode": "shadow"}
+    world.export("dns", "rpz", options={"origin": "rpz.test"}, policy="trial")
+    world.update()
+    found = matched(world, ["evil.example", "x.evil.example"])
+    assert (found["blocked_queries"], found["blocked"], found["entries"]) == (0, [], [])
+    (dns,) = (row for row in found["lists"] if row["list"] == "dns")
+    assert (dns["kind"], dns["queries"], dns["entries_hit"]) == ("shadow", 2, 1)
+    assert "in shadow mode" in world.run("match", world.base / "log").out
 
 
 def test_packed_logs_and_standard_input(world: World) -> None:

@@ -128,3 +128,18 @@ def test_a_shadow_policy_decides_and_explains_and_writes_nothing(world: World) -
     assert "stays in place" in ran.export("list")["note"] and len(world.exported("list")) == 2
     (told,) = world.why("other.example")["exports"]
     assert told["blocked"] and "in shadow mode" in told["because"]
+
+
+def test_logs_are_replayed_over_a_policy_in_shadow_and_the_guards_that_it_names(world: World) -> None:
+    world.feed("ads", ["tracker.test"], category="advertising")
+    world.feed("top", ["tracker.test"], category="reference")
+    world.policies["trial"] = {"categories": ["advertising"], "guards": {"advertising": []}, "mode": "shadow"}
+    world.policies["strict"] = {"categories": ["advertising"]}
+    for name in ("trial", "strict"):
+        world.export(name, "hosts", policy=name, allow_empty=True)
+    world.update()
+    log = world.base / "log"
+    log.write_text("tracker.test\nother.test\n")
+    ran = world.run("match", log, "--form", "lines", "--json")
+    lists = {row["list"]: (row["kind"], row["names"]) for row in ran.json["lists"]}
+    assert lists["trial"] == ("policy", 1) and lists["strict"][1] == 0 and ran.json["blocked_names"] == 0

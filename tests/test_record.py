@@ -290,3 +290,15 @@ def test_a_violated_rule_of_the_schema_is_a_record_error(world: World) -> None:
             ),
         )
     record.close()
+
+
+def test_a_first_load_with_a_reference_to_nothing_is_not_kept(tmp_path: Path) -> None:
+    record = Record.open(tmp_path)
+    with pytest.raises(RecordError, match=r"table snapshot names a (feed|run)"), record.transaction() as connection:
+        record.begin_run(connection, "2026-11-24T00:00:00Z", "update", "t", "0")
+        columns = [row[1:4] for row in connection.execute("PRAGMA table_info(snapshot)") if row[3] or row[1] == "id"]
+        values = [7 if "INT" in kind else "current" if name == "state" else "x" for name, kind, _ in columns]
+        names = ", ".join(name for name, _, _ in columns)
+        connection.execute(f"INSERT INTO snapshot ({names}) VALUES ({', '.join('?' * len(values))})", values)
+    record.close()
+    assert list(tmp_path.glob("record.db*")) == []

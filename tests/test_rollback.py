@@ -43,6 +43,7 @@ def state(world: World, export: str) -> list[tuple[int, str]]:
 def test_a_rollback_publishes_what_was_live_before_and_stays_whatever_timers_do(world: World) -> None:
     before = serial(world)
     first = state(world, "dns")[0][0]
+    world.set("gates", max_change=0.01)  # a person chose this one: no gate
     ran = world.run("release", "rollback", "dns", "--reason", "the news are blocked", "--json")
     assert ran.code == 0 and ran.export("dns")["outcome"] == "published", ran.text
     text = "\n".join(world.exported("dns"))
@@ -51,6 +52,7 @@ def test_a_rollback_publishes_what_was_live_before_and_stays_whatever_timers_do(
     assert "news.example" in world.exported("list"), "the other exports go on"
     assert f"pinned to release {first}" in ran.export("dns")["note"] and "the news" in ran.export("dns")["note"]
 
+    world.set("gates", max_change=2.0)
     world.lines("a", [*names(100), "more.example"])
     for _ in range(2):
         ran = world.update()
@@ -61,6 +63,11 @@ def test_a_rollback_publishes_what_was_live_before_and_stays_whatever_timers_do(
     status = world.run("status")
     assert f"pinned to release {first}" in status.out and "the news are blocked" in status.out
 
+    world.set("gates", max_change=0.01)
+    assert world.run("release", "unpin", "dns").code == 4, "what feeds say now goes through the gate"
+    assert "bad.example" in "\n".join(world.exported("dns")) and "pinned" not in world.run("status").out
+    world.set("gates", max_change=2.0)
+    assert world.run("release", "rollback", "dns", first, "--reason", "again").code == 0
     back = serial(world)
     ran = world.run("release", "unpin", "dns", "--json")
     assert ran.code == 0, ran.text

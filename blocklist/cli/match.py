@@ -29,8 +29,8 @@ def command(screen: Screen, files: tuple[str, ...], form: str | None, top: int, 
 
     Reads query logs of BIND, Unbound, dnsmasq and PowerDNS, RPZ logs, access logs of Squid, dnstap as text
     (dnstap-read, dnstap-ldns -q), JSON lines, and plain lines of names, addresses or URLs; also packed with gzip
-    or zstd. - is standard input. Feeds in shadow mode, and policies that no export uses, are replayed beside the
-    exports: what they would have done.
+    or zstd. - is standard input. Feeds and policies in shadow mode, and policies that no export uses, are replayed
+    beside the exports: what they would have done.
 
     \b
     Examples:
@@ -101,7 +101,12 @@ def _show(screen: Screen, tables: Tables, top: int) -> None:
     screen.table(
         ("list", "format", "queries", "names", "clients", "entries", "that hit"),
         [
-            (r["list"], r["format"] or "no export uses it", *(f"{r[k]:,}" for k in _COLUMNS), f"{r['entries_hit']:,}")
+            (
+                r["list"],
+                _KINDS[str(r["kind"])].format(r["format"]),
+                *(f"{r[k]:,}" for k in _COLUMNS),
+                f"{r['entries_hit']:,}",
+            )
             for r in lists
         ],
         right=(2, 3, 4, 5, 6),
@@ -140,6 +145,7 @@ def _show(screen: Screen, tables: Tables, top: int) -> None:
         )
 
 
+_KINDS = {"export": "{}", "shadow": "{}, in shadow mode", "policy": "no export uses it"}
 _COLUMNS = ("queries", "names", "clients", "entries")
 
 

@@ -366,9 +366,10 @@ def _odd_urls(rows: pl.DataFrame, feed: Feed, rejects: Refused) -> tuple[pl.Data
     parts = [_names(urls.filter(~at), refused), _addresses(urls.filter(at), refused).select(urls.columns)]
     # In one piece: over columns in unlike pieces, Polars 2.1 panics below (`i < self.len()`).
     urls = pl.concat(parts, rechunk=True)
-    for numbers in refused.lines.values():
-        rejects.lines.setdefault(Reject.BAD_URL, []).extend(numbers)
-    rejects.add({Reject.BAD_URL: sum(refused.values())} if refused else {})
+    if refused:
+        as_url = Refused({Reject.BAD_URL: sum(refused.values())})
+        as_url.lines[Reject.BAD_URL] = [number for numbers in refused.lines.values() for number in numbers]
+        rejects.add(as_url)
     host = pl.when(_TEXT.str.contains(":", literal=True)).then("[" + _TEXT + "]").otherwise(_TEXT)
     default = scheme.replace_strict(_DEFAULT_PORTS, return_dtype=pl.UInt32)
     shown = pl.when(port != default).then(pl.format(":{}", port)).otherwise(pl.lit(""))

@@ -89,7 +89,7 @@ class Decided:
                 self._picture.current(),
                 self._picture.feeds,
                 policy,
-                self._withheld_by(policy),
+                self.withheld_by(policy),
                 self._rules,
                 self._record.dead_names(),
             )
@@ -104,7 +104,7 @@ class Decided:
             )
         return self._withheld
 
-    def _withheld_by(self, policy: Policy) -> Withheld:
+    def withheld_by(self, policy: Policy) -> Withheld:
         """The same with what `policy` says about the guards of single categories."""
         own: dict[int, Withheld] = {}
         for category, ids in policy.guards.items():
@@ -159,7 +159,7 @@ class Decided:
             self._picture.about(touched.among),
             self._picture.feeds,
             self._policies[name],
-            self._withheld_by(self._policies[name]),
+            self.withheld_by(self._policies[name]),
             self._rules,
             self._record.dead_names(),
         )
@@ -212,7 +212,7 @@ class Decided:
 
     def _held(self, policy: Policy) -> pl.DataFrame:
         """`name`, `why: String` of what holds and verdicts say against a name."""
-        withheld = self._withheld_by(policy)
+        withheld = self.withheld_by(policy)
         held = {"whole": withheld.names, "subtree": withheld.subtrees}
         for code, own in withheld.by_category.items():
             held |= {f"whole {code}": own.names, f"subtree {code}": own.subtrees}

@@ -166,7 +166,7 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
     Raises ReleaseError when none was, or when they are not kept and what is made again is not the same.
     """
     row = connection.execute(
-        "SELECT id, published, digest, run, judged, created, serial, left_out, amends, "
+        "SELECT id, published, digest, run, judged, created, serial, left_out, amends, files, "
         "(SELECT max(p.release) FROM pin p WHERE p.export = r.export AND p.since <= r.run "
         "AND (p.until IS NULL OR p.until > r.run)) FROM release r "
         "WHERE export = ? AND published <= ? ORDER BY published DESC, id DESC LIMIT 1",
@@ -176,7 +176,12 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
         raise ReleaseError(
             f"export {export}: nothing was published by {clock.text(at)}", hint=_begins(connection, export)
         )
-    number, when, digest, run, judged, created, serial, left_out, amends, pinned = row
+    number, when, digest, run, judged, created, serial, left_out, amends, files, pinned = row
+    if files is not None:
+        raise ReleaseError(
+            f"release {number} of {export} is split into files by category, and --at gives a single file",
+            hint=f"'blocklist release show {number}' names the files; zstd frames in 'kept' hold their bytes by digest",
+        )
     if kept.is_kept(config.state, digest):
         return Published(number, export, when, digest, kept.read(config.state, digest), "kept")
     made_by = settings.of_release(connection, number)

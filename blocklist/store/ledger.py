@@ -200,7 +200,8 @@ def compare(connection: sqlite3.Connection) -> list[Trouble]:
     told: _Told = {}
     rows = connection.execute(
         "SELECT id, at, run, what, who, detail, previous, digest FROM event "
-        "WHERE what GLOB 'allow *' OR what GLOB 'deny *' OR what GLOB 'hold *' ORDER BY id"
+        "WHERE what GLOB 'allow *' OR what GLOB 'deny *' OR what GLOB 'hold *' "
+        "OR what = 'release rolled back' ORDER BY id"
     )
     for event in (Event(*row) for row in rows):
         try:
@@ -214,7 +215,15 @@ def compare(connection: sqlite3.Connection) -> list[Trouble]:
         "SELECT e.id, r.id FROM event e JOIN release r ON r.id = e.detail ->> 'release' "
         "WHERE e.what = 'release published' AND json_valid(e.detail) AND r.digest <> e.detail ->> 'digest' ORDER BY 1"
     )
-    return [*out, *(Trouble(e, f"the digest of release {r} is not what was published") for e, r in others)]
+    out += [Trouble(e, f"the digest of release {r} is not what was published") for e, r in others]
+    unsaid = connection.execute(
+        "SELECT r.id FROM release r WHERE r.note GLOB 'approved by *' AND NOT EXISTS (SELECT 1 FROM event e "
+        "WHERE e.what = 'release approved' AND json_valid(e.detail) AND e.detail ->> 'release' = r.id) ORDER BY 1"
+    )
+    return [
+        *out,
+        *(Trouble(None, f"release {r} stands in the record as approved, but no event says by whom") for (r,) in unsaid),
+    ]
 
 
 def _rules(connection: sqlite3.Connection, told: _Told) -> Iterator[Trouble]:
@@ -257,9 +266,10 @@ def _rules(connection: sqlite3.Connection, told: _Told) -> Iterator[Trouble]:
 
 
 def _lets_pass(connection: sqlite3.Connection, told: _Told) -> Iterator[Trouble]:
-    """The same for holds that a person let pass."""
+    """The same for holds that a person let pass, and for exports that one took back to an earlier release."""
     pairs = (
         ("hold released", "SELECT name, author, reason, created FROM hold_release", "let pass"),
+        ("release rolled back", "SELECT export, author, reason, created FROM pin", "taken back"),
         (
             "hold release revoked",
             "SELECT name, revoked_by, revoked_reason, revoked FROM hold_release WHERE revoked IS NOT NULL",
@@ -268,7 +278,7 @@ def _lets_pass(connection: sqlite3.Connection, told: _Told) -> Iterator[Trouble]
     )
     for what, sql, words in pairs:
         rows = set(connection.execute(sql))
-        said = {(d.get("name"), e.who, d.get("reason"), e.at): e for e, d in told.get(what, [])}
+        said = {(d.get("name", d.get("export")), e.who, d.get("reason"), e.at): e for e, d in told.get(what, [])}
         for key, event in said.items():
             if key not in rows:
                 yield Trouble(event.id, f"{key[0]} was {words} by it, but the record does not say so any more")

@@ -58,7 +58,7 @@ def write(
     packed = None
     depth = 0
     if base and data and base_depth + 1 < MAX_DEPTH:
-        patch = zstd_patch(base, data) if changed is None else _line_patch(data, changed)
+        patch = _zstd_patch(base, data) if changed is None else line_patch(data, changed)
         # A patch that saves little is not worth its link in the chain.
         if patch is not None and len(patch) * 8 < len(data):
             packed, depth = patch, base_depth + 1
@@ -75,7 +75,7 @@ def write(
     return Stored(len(packed), depth)
 
 
-def zstd_patch(base: bytes, data: bytes) -> bytes | None:
+def _zstd_patch(base: bytes, data: bytes) -> bytes | None:
     window = max(20, (len(base) + len(data)).bit_length())
     if window > zstandard.WINDOWLOG_MAX:
         return None
@@ -90,7 +90,8 @@ def zstd_patch(base: bytes, data: bytes) -> bytes | None:
     return zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(data)
 
 
-def _line_patch(data: bytes, changed: Sequence[Hunk]) -> bytes:
+def line_patch(data: bytes, changed: Sequence[Hunk]) -> bytes:
+    """The list of changes that makes `data` of what `changed` was found against."""
     at, numbers = 0, []
     for hunk in changed:
         numbers.append(b"%d %d %d\n" % (hunk.gone - at, hunk.gone_end - hunk.gone, hunk.come_end - hunk.come))
@@ -100,7 +101,7 @@ def _line_patch(data: bytes, changed: Sequence[Hunk]) -> bytes:
     return _MARK + hashlib.sha256(data).digest() + packed
 
 
-def _patched(base: bytes, patch: bytes) -> bytes:
+def patched(base: bytes, patch: bytes) -> bytes:
     """`base` with the lines of a list of changes. Raises ValueError when it was made for another one."""
     body = len(_MARK) + 32
     script = zstandard.ZstdDecompressor().decompress(patch[body:])
@@ -136,7 +137,7 @@ def read(state: Path, chain: list[int]) -> bytes:
         try:
             packed = path.read_bytes()
             if packed.startswith(_MARK):
-                data = _patched(data, packed)
+                data = patched(data, packed)
                 continue
             dictionary = zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if i else None
             decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=2**zstandard.WINDOWLOG_MAX)

@@ -146,9 +146,9 @@ class Lab:
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def configure(self, name: str, **values: object) -> Path:
+    def configure(self, name: str, template: str | None = None, /, **values: object) -> Path:
         """A configuration from its template, with `values` and the folder as `run`."""
-        text = Template((CONF / name).read_text()).substitute(run=self.folder, **values)
+        text = Template(template or (CONF / name).read_text()).substitute(run=self.folder, **values)
         path = self.folder / name
         path.write_text(text)
         return path

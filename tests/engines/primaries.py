@@ -77,9 +77,9 @@ def bind(lab: driver.Lab, zone: Path, feeding: str) -> Served:
     return Served(lab, port, zone, control)
 
 
-def knot(lab: driver.Lab, zone: Path) -> Served:
-    """Knot DNS with the zone in the file `zone`."""
+def knot(lab: driver.Lab, zone: Path, text: str | None = None) -> Served:
+    """Knot DNS with the zone in the file `zone`. `text`: a configuration in the place of ours."""
     port = driver.free_port()
-    conf = lab.configure("primary-knot.conf", port=port, origin=ZONE, zone=zone)
+    conf = lab.configure("primary-knot.conf", text, port=port, origin=ZONE, zone=zone)
     lab.start([driver.program("knotd"), "-c", str(conf)], port)
     return Served(lab, port, zone)

@@ -268,14 +268,15 @@ def _warninglist(data: bytes) -> Rows:
     """One row an item of `list`; `number` is the line of the file on which the item stands.
 
     Publishers print one item a line; where they do not, the number is the item's position. A leading dot
-    (`.dyndns.example`) is dropped.
+    (`.dyndns.example`) is dropped, and an item of nothing else is a comment.
     """
     items = decoded(data, _Warninglist, "a MISP warninglist").items
     raw = pl.Series("text", items, dtype=pl.String)
     start = _first_line(data, raw)
     number = pl.int_range(start, start + len(items), dtype=pl.UInt32, eager=True).alias("number")
     rows = pl.DataFrame([number, raw.str.strip_chars().str.strip_prefix(".")])
-    return Rows(rows.filter(pl.col("text") != ""))
+    empty = rows["text"] == ""
+    return Rows(rows.filter(~empty), comments=int(empty.sum()))
 
 
 def _first_line(data: bytes, items: pl.Series) -> int:

@@ -23,6 +23,8 @@ _RULE = re.compile(
     r"(\[[^\]]*\]|\S+)\s+(?:\[[^\]]*\]|\S+)\s*\((.*)\)\s*"
 )
 _OPTION = re.compile(r'\s*([\w.-]+)\s*(?::\s*((?:"(?:[^"\\]|\\.)*"|\\.|[^;"\\])*))?;')
+# Python's `int` and `isdecimal` strip and take more than a rule may hold.
+_NUMBER = re.compile(r" *[0-9]{1,9} *")
 _ADDRESS = re.compile(r"[0-9.]+(?:/[0-9]+)?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?:/[0-9]+)?")
 _NAMES = frozenset(
     {"dns.query", "dns_query", "tls.sni", "tls_sni", "http.host", "http_host", "http.host.raw", "quic.sni"}
@@ -104,7 +106,7 @@ def _names(options: list[tuple[str, str]]) -> list[tuple[str, bool]]:
             last = contents[-1]
             last.begins |= name == "startswith"
             last.ends |= name == "endswith" or (name == "isdataat" and value.replace(" ", "").startswith("!1"))
-            if name in ("depth", "bsize", "offset") and value.strip().isdecimal():
+            if name in ("depth", "bsize", "offset") and _NUMBER.fullmatch(value):
                 last.numbers[name] = int(value)
         if name in ("pcre", "uricontent"):
             return []

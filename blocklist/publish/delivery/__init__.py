@@ -124,8 +124,9 @@ def _difference(what: Consignment, primary: Primary, served: str, deadline: floa
     now = zones.read(what.path)
     try:
         return _send(what, primary, zones.difference(before, now), served, now, deadline)
-    except Drifted:
-        return _whole(what, primary, primary.soa(), deadline)
+    except Drifted as error:
+        why = f" (the difference was refused: {error})" if str(error) else ""
+        return _whole(what, primary, primary.soa(), deadline) + why
 
 
 def _send(

@@ -126,7 +126,8 @@ def _unit(items: Mapping[str, str]) -> bytes:
 def send(control: Control, zone: str, changes: Sequence[OwnerChange], served: int, soa: str, ttl: int) -> None:
     """Bring `zone` from the serial `served` to `soa` in one transaction.
 
-    Raises Drifted when Knot holds another serial, lacks what is to go or has what is to come. Then all of it is undone.
+    Raises Drifted when Knot holds another serial, lacks what is to go or has what is to come, and ReleaseError when it
+    can't commit. Then all of it is undone.
     """
     try:
         control.run("zone-begin", zone=zone)
@@ -147,7 +148,7 @@ def send(control: Control, zone: str, changes: Sequence[OwnerChange], served: in
     except Refused as error:
         raise ReleaseError(
             f"knotd does not commit the change of {zone}: {error}",
-            hint="see its log; 'not exists' is a folder of its database that is missing",
+            hint="'not enough space': raise the zone's journal-max-usage; 'not exists': make its database folder",
         ) from None
     finally:
         # After a commit there is nothing to abort, and knotd says so.
