@@ -92,14 +92,15 @@ class HostileServer(LoopbackServer):
             reply = self.reply(data, tcp=True)
             if reply is None:
                 return
-            manner = self.manners.get(dns.message.from_wire(data).question[0].name.to_text(omit_final_dot=True))
+            question = dns.message.from_wire(data).question[0]
+            manner = self.manners.get(question.name.to_text(omit_final_dot=True))
             kind = manner.kind if manner else ""
             if kind == "64k over tcp":
-                qtype = data[-15:-13]
-                record = b"\xc0\x0c" + qtype + b"\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01"
+                section = data[12 : 12 + len(question.name.to_wire() or b"") + 4]
+                record = b"\xc0\x0c" + section[-4:-2] + b"\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01"
                 count = (65535 - len(data)) // len(record)
                 head = data[:2] + b"\x81\x80\0\x01" + count.to_bytes(2) + bytes(4)
-                reply = head + data[12:-11] + record * count
+                reply = head + section + record * count
             framed = len(reply).to_bytes(2) + reply
             if kind == "half-closed tcp":
                 writer.write(framed[: len(framed) // 2])

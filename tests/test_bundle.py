@@ -223,6 +223,15 @@ def test_a_forged_bundle_is_caught_at_its_place(
     assert any(at.startswith(place) and said in text for at, text in found.items()), found
 
 
+@pytest.mark.parametrize("key", ["version", "template"])
+def test_the_page_of_another_version_is_only_noted(bundle: bytes, tmp_path: Path, key: str) -> None:
+    files = files_of(bundle)
+    change_json("manifest.json", lambda v: v.update({key: "9.9"}))(files)
+    files["index.html"] += b"<p>laid out anew</p>"
+    code, told = checked(packed(files), tmp_path)
+    assert code == 0 and any(t["word"] == "note" and "another version" in t["text"] for t in told)
+
+
 def test_a_wholly_forged_download_contradicts_the_log(bundle: bytes, tmp_path: Path) -> None:
     """Line, digest, answer, page and manifest all made to fit: the event of that time names other bytes."""
     files = {n: d for n, d in files_of(bundle).items() if not n.startswith("snapshots/")}

@@ -155,6 +155,21 @@ def test_a_feed_gets_credit_for_what_it_covers_and_for_what_it_alone_does(world:
     assert lists["dns"] == (5, 3, 2) and lists["hosts"] == (4, 2, 2) and lists["cidr"] == (2, 2, 2)
 
 
+def test_a_feed_that_lists_a_name_alone_has_no_part_in_what_lies_below_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("wide", ["*.sub.wide.example"], format="wildcard")
+    world.feed("narrow", ["sub.wide.example", "192.0.2.128/25"])
+    world.export("dns", "rpz", options={"origin": "rpz.test"})
+    world.export("fw", "cidr")
+    world.update()
+    found = matched(world, ["a.sub.wide.example", "sub.wide.example", "192.0.2.129", "192.0.2.127", "203.0.113.1"])
+    assert {row["what"]: row["feeds"] for row in found["blocked"]} == {
+        "a.sub.wide.example": ["wide"],
+        "sub.wide.example": ["narrow", "wide"],
+        "192.0.2.129": ["narrow"],
+    }
+
+
 def test_what_a_rule_blocks_is_no_feed_s_merit(world: World) -> None:
     assert matched(world, ["worse.example"])["blocked"][0]["feeds"] == []
     assert "a rule" in world.run("match", world.base / "log").out

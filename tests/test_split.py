@@ -165,6 +165,17 @@ def test_the_gate_counts_over_all_files(world: World) -> None:
     assert "h00699.evil.example" in file(world, "c2")
 
 
+def test_an_allow_is_published_in_its_zone_while_the_release_is_held(world: World) -> None:
+    world.feed("more", names(200, 500), category="c2")
+    world.update()
+    world.lines("more", names(110, 500))
+    assert world.update().export("dns")["outcome"] == "held"
+    world.run("allow", "add", "h00600.evil.example", "--reason", "x", "--now")
+    text = owners(file(world, "c2"))
+    assert "h00600.evil.example" not in text and {"h00601.evil.example", "h00699.evil.example"} <= text
+    assert not owners(file(world, "rule")) and len(serials(world)) == 1
+
+
 def test_two_exports_to_one_file_are_refused_also_where_a_split_gives_it(world: World) -> None:
     world.export("other", path="exports/dns-malware.rpz")
     ran = world.run("update")

@@ -41,7 +41,7 @@ def living(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def verify(names: Sequence[str], *servers: LoopbackServer, **options: Any) -> Resolution:
-    options = {"rate": 0, "timeout": 0.3, **options}
+    options = {"rate": 0, "timeout": 0.8, **options}
     with serving(*servers):
         return run(resolve_all(names, [Resolver("127.0.0.1", server.port) for server in servers], **options))
 
@@ -197,7 +197,7 @@ def test_loss_and_delay_bring_no_false_verdict() -> None:
     table = {f"h{number}.example": ["192.0.2.1"] for number in range(0, 400, 2)}
     names = [f"h{number}.example" for number in range(400)]
     servers = [HostileServer(table, loss=0.3, delay=0.05, seed=seed) for seed in (1, 2)]
-    result = verify(names, *servers, timeout=0.3, attempts=5)
+    result = verify(names, *servers, timeout=0.8, attempts=5)
     found = statuses(result)
     assert len(found) == 400
     wrong = {n: s for n, s in found.items() if s not in ("unknown", "live" if n in table else "nxdomain")}

@@ -16,7 +16,7 @@ import msgspec
 from jinja2 import TemplateError
 
 from blocklist import __version__
-from blocklist.bundle.page import page
+from blocklist.bundle.page import page, template_digest
 from blocklist.bundle.parts import (
     ANSWER,
     EVENTS,
@@ -383,11 +383,13 @@ def _page(read: _Read) -> Iterator[Checked]:
         yield Checked("fail", MANIFEST, "it is of another question than the answer")
     if same:
         yield Checked("ok", PAGE, "says what the other files say")
-    elif m.version == __version__:
+    elif (m.version, m.template) == (__version__, template_digest()):
         yield Checked("fail", PAGE, "it does not say what the other files say: it was altered")
     else:
         yield Checked(
-            "note", PAGE, f"version {m.version} made it, {__version__} can't make it anew: trust the other files"
+            "note",
+            PAGE,
+            f"another version ({m.version[:40]}) made it, which this one can't make anew: trust the other files",
         )
 
 

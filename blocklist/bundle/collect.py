@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from blocklist import __version__
-from blocklist.bundle.page import page
+from blocklist.bundle.page import page, template_digest
 from blocklist.bundle.parts import (
     ANSWER,
     EVENTS,
@@ -87,7 +87,7 @@ def collect(
         PAGE: page(said, proof, chain, version=__version__, made=made, head=str(end)),
     }
     parts = [Part(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in sorted(files.items())]
-    manifest = Manifest(FORMAT, __version__, made, said.query, str(end), parts)
+    manifest = Manifest(FORMAT, __version__, template_digest(), made, said.query, str(end), parts)
     return Bundle(_packed({MANIFEST: written(manifest), **dict(sorted(files.items()))}), str(end))
 
 

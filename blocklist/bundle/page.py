@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection
 from functools import cache
@@ -41,6 +42,16 @@ def page(said: Answered, proof: Proof, chain: Chain, *, version: str, made: str,
 
 
 @cache
+def _source() -> str:
+    return resources.files("blocklist.bundle").joinpath("page.html").read_text("utf-8")
+
+
+def template_digest() -> str:
+    """By which a check tells a page of another version from one that was altered."""
+    return hashlib.sha256(_source().encode("utf-8")).hexdigest()
+
+
+@cache
 def _template() -> Template:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -56,7 +67,7 @@ def _template() -> Template:
     environment.filters["moment"] = lambda text: str(text).replace("T", " ").replace("Z", " UTC")
     environment.filters["brief"] = lambda text: text if len(text) <= _MAX_LINE else text[:_MAX_LINE] + "…"
     environment.filters["detail"] = _detail
-    return environment.from_string(resources.files("blocklist.bundle").joinpath("page.html").read_text("utf-8"))
+    return environment.from_string(_source())
 
 
 def _shown(value: Any) -> Any:

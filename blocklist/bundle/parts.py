@@ -28,10 +28,11 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The list of all other files; `head` of the log as `ID:DIGEST`."""
+    """The list of all other files; `head` of the log as `ID:DIGEST`; `template`: SHA-256 of that of the page."""
 
     format: str
     version: str
+    template: str
     made: str
     query: str
     head: str
