@@ -5,30 +5,36 @@ This module reads what the record knows; `blocklist.select.single` decides.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+import msgspec
+
 from blocklist import clock
-from blocklist.catalog import CATEGORIES, ESSENTIAL, KINDS, TLP
+from blocklist.catalog import CATEGORIES, ESSENTIAL, KINDS, TLP, Feed
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
-from blocklist.lifetime import end_of
+from blocklist.lifetime import end_of, stale_since
 from blocklist.names import MAX_NAME, Reject, RejectedError, normalize_name, parents
-from blocklist.publish import left_out
+from blocklist.publish import left_out, settings
 from blocklist.publish.descriptor import Format
 from blocklist.publish.left_out import CUT
+from blocklist.publish.settings import Settings
 from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
 from blocklist.store import kept, snapshots
 from blocklist.store.database import explained, open_for_reading, path_in
+from blocklist.store.moment import periods, run_at
 from blocklist.suffixes import builtin_rules_about
 
 
@@ -36,7 +42,8 @@ from blocklist.suffixes import builtin_rules_about
 class InExport:
     """What the published file of one export does with the thing asked: `by` names the entry or rule that decides.
 
-    `pending` says what the next release will do (True blocks) where that differs from what is published.
+    `pending` says what the next release will do (True blocks) where that differs from what is published. `excluded`:
+    the export holds nothing of the kind at all.
     """
 
     name: str
@@ -47,11 +54,15 @@ class InExport:
     release: int | None
     since: str | None
     pending: bool | None = None
+    excluded: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Everything `why` knows about `query`, in its canonical form."""
+    """Everything `why` knows about `query`, in its canonical form.
+
+    `near`: listed names that a person may have meant, where nothing that covers it is listed.
+    """
 
     query: str
     kind: str
@@ -66,6 +77,7 @@ class Answer:
     rules: Sequence[Rule]
     verdict: Verdict | None
     notes: Sequence[str] = ()
+    near: Sequence[str] = ()
 
     @property
     def blocked(self) -> bool:
@@ -148,17 +160,39 @@ class Moment:
     """A state of the record: after `run` was written, at time `at`; no `run` means now.
 
     `judged`: as of when it was judged what has expired, which is the start of its run. `ruled`: the run, and the time,
-    of the rules that were laid over this state later, where a release was held.
+    of the rules that were laid over this state later, where a release was held. `release`: the one that was made of
+    this state, by its own settings.
     """
 
     run: int | None
     at: str
     judged: str
     ruled: tuple[int, str] | None = None
+    release: int | None = None
 
     @property
     def of_rules(self) -> Moment:
         return Moment(*self.ruled, self.judged) if self.ruled else self
+
+
+@dataclass(frozen=True)
+class _Live:
+    """The release whose file is, or was, in place."""
+
+    id: int
+    published: str
+    revision: int
+    moment: Moment
+    left_out: str | None
+
+
+@dataclass(frozen=True)
+class _Rendering:
+    """What makes a file out of decisions."""
+
+    export: Export
+    policy: Policy
+    format: Format
 
 
 _Look = Callable[[Moment], Facts]
@@ -166,27 +200,29 @@ _Judge = Callable[[Facts, Policy, Target], Outcome]
 
 
 class Audit:
-    """Questions to one state of the record; opens its own reading connection."""
+    """Questions to one state of the record: that of now, or as of `at`. Opens its own reading connection."""
 
-    def __init__(self, config: Config, formats: Mapping[str, Format]) -> None:
+    def __init__(self, config: Config, formats: Mapping[str, Format], at: datetime | None = None) -> None:
         self._config, self._formats = config, formats
         self._path = path_in(config.state)
         self._db = open_for_reading(config.state)
-        now = clock.text(clock.now())
-        self._now = Moment(None, now, now)
+        moment = clock.text(at or clock.now())
+        with explained(self._path):
+            # One state of the record for the whole answer, whatever an update does meanwhile.
+            self._db.execute("BEGIN")
+            self._now = Moment(run_at(self._db, at) if at is not None else None, moment, moment)
         self._rules: dict[Moment, list[Rule]] = {}
+        self._feeds: dict[Moment, Mapping[str, Feed]] = {}
+        self._settings: dict[int, Settings | None] = {}
+        self._exports = config.exports if at is None else self._exports_then()
         self._lines = True
 
     def close(self) -> None:
         self._db.close()
 
-    def freeze(self) -> None:
-        """From here on everything, also what is read through `connection`, is of one state of the record."""
-        self._db.execute("BEGIN")
-
     @property
     def connection(self) -> sqlite3.Connection:
-        """The reading connection, for what must fit to an answer."""
+        """The reading connection, in the state of the record that the answers are from."""
         return self._db
 
     def why(self, text: str, *, lines: bool = True) -> Answer:
@@ -206,7 +242,7 @@ class Audit:
         name = thing.name
         chain = [name, *parents(name)]
         look, judge = self._of_name(name)
-        exports = [self._in_export(export, "domain", look, judge) for export in self._config.exports.values()]
+        exports = [self._in_export(export, "domain", look, judge) for export in self._exports.values()]
         facts = look(self._now)
         deciding = {e.by for e in exports if e.blocked}
         shown = [
@@ -250,7 +286,7 @@ class Audit:
     def _network(self, thing: Thing) -> Answer:
         chain = _around(thing)
         look, judge = self._of_network(thing)
-        exports = [self._in_export(export, thing.kind, look, judge) for export in self._config.exports.values()]
+        exports = [self._in_export(export, thing.kind, look, judge) for export in self._exports.values()]
         facts = look(self._now)
         notes = []
         if thing.first != thing.last:
@@ -293,7 +329,7 @@ class Audit:
         for x in listings:
             if x.holds and x.indicator == thing.name:
                 return {thing.name: f"reference feed {x.feed} names it in line {x.line}"}
-        for network in self._config.protected_networks:
+        for network in self._protected(moment):
             parsed = parse_one(network)
             if parsed is not None and parsed[1:] == (thing.first, thing.last):
                 return {thing.name: "[protect], or a resolver of [verify], names it"}
@@ -316,20 +352,22 @@ class Audit:
             prefix = "".join(group + ":" for group in whole)
         if not prefix:
             return 0
-        rows = self._db.execute(
-            "SELECT DISTINCT name FROM listing WHERE name >= ? AND name < ? AND kind = ? AND name <> ?",
-            (prefix, prefix + "\x7f", KINDS.index(thing.kind) + 1, thing.name),
-        )
+        condition = "name >= ?1 AND name < ?2 AND kind = ?3 AND name <> ?4"
+        source = f"SELECT name FROM listing WHERE {condition}"
+        if self._now.run is not None:
+            source = (
+                f"{source} AND since <= ?5 UNION SELECT name FROM listing_closed "
+                f"WHERE period IN ({self._periods_from(self._now)}) AND {condition} AND since <= ?5 AND until > ?5"
+            )
+        values = [prefix, prefix + "\x7f", KINDS.index(thing.kind) + 1, thing.name, self._now.run]
+        rows = self._db.execute(f"SELECT DISTINCT name FROM ({source})", values[: 4 + (self._now.run is not None)])
         parsed = (parse_one(name) for (name,) in rows)
         return sum(p is not None and thing.first <= p[1] and p[2] <= thing.last for p in parsed)
 
     # URLs
 
-    def _url(self, thing: Thing) -> Answer:
-        try:
-            host = recognise(thing.host or "")
-        except IndicatorError:
-            host = None  # `localhost` and the like, which no list may name
+    def _of_url(self, thing: Thing) -> tuple[_Look, _Judge]:
+        host = _host_of(thing)
         around = _around(host) if host is not None and host.kind != "domain" else []
 
         @cache
@@ -343,7 +381,12 @@ class Audit:
         def judge(facts: Facts, policy: Policy, target: Target) -> Outcome:
             return judge_url(thing.name, host.name if host else None, around, facts, policy)
 
-        exports = [self._in_export(export, "url", look, judge) for export in self._config.exports.values()]
+        return look, judge
+
+    def _url(self, thing: Thing) -> Answer:
+        host = _host_of(thing)
+        look, judge = self._of_url(thing)
+        exports = [self._in_export(export, "url", look, judge) for export in self._exports.values()]
         shown, facts = self._listed(look, [thing.name]), look(self._now)
         own = [r for r in facts.rules if r.kind == "url" and r.name == thing.name]
         if host is None:
@@ -358,6 +401,34 @@ class Audit:
             rules=[*own, *of_host.rules],
             verdict=of_host.verdict,
         )
+
+    # Releases
+
+    def judging(self, thing: Thing) -> Callable[[int], Outcome | None]:
+        """What the file of a release did with `thing`, by the number of the release; None where nobody knows.
+
+        Of a URL only what it did with the URL itself, not with its host.
+        """
+        of = {"domain": lambda: self._of_name(thing.name), "url": lambda: self._of_url(thing)}
+        look, judge = of.get(thing.kind, lambda: self._of_network(thing))()
+
+        def outcome(release: int) -> Outcome | None:
+            export, shown, _, *moment, _ = self._db.execute(
+                f"SELECT r.export, coalesce(r.amends, r.id), {_SHOWN} WHERE r.id = ?", (release,)
+            ).fetchone()
+            made_by = self._settings_of(release)
+            if made_by is not None:
+                rendering = _Rendering(made_by.own.export, made_by.own.policy, made_by.own.format)
+            elif export in self._config.exports:
+                known = self._rendering_now(self._config.exports[export])
+                if known is None:
+                    return None
+                rendering = known
+            else:
+                return None
+            return _outcome(rendering, thing.kind, _moment(shown, *moment), look, judge)
+
+        return outcome
 
     # Answers
 
@@ -375,10 +446,10 @@ class Audit:
     ) -> Answer:
         """All together; the confidence is that of the entry which decides, as the policy of its export counts it."""
         deciding = next((e for e in exports if e.blocked and any(x.indicator == e.by for x in listings)), None)
-        exports_of = self._config.exports
-        export = exports_of.get(deciding.name) if deciding else next(iter(exports_of.values()), None)
-        name = export.policy if export else "default"
-        policy = self._policy(name)
+        export = self._exports.get(deciding.name) if deciding else next(iter(self._exports.values()), None)
+        shown = self._rendering_now(export) if export else None
+        name = shown.export.policy if shown else "default"
+        policy = shown.policy if shown else self._policy(name)
         # Without one that decides, the nearest that is listed.
         indicator = deciding.by if deciding else next((x.indicator for x in listings), None)
         same = [x for x in listings if x.indicator == indicator and x.until is None]
@@ -396,62 +467,182 @@ class Audit:
             holds=holds,
             rules=rules,
             verdict=verdict,
-            notes=notes,
+            notes=[*notes, *self._of_feeds(listings, any(e.blocked for e in exports))],
+            near=[] if listings or self._now.run is not None else self._near(thing),
         )
 
     def _in_export(self, export: Export, kind: str, look: _Look, judge: _Judge) -> InExport:
-        """What the published file of `export` does now, and what its next release will do if that differs."""
-        fmt, policy = self._formats.get(export.format), self._policy(export.policy)
-        if fmt is None:
+        """What the published file of `export` does, and what its next release will do if that differs."""
+        rendering, live = self._rendering_now(export), self._live(export.name)
+        if rendering is None:
             because = f"there is no format {export.format!r}"
             return InExport(export.name, export.format, False, None, because, None, None)
-        pin = self._pin(export.name)
+        name, fmt = export.name, rendering.export.format
+        pin = self._pin(name)
         facts = look if pin is None else _as_pinned(look, pin.moment)
-        if (missing := _left_out(export, fmt, kind)) is not None:
-            now = Outcome(False, None, missing)
-        else:
-            now = judge(facts(self._now), policy, _target(export, fmt))
-        live = self._db.execute(
-            f"SELECT r.id, r.published, {_SHOWN} WHERE r.export = ? AND r.state = 'live'",
-            (export.name,),
-        ).fetchone()
-        command = f"run 'blocklist export {export.name}'"
-        if policy.mode == "shadow":
+        now = _outcome(rendering, kind, self._now, facts, judge)
+        command = f"run 'blocklist export {name}'" if self._now.run is None else "the record of then says so"
+        shadow = rendering.policy.mode == "shadow"
+        if shadow:
             would = "would block it" if now.blocked else "would not block it"
-            command = f"the policy {export.policy} is in shadow mode: it {would}, and writes nothing"
+            command = f"the policy {rendering.export.policy} is in shadow mode: it {would}, and writes nothing"
             if live is None:
-                return InExport(export.name, export.format, False, now.by, f"{now.because}; {command}", None, None)
+                return InExport(name, fmt, False, now.by, f"{now.because}; {command}", None, None)
         elif live is None:
-            because = f"it was never published: {command}"
+            because = f"it was never published: {command}" if self._now.run is None else "it was not published by then"
             if now.blocked:
                 because = f"{now.because}, but {because}"
-            return InExport(export.name, export.format, False, now.by, because, None, None, now.blocked or None)
-        number, published, revision, *moment, kept_out = live
+            return InExport(name, fmt, False, now.by, because, None, None, now.blocked or None)
+        assert live is not None
+        made_by = self._settings_of(live.id)
+        rendered = _Rendering(made_by.own.export, made_by.own.policy, made_by.own.format) if made_by else rendering
+        missing = _left_out(rendering.export, rendering.format, kind)
         then = now
-        shown = _moment(*moment)
-        ended = any(x.ends and shown.judged < x.ends <= self._now.judged for x in look(self._now).listings)
-        if (ended or revision != self._revision()) and missing is None:
-            then = judge(facts(shown), policy, _target(export, fmt))
-        if kept_out is not None and then.blocked:
-            then, now = self._without(kept_out, then, now, fmt)
+        if self._differs(live, made_by, rendering, rendered, look):
+            then = _outcome(rendered, kind, live.moment, facts, judge)
+        if live.left_out is not None and then.blocked:
+            then, now = self._without(live.left_out, then, now, rendered.format)
         if pin is not None and missing is None:
             then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
         if then.blocked == now.blocked:
-            return InExport(export.name, export.format, now.blocked, now.by, now.because, number, published)
-        if policy.mode == "live" and self._gated(export.name, number):
-            command = f"its release is held: see 'blocklist release', then 'blocklist release approve {export.name}'"
+            excluded, since = missing is not None, live.published
+            return InExport(name, fmt, now.blocked, now.by, now.because, live.id, since, excluded=excluded)
+        if self._now.run is None and not shadow and self._gated(name, live.id):
+            command = f"its release is held: see 'blocklist release', then 'blocklist release approve {name}'"
         because = f"{then.because}; not yet published: {now.because}; {command}"
-        return InExport(export.name, export.format, then.blocked, then.by, because, number, published, now.blocked)
+        return InExport(name, fmt, then.blocked, then.by, because, live.id, live.published, now.blocked)
 
-    def _pin(self, export: str) -> _Pin | None:
+    def _differs(self, live: _Live, made_by: Settings | None, now: _Rendering, then: _Rendering, look: _Look) -> bool:
+        """Could the published file say something else than the record does?"""
+        if live.revision != self._revision() or self._now.run is not None:
+            return True
+        if any(x.ends and live.moment.judged < x.ends <= self._now.judged for x in look(self._now).listings):
+            return True
+        if made_by is None:
+            return False
+        # Frames and lines of a format decide nothing here, and a reader of abilities knows no more of it.
+        same = (now.policy, now.export.kinds, now.export.options) == (
+            *(then.policy, then.export.kinds, then.export.options),
+        ) and now.format.name == then.format.name
+        common, config = made_by.common, self._config
+        return not same or common.feeds != config.feeds or common.protect != config.protect
+
+    def _rendering_now(self, export: Export) -> _Rendering | None:
+        """What `export` is made by as configured; of the past, what its release of then was made by."""
+        if self._now.run is not None and (live := self._live(export.name)) is not None:
+            made_by = self._settings_of(live.id)
+            if made_by is not None:
+                return _Rendering(made_by.own.export, made_by.own.policy, made_by.own.format)
+        fmt = self._formats.get(export.format)
+        return _Rendering(export, self._policy(export.policy), fmt) if fmt is not None else None
+
+    def _exports_then(self) -> dict[str, Export]:
+        """The exports that had a file at that time, and those configured now."""
+        rows = self._db.execute("SELECT DISTINCT export FROM release WHERE published <= ?", (self._now.at,))
+        found = dict(self._config.exports)
+        for (name,) in rows:
+            live = self._live(name)
+            made_by = self._settings_of(live.id) if live is not None else None
+            if made_by is not None:
+                found[name] = made_by.own.export
+        return found
+
+    def _live(self, export: str) -> _Live | None:
+        if self._now.run is None:
+            where, values = "r.state = 'live'", [export]
+        else:
+            where, values = "r.published <= ? ORDER BY r.published DESC, r.id DESC LIMIT 1", [export, self._now.at]
         row = self._db.execute(
-            "SELECT r.id, r.run, r.created, coalesce(r.judged, r.created), p.author, p.reason "
-            "FROM pin p JOIN release r ON r.id = p.release WHERE p.export = ? AND p.until IS NULL",
-            (export,),
+            f"SELECT r.id, r.published, coalesce(r.amends, r.id), {_SHOWN} WHERE r.export = ? AND {where}", values
         ).fetchone()
         if row is None:
             return None
-        return _Pin(Moment(row[1], row[2], row[3]), f"pinned to release {row[0]} by {row[4]}: {row[5]}")
+        number, published, shown, revision, *moment, left = row
+        return _Live(number, published, revision, _moment(shown, *moment), left)
+
+    def _settings_of(self, release: int) -> Settings | None:
+        if release not in self._settings:
+            self._settings[release] = settings.of_release(self._db, release)
+        return self._settings[release]
+
+    def _feeds_at(self, moment: Moment) -> Mapping[str, Feed]:
+        """The feeds as they were configured then, by id."""
+        if moment not in self._feeds:
+            made_by = self._settings_of(moment.release) if moment.release is not None else None
+            if moment.run is None:
+                self._feeds[moment] = self._config.feeds
+            elif made_by is not None:
+                self._feeds[moment] = made_by.common.feeds
+            else:
+                self._feeds[moment] = settings.feeds_at(self._db, moment.run) or self._config.feeds
+        return self._feeds[moment]
+
+    def _protected(self, moment: Moment) -> Sequence[str]:
+        """What `[protect]` named then, and the resolvers of then."""
+        made_by = self._settings_of(moment.release) if moment.release is not None else None
+        if made_by is None:
+            return self._config.protected_networks
+        verify = msgspec.structs.replace(self._config.verify, resolvers=made_by.common.resolvers)
+        return replace(self._config, protect=made_by.common.protect, verify=verify).protected_networks
+
+    def _of_feeds(self, listings: Sequence[Listing], blocked: bool) -> list[str]:
+        """What feeds that are not well have to do with the answer: old listings, and new ones that nobody saw yet."""
+        if self._now.run is not None:
+            return []
+        rows = self._db.execute("SELECT name, outcome, changed FROM feed WHERE enabled").fetchall()
+        now, listing = clock.parse(self._now.at), {x.feed for x in listings}
+        notes, unseen = [], []
+        for name, outcome, changed in rows:
+            feed = self._config.feeds.get(name)
+            if feed is None:
+                continue
+            if name in listing and (since := stale_since(feed, changed, now)) is not None:
+                notes.append(f"feed {name} is stale: its list has not changed since {since[:16].replace('T', ' ')}")
+            if outcome in ("failed", "gated") and not blocked and not feed.is_reference:
+                unseen.append(f"{name} ({outcome})")
+        if unseen:
+            more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
+            notes.append(
+                f"what these feeds list now is not known: {', '.join(unseen[:3])}{more}; see 'blocklist status'"
+            )
+        return notes
+
+    def _near(self, thing: Thing) -> list[str]:
+        """Up to three listed names that look like it: steps through the key of the listings, never all of them."""
+        if thing.kind == "domain":
+            bare = thing.name.removeprefix("www.")
+            likely = [f"{label}.{bare}" for label in _LABELS]
+            found = [name for name in [bare, *likely] if name != thing.name and self._is_listed(name)]
+            start, shortest = thing.name, 4
+        else:
+            found = []
+            start = thing.name.rpartition("/")[0] + "/" if thing.kind == "url" else thing.name
+            shortest = len(f"//{thing.host}/") if thing.kind == "url" else len(re.split(r"\d+$", start)[0]) or 4
+        for length in range(len(start) - (thing.kind != "url"), shortest - 1, -1):
+            if len(found) >= 3:
+                break
+            rows = self._db.execute(
+                "SELECT DISTINCT name FROM listing WHERE name >= ? AND name < ? AND kind = ? LIMIT 100",
+                (start[:length], start[:length] + "\x7f", KINDS.index(thing.kind) + 1),
+            )
+            others = [name for (name,) in rows if name != thing.name and name not in found]
+            alike = 0.8 if thing.kind == "domain" else 0.5
+            found += difflib.get_close_matches(thing.name, others, n=3 - len(found), cutoff=alike)
+        return found[:3]
+
+    def _is_listed(self, name: str) -> bool:
+        return self._db.execute("SELECT 1 FROM listing WHERE name = ?", (name,)).fetchone() is not None
+
+    def _pin(self, export: str) -> _Pin | None:
+        held, values = _open_at(self._now)
+        row = self._db.execute(
+            "SELECT r.id, r.run, r.created, coalesce(r.judged, r.created), x.author, x.reason "
+            f"FROM pin x JOIN release r ON r.id = x.release WHERE x.export = ? AND {held}",
+            (export, *values),
+        ).fetchone()
+        if row is None:
+            return None
+        return _Pin(Moment(row[1], row[2], row[3], release=row[0]), f"pinned to release {row[0]} by {row[4]}: {row[5]}")
 
     def _without(self, kept_out: str, then: Outcome, now: Outcome, fmt: Format) -> tuple[Outcome, Outcome]:
         """The outcomes where the live release left out the entry that would decide."""
@@ -555,22 +746,27 @@ class Audit:
 
     def _verdict(self, name: str, moment: Moment) -> Verdict | None:
         row = self._db.execute(
-            "SELECT name, status, since, checked, dead, detail FROM verdict WHERE name = ?", (name,)
+            "SELECT name, status, since, checked, dead, detail, died FROM verdict WHERE name = ?", (name,)
         ).fetchone()
-        if moment.run is not None and (row is None or row[2] > moment.at):
+        if moment.run is None:
+            return Verdict(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None
+        if row is None or row[2] > moment.at:
             row = self._db.execute(
-                "SELECT name, status, since, until, dead, detail FROM verdict_closed "
+                "SELECT name, status, since, until, dead, detail, died FROM verdict_closed "
                 "WHERE name = ? AND since <= ? AND until > ?",
                 (name, moment.at, moment.at),
             ).fetchone()
-        return Verdict(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None
+        if row is None:
+            return None
+        dead = bool(row[4]) and (row[6] is None or row[6] <= moment.run)
+        # When it was last asked by then is not kept; it was when the verdict began.
+        return Verdict(row[0], row[1], row[2], row[3] if row[3] <= moment.at else row[2], dead, row[5])
 
     def _listed(self, look: _Look, chain: Sequence[str]) -> list[Listing]:
         """Listings to show: those of now, and those that ended since but stand in a published file."""
-        published = self._db.execute(
-            f"SELECT {_SHOWN} WHERE r.state = 'live' AND coalesce(b.revision, r.revision) <> ?", (self._revision(),)
-        )
-        moments = [self._now, *(_moment(*row[1:-1]) for row in published)]
+        files = [live for name in self._exports if (live := self._live(name)) is not None]
+        then = [f.moment for f in files if self._now.run is not None or f.revision != self._revision()]
+        moments = [self._now, *then]
         found = {(x.indicator, x.feed, x.since): x for m in reversed(moments) for x in look(m).listings}
         # The nearest name, the narrowest network first.
         order = {name: i for i, name in enumerate(chain)}
@@ -582,39 +778,34 @@ class Audit:
         if moment.run is None:
             source = f"SELECT {columns}, NULL AS until FROM listing WHERE name = ?1"
         else:
-            # What ended after that run was closed in that month or later.
-            periods = ", ".join(str(p) for p in self._periods() if p >= clock.period(clock.parse(moment.at)))
             source = (
                 f"SELECT {columns}, NULL AS until FROM listing WHERE name = ?1 AND since <= ?2 UNION ALL "
-                f"SELECT {columns}, until FROM listing_closed WHERE period IN ({periods}) "
+                f"SELECT {columns}, until FROM listing_closed WHERE period IN ({self._periods_from(moment)}) "
                 "AND name = ?1 AND since <= ?2 AND until > ?2"
             )
         out = []
         for name in names:
             rows = self._db.execute(
                 f"""
-                SELECT l.name, l.kind, l.subtree, l.line, l.confidence, l.extra, l.since, l.feed, r.started, u.started,
+                SELECT l.name, l.kind, l.subtree, l.line, l.confidence, l.extra, l.since, l.feed, r.started,
+                       CASE WHEN ?3 IS NULL OR l.until <= ?3 THEN u.started END,
                        CASE WHEN ?2 IS NULL OR l.dropped <= ?2 THEN d.started END,
                        f.name, v.category, v.confidence, v.family, v.direction
                 FROM ({source}) l JOIN feed f ON f.id = l.feed JOIN run r ON r.id = l.since
                 LEFT JOIN run u ON u.id = l.until LEFT JOIN run d ON d.id = l.dropped
                 LEFT JOIN feed_version v ON v.feed = l.feed
-                     AND v.since = (SELECT max(since) FROM feed_version WHERE feed = l.feed)
+                     AND v.since = (
+                         SELECT max(since) FROM feed_version WHERE feed = l.feed AND (?3 IS NULL OR since <= ?3))
                 ORDER BY l.since, f.name
                 """,
-                (name, moment.run),
+                (name, moment.run, self._now.run),
             )
             out += [self._listing(moment, *row) for row in rows]
         return out
 
-    def _periods(self) -> list[int]:
-        """Months in which listings ended, by one step through the key each."""
-        rows = self._db.execute(
-            "WITH RECURSIVE p(period) AS (SELECT min(period) FROM listing_closed UNION ALL "
-            "SELECT (SELECT min(period) FROM listing_closed WHERE period > p.period) FROM p WHERE period IS NOT NULL) "
-            "SELECT period FROM p WHERE period IS NOT NULL"
-        )
-        return [row[0] for row in rows]
+    def _periods_from(self, moment: Moment) -> str:
+        """What ended after that run was closed in that month or later."""
+        return ", ".join(map(str, periods(self._db, moment.at)))
 
     def _listing(
         self,
@@ -635,7 +826,7 @@ class Audit:
     ) -> Listing:
         """A row with what its feed says: as configured now, else as it was last."""
         row = json.loads(extra) if extra else {}
-        feed = self._config.feeds.get(feed_id)
+        feed = self._feeds_at(moment).get(feed_id)
         category, own, family, direction = version
         if feed is not None:
             category, own, family, direction = feed.category, feed.confidence, feed.family, feed.matches
@@ -690,6 +881,21 @@ class Audit:
             return snapshots.line(self._config.state, links[::-1], line).decode("utf-8", "replace")
         except RecordError:
             return None
+
+
+def around(thing: Thing) -> list[str]:
+    """The names whose listings and rules may decide for `thing`, its own first."""
+    if thing.kind == "domain":
+        return [thing.name, *parents(thing.name)]
+    return [thing.name] if thing.kind == "url" else _around(thing)
+
+
+def _host_of(thing: Thing) -> Thing | None:
+    """What a URL's host is; None for `localhost` and the like, which no list may name."""
+    try:
+        return recognise(thing.host or "")
+    except IndicatorError:
+        return None
 
 
 def _tlp(row: Mapping[str, Any]) -> str | None:
@@ -748,8 +954,8 @@ _SHOWN = (
 )
 
 
-def _moment(run: int, at: str, judged: str, ruled: int | None, created: str) -> Moment:
-    return Moment(run, at, judged, None if ruled is None else (ruled, created))
+def _moment(release: int, run: int, at: str, judged: str, ruled: int | None, created: str) -> Moment:
+    return Moment(run, at, judged, None if ruled is None else (ruled, created), release)
 
 
 def _around(thing: Thing) -> list[str]:
@@ -760,6 +966,16 @@ def _around(thing: Thing) -> list[str]:
         first = thing.first >> hosts << hosts
         chain.append(network_text(family, first, first + (1 << hosts) - 1))
     return chain
+
+
+# What most often stands before a name that a list has.
+_LABELS = ("www", "m", "mail", "login", "app", "api", "cdn", "static", "secure", "web")
+
+
+def _outcome(rendering: _Rendering, kind: str, moment: Moment, look: _Look, judge: _Judge) -> Outcome:
+    if (left_out := _left_out(rendering.export, rendering.format, kind)) is not None:
+        return Outcome(False, None, left_out)
+    return judge(look(moment), rendering.policy, _target(rendering.export, rendering.format))
 
 
 def _left_out(export: Export, fmt: Format, kind: str) -> str | None:
@@ -780,9 +996,11 @@ def _target(export: Export, fmt: Format) -> Target:
     asked = str(export.options.get("direction", "any"))
     directions = [asked, "both"] if asked in ("inbound", "outbound") else ["inbound", "outbound", "both"]
     writes: Callable[[str, bool], bool] = lambda name, subtree: True  # noqa: E731
+    unwritable = ""
     if fmt.code == "rpz":
         directions = ["outbound", "both"]  # an answer's address is where clients would go
         origin = str(export.options.get("origin") or fmt.options["origin"].default)
+        unwritable = "is too long for the zone"
         if export.split is not None:
             # The longest of the zones: nearly no name is so long that the difference matters.
             origin = f"{max(CATEGORIES, key=len)}.{origin}"
@@ -790,10 +1008,11 @@ def _target(export: Export, fmt: Format) -> Target:
         writes = lambda name, subtree: len(name) + 2 * subtree <= room  # noqa: E731
     elif fmt.unwritable is not None:
         odd = re.compile(fmt.unwritable)
+        unwritable = f"can't be written: {fmt.name} would read the line as something else"
         pair = f"{fmt.exact}\n{fmt.below}" if fmt.exact and fmt.below else None
         exact, suffix = fmt.exact or fmt.suffix or "", fmt.suffix or pair or fmt.exact or ""
         writes = lambda name, subtree: not odd.search((suffix if subtree else exact).replace("{name}", name))  # noqa: E731
-    return Target(fmt.name, fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, writes, directions)
+    return Target(fmt.name, fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, writes, directions, unwritable)
 
 
 def _with_host(url: InExport, host: InExport, name: str) -> InExport:
@@ -805,4 +1024,4 @@ def _with_host(url: InExport, host: InExport, name: str) -> InExport:
     return replace(url, because=f"{url.because}; its host {name}: {host.because}", pending=host.pending)
 
 
-__all__ = ["Answer", "Audit", "Hold", "InExport", "Listing", "Thing", "Verdict", "recognise"]
+__all__ = ["Answer", "Audit", "Hold", "InExport", "Listing", "Thing", "Verdict", "around", "recognise"]

@@ -39,7 +39,7 @@ def follow(name: str, resolvers: Sequence[str], *, lifetime: float = 5.0) -> Cha
     if not resolvers:
         raise IndicatorError(
             "no resolvers are configured, so the CNAME chain can't be followed",
-            hint='name one that does not load this list: [verify] resolvers = ["192.0.2.53"], or leave out --chain',
+            hint='name one that does not load this list: [verify] resolvers = ["192.0.2.53"]',
         )
     asking = dns.resolver.Resolver(configure=False)
     asking.nameservers = [
@@ -68,7 +68,7 @@ def _answers(
     except (dns.exception.DNSException, OSError) as error:
         raise IndicatorError(
             f"{name}: no resolver answered ({str(error).splitlines()[0][:200]})",
-            hint="see [verify] resolvers; without --chain the rule is added for the name alone",
+            hint="see [verify] resolvers; without --chain or --resolve only the name itself is looked at",
         ) from None
     links: list[tuple[str | None, list[str]]] = []
     at = dns.name.from_text(name)

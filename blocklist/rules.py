@@ -65,6 +65,16 @@ def rules_in_force(connection: sqlite3.Connection, now: datetime) -> list[Rule]:
     return [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
 
 
+def rules_at(connection: sqlite3.Connection, run: int, at: datetime) -> list[Rule]:
+    """Those that were in force after `run`, and had not expired by `at`."""
+    rows = connection.execute(
+        "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
+        "WHERE since <= ?1 AND (until IS NULL OR until > ?1) AND (expires IS NULL OR expires > ?2) ORDER BY id",
+        (run, clock.text(at)),
+    )
+    return [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
+
+
 def ending_soon(connection: sqlite3.Connection, now: datetime) -> list[Rule]:
     """Those that end within `NOTICE`, the soonest first."""
     limit = clock.text(now + NOTICE)

@@ -61,6 +61,7 @@ class _Standing:
     authority: str | None
     strikes: int
     dead: bool
+    died: int | None
 
 
 def verify(
@@ -226,15 +227,17 @@ class _Writer:
                     changed += 1
                     db.execute(
                         "INSERT OR REPLACE INTO verdict_closed "
-                        "(name, since, until, status, dead, authority, resolver, detail) "
-                        "SELECT name, since, ?, status, dead, authority, resolver, detail FROM verdict WHERE name = ?",
-                        (at, row["name"]),
+                        "(name, since, until, status, dead, authority, resolver, detail, died, closed) "
+                        "SELECT name, since, ?, status, dead, authority, resolver, detail, died, ? "
+                        "FROM verdict WHERE name = ?",
+                        (at, self._run, row["name"]),
                     )
+                died_with = (known.died if same and known and known.dead else self._run) if dead else None
                 died += dead and not (known is not None and known.dead)
                 revived += not dead and known is not None and known.dead
                 db.execute(
                     "INSERT OR REPLACE INTO verdict (name, status, since, checked, first_nxdomain, strikes, dead, "
-                    "authority, resolver, detail, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "authority, resolver, detail, run, died) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         row["name"],
                         row["status"],
@@ -247,6 +250,7 @@ class _Writer:
                         row["resolver"],
                         row["detail"],
                         self._run,
+                        died_with,
                     ),
                 )
             if died or revived:
@@ -259,6 +263,6 @@ class _Writer:
     @staticmethod
     def _known(db: Any, name: str) -> _Standing | None:
         row = db.execute(
-            "SELECT status, since, authority, strikes, dead FROM verdict WHERE name = ?", (name,)
+            "SELECT status, since, authority, strikes, dead, died FROM verdict WHERE name = ?", (name,)
         ).fetchone()
-        return _Standing(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
+        return _Standing(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None

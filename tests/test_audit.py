@@ -324,7 +324,10 @@ def test_the_screen_shows_the_line_of_the_feed_and_escapes_what_would_paint_the_
     assert second == "  because evil.example and all below it is listed"
     assert "\x1b" not in screen and "\u202e" not in screen
     assert any(line.endswith(r"1  evil.example # \x1b[2J\u202eelpmaxe.doog") for line in rest)
-    assert rest[-1] == "confidence 90 (policy default asks 50) · not verified · no rules · no holds"
+    assert rest[-2:] == [
+        "confidence 90 (policy default asks 50) · not verified · no rules · no holds",
+        "  to let it through: blocklist allow add a.evil.example --reason '…' --now",
+    ]
 
 
 def test_the_json_has_the_keys_that_the_contract_promises(house: Path) -> None:
@@ -371,6 +374,7 @@ def test_a_name_that_no_feed_lists_is_said_to_be_unlisted(house: Path) -> None:
         "  not in dns (rpz): not listed",
         "no feed lists it, nor a name or network above it",
         "no rules · no holds",
+        "  to block it: blocklist deny add other.example --reason '…' --now",
     ]
 
 

@@ -20,6 +20,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Ask DNS about listed names."),
     "export": ("export", "Publish configured exports, or write one list to a file."),
     "why": ("why", "Why a domain, address, network or URL is blocked, or not."),
+    "history": ("history", "What became of a domain, address, network or URL, in order."),
+    "diff": ("diff", "What changed between two dates or releases, by feed and category."),
     "match": ("match", "Replay logs: what would be blocked, thanks to which feed."),
     "report": ("report", "The situational picture as one page: HTML, Markdown or JSON."),
     "feeds": ("feeds", "List, show and try feeds."),

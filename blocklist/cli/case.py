@@ -52,7 +52,6 @@ def open_(screen: Screen, what: str, ticket: str, reason: str, allow: str | None
     with writing(config, screen, "case open") as record:
         audit = Audit(config, formats)
         try:
-            audit.freeze()
             answer = as_json(audit.why(what))
             bundle = bundle_of(audit, config, answer, excerpt=excerpt)
         finally:

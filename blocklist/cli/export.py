@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +25,7 @@ from blocklist.errors import ConfigError
 @click.option("-o", "--output", metavar="FILE|-", help="Where the one list goes; - is standard output.")
 @click.option("--policy", default="default", show_default=True, help="Policy of the one list.")
 @click.option("--option", "options", multiple=True, metavar="K=V", help="Option of the format, as in 'formats show'.")
+@click.option("--at", metavar="DATE", help="What was live then, to -o: 2026-03-03, 2026-03-03T14:00Z, 7d, yesterday.")
 @shared_options
 def command(
     screen: Screen,
@@ -32,6 +35,7 @@ def command(
     output: str | None,
     policy: str,
     options: tuple[str, ...],
+    at: str | None,
 ) -> int:
     """Publish the configured exports (or those named) whose content changed.
 
@@ -45,12 +49,17 @@ def command(
       blocklist export dns --dry-run
       blocklist export --format hosts -o - | head
       blocklist export --format rpz --option origin=rpz.example.net -o list.rpz
+      blocklist export dns --at 2026-03-03 -o dns-of-then.rpz
     """
     config, formats = configuration(screen)
     if fmt is not None:
-        return _once(screen, config, formats, fmt, output, policy, options)
+        return _once(screen, config, formats, fmt, output, policy, options, at)
+    if at is not None:
+        if len(names) != 1 or output is None or dry_run:
+            raise click.UsageError("--at takes one export and -o FILE, or -o - for standard output")
+        return _then(screen, config, names[0], at, output)
     if output is not None:
-        raise click.UsageError("-o goes with --format")
+        raise click.UsageError("-o goes with --format or --at")
     for name in names:
         if name not in config.exports:
             raise click.UsageError(f"no export {name!r} is configured{nearest(name, config.exports)}")
@@ -80,6 +89,7 @@ def _once(
     output: str | None,
     policy: str,
     options: tuple[str, ...],
+    at: str | None,
 ) -> int:
     if fmt not in formats:
         raise click.UsageError(f"no format {fmt!r}{nearest(fmt, formats)}")
@@ -93,6 +103,8 @@ def _once(
     except ConfigError as error:
         raise click.UsageError(error.message) from None
     export = Export(name="once", format=fmt, path="-", policy=policy, options=given)
+    if at is not None:
+        return _once_then(screen, config, export, formats[fmt], at, output)
     from blocklist import clock
     from blocklist.picture import Picture
     from blocklist.publish.release import Selector, render_once
@@ -103,18 +115,76 @@ def _once(
         selector = Selector(picture, record, config.policies, rules_in_force(record.connection, clock.now()))
 
         def write(out: BinaryIO) -> None:
-            rendered, lost = render_once(selector, export, formats[fmt], out)
-            counted = "".join(f"; {n:,} {what}" for what, n in lost.items())
-            screen.note(f"{rendered.entries:,} entries, {rendered.records:,} records{counted}")
+            _said(screen, *render_once(selector, export, formats[fmt], out))
 
-        if output == "-":
-            write(sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-        else:
-            from blocklist.publish.file import replace
-
-            replace(Path(output), write, lambda path, written: None)
+        _put(output, write)
     return 0
+
+
+def _said(screen: Screen, rendered: Any, lost: dict[str, int]) -> None:
+    counted = "".join(f"; {n:,} {what}" for what, n in lost.items())
+    screen.note(f"{rendered.entries:,} entries, {rendered.records:,} records{counted}")
+
+
+def _put(output: str, write: Callable[[BinaryIO], None]) -> None:
+    if output == "-":
+        write(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    else:
+        from blocklist.publish.file import replace
+
+        replace(Path(output), write, lambda path, written: None)
+
+
+def _then(screen: Screen, config: Config, name: str, at: str, output: str) -> int:
+    """The bytes of a release of the past; never to the place of a list that is loaded."""
+    from blocklist import clock
+    from blocklist.dates import past
+    from blocklist.publish.past import published
+    from blocklist.store.database import explained, open_for_reading, path_in
+
+    _refuse_configured(config, output)
+    moment = past(at, clock.now())
+    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        db.execute("BEGIN")  # one state of the record, whatever an update does meanwhile
+        found = published(config, db, name, moment)
+    _put(output, lambda out: _write(out, found.data))
+    screen.note(f"release {found.release} of {name}, live since {found.published}, {found.how}; SHA-256 {found.digest}")
+    if output != "-":
+        told = {"release": found.release, "export": name, "published": found.published, "digest": found.digest}
+        screen.json({**told, "bytes": len(found.data), "how": found.how})
+    return 0
+
+
+def _once_then(screen: Screen, config: Config, export: Export, fmt: Any, at: str, output: str) -> int:
+    """One list from the record of then."""
+    from blocklist import clock
+    from blocklist.dates import past
+    from blocklist.publish.past import render_at
+    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.moment import run_at
+    from blocklist.suffixes import builtin_rules
+
+    _refuse_configured(config, output)
+    moment = past(at, clock.now())
+    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        db.execute("BEGIN")
+        run = run_at(db, moment)
+        _put(
+            output,
+            lambda out: _said(screen, *render_at(config, db, run, moment, builtin_rules(), export, fmt, out)),
+        )
+    return 0
+
+
+def _write(out: BinaryIO, data: bytes) -> None:
+    out.write(data)
+
+
+def _refuse_configured(config: Config, output: str) -> None:
+    for export in config.exports.values():
+        if output != "-" and Path(output).resolve() == (config.base / export.path).resolve():
+            raise click.UsageError(f"{output} is the file of export {export.name!r}: a list of the past goes elsewhere")
 
 
 def given_options(fmt: Any, given: tuple[str, ...]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def command() -> None:
     Examples:
       blocklist held
       blocklist held list --guard public-suffix
+      blocklist held --at 2026-03-03
       blocklist held release evil.example --reason "confirmed with the registrar" --now
     """
 
@@ -35,29 +36,38 @@ def command() -> None:
 @click.option("--released", is_flag=True, help="Those that a person let pass.")
 @click.option("--inform", is_flag=True, help="What references that only inform name: listed, and not held.")
 @click.option("--all", "everything", is_flag=True, help="All of them, not the newest 50.")
+@click.option("--at", metavar="DATE", help="As of then: 2026-03-03 (its end), 2026-03-03T14:00Z, 7d (ago), yesterday.")
 @shared_options
-def listing(screen: Screen, guard: str | None, released: bool, inform: bool, everything: bool) -> int:
+def listing(screen: Screen, guard: str | None, released: bool, inform: bool, everything: bool, at: str | None) -> int:
     """The holds in force, newest first: who lists it, how well known it is, and what else blocking it would take.
 
     The place is that in the reference feed which names it highest, or names what is above it; in a ranked list, such as
     a top list, it is the rank.
     """
     config, _ = configuration(screen)
+    if inform and at is not None:
+        raise click.UsageError("--inform looks at what is listed now; leave out --at")
     if inform:
         return _informed(screen, config, everything)
+    from blocklist import clock
+    from blocklist.dates import past
     from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.moment import run_at
 
+    moment_asked = past(at, clock.now()) if at is not None else None
     db = open_for_reading(config.state)
     with explained(path_in(config.state)):
+        run = run_at(db, moment_asked) if moment_asked is not None else None
+        source, feeds = _SOURCES[run is not None]
         where = "WHERE (?1 IS NULL OR guard = ?1) AND (released_by IS NOT NULL) = ?2"
-        total = db.execute(f"SELECT count(*) FROM holds_now {where}", (guard, released)).fetchone()[0]
+        total = db.execute(f"SELECT count(*) FROM {source} {where}", (guard, released, -1, run)).fetchone()[0]
         references = [f.id for f in config.feeds.values() if f.is_reference]
         rows = db.execute(
             "SELECT indicator, guard, withheld_as, detail, since, released_by, released_because, "
-            "(SELECT group_concat(f.name, ', ') FROM listing l JOIN feed f ON f.id = l.feed WHERE l.name = indicator "
-            f"AND f.name NOT IN (SELECT value FROM json_each(?4))) "
-            f"FROM holds_now {where} ORDER BY since DESC, indicator LIMIT ?3",
-            (guard, released, -1 if everything or screen.as_json else 50, json.dumps(references)),
+            f"(SELECT group_concat(f.name, ', ') FROM ({feeds}) l JOIN feed f ON f.id = l.feed "
+            "WHERE f.name NOT IN (SELECT value FROM json_each(?5))) "
+            f"FROM {source} {where} ORDER BY since DESC, indicator LIMIT ?3",
+            (guard, released, -1 if everything or screen.as_json else 50, run, json.dumps(references)),
         ).fetchall()
         from blocklist.fame import fame_of
 
@@ -82,8 +92,27 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
             for r in rows
         ],
     )
-    screen.line(f"{total:,} held" + (f", {len(rows)} shown; --all shows every one" if len(rows) < total else ""))
+    when = f" as of {clock.text(moment_asked)}" if moment_asked is not None else ""
+    screen.line(f"{total:,} held{when}" + (f", {len(rows)} shown; --all shows every one" if len(rows) < total else ""))
     return 0
+
+
+# Where holds come from, and the feeds that list `indicator`: now, and as of run ?4.
+_SOURCES = (
+    ("(SELECT *, ?4 FROM holds_now)", "SELECT feed FROM listing WHERE name = indicator"),
+    (
+        """
+        (SELECT h.name AS indicator, h.guard, CASE h.subtree_only WHEN 1 THEN 'subtree' ELSE 'exact' END AS withheld_as,
+                h.detail, r.started AS since, x.author AS released_by, x.reason AS released_because
+         FROM hold h JOIN run r ON r.id = h.since
+         LEFT JOIN hold_release x ON x.name = h.name AND x.since <= ?4 AND (x.until IS NULL OR x.until > ?4)
+         WHERE h.since <= ?4 AND (h.until IS NULL OR h.until > ?4))
+        """,
+        "SELECT feed FROM listing WHERE name = indicator AND since <= ?4 UNION "
+        "SELECT feed FROM listing_closed WHERE period IN (SELECT DISTINCT CAST(strftime('%Y%m', started) AS INTEGER) "
+        "FROM run WHERE id >= ?4) AND name = indicator AND since <= ?4 AND until > ?4",
+    ),
+)
 
 
 def _place(name: str, fame: Fame) -> str:

@@ -83,7 +83,7 @@ class ListingGroup(click.Group):
         at = 0
         args = args or ["list"]
         while at < len(args) and args[at].startswith("-"):
-            at += 2 if args[at] == "--config" else 1
+            at += 2 if args[at] in ("--config", "--at") else 1
         if not {"-h", "--help"} & set(args[:at]):
             if at < len(args) and args[at] in self.commands:
                 # Options given before the name of the command are its own, as everywhere.

@@ -10,16 +10,22 @@ import click
 from blocklist.cli.screen import Screen, moment, safe, shared_options
 
 if TYPE_CHECKING:
-    from blocklist.audit import Answer, Listing
+    from blocklist.advice import Advice
+    from blocklist.audit import Answer, Audit, Listing
+    from blocklist.config import Config
 
 
 @click.command("why")
 @click.argument("what")
+@click.option("--at", metavar="DATE", help="As of then: 2026-03-03 (its end), 2026-03-03T14:00Z, 7d (ago), yesterday.")
+@click.option("--resolve", is_flag=True, help="Ask the DNS, and say what would block on the way: CNAMEs and addresses.")
 @click.option("--evidence", is_flag=True, help="Also write the bytes, digests, times and events that prove it.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where --evidence writes to.")
 @click.option("--excerpt", is_flag=True, help="Of downloads, only the cited part goes into the evidence.")
 @shared_options
-def command(screen: Screen, what: str, evidence: bool, output: Path | None, excerpt: bool) -> int:
+def command(
+    screen: Screen, what: str, at: str | None, resolve: bool, evidence: bool, output: Path | None, excerpt: bool
+) -> int:
     """Why WHAT is blocked, or why it is not: which feed, which line, since when, who decided.
 
     WHAT is a domain, an address, a network or a URL. The answer comes from the record alone.
@@ -29,24 +35,39 @@ def command(screen: Screen, what: str, evidence: bool, output: Path | None, exce
       blocklist why a.b.evil.example
       blocklist why 192.0.2.7
       blocklist why https://files.example/malware.exe --json
+      blocklist why evil.example --at 2026-03-03
+      blocklist why portal.example --resolve
       blocklist why evil.example --evidence -o evil.zip
     """
+    if at is not None and (resolve or evidence):
+        raise click.UsageError("--resolve and --evidence are about now; leave out --at")
     if (output is not None or excerpt) and not evidence:
         raise click.UsageError("-o and --excerpt go with --evidence")
+    from blocklist import clock
+    from blocklist.advice import advice
     from blocklist.audit import Audit
     from blocklist.config import load
+    from blocklist.dates import past
     from blocklist.publish.descriptor import abilities
 
     # Not the whole catalogue of formats: compiling their frames takes longer than the answer.
     config = load(screen.config_path)
     formats = abilities([export.format for export in config.exports.values()], config.formats_folder)
-    audit = Audit(config, formats)
+    moment_asked = past(at, clock.now()) if at is not None else None
+    audit = Audit(config, formats, moment_asked)
     said: dict[str, Any] = {}
+    ways: list[Advice] = []
     try:
-        if evidence:
-            audit.freeze()
         answer = audit.why(what)
+        steps = _resolved(screen, config, audit, answer) if resolve else []
         told = as_json(answer)
+        if moment_asked is None:
+            ways = advice(config, answer)
+            told["ways"] = [{"to": w.to, "command": w.command, "key": w.key} for w in ways]
+        if resolve:
+            told["resolved"] = [
+                {"name": s.query, "kind": s.kind, "blocked": s.blocked, "exports": _files(s)} for s in steps
+            ]
         if evidence:
             from blocklist.cli.evidence import bundle_of, write_bundle
 
@@ -55,7 +76,15 @@ def command(screen: Screen, what: str, evidence: bool, output: Path | None, exce
     finally:
         audit.close()
     screen.json({**told, "evidence": said} if said else told)
+    if moment_asked is not None:
+        screen.line(f"as of {answer.at}:")
     _show(screen, answer)
+    for step in steps:
+        _show_step(screen, step)
+    if answer.near:
+        screen.line("listed names like it: " + ", ".join(map(safe, answer.near)))
+    for way in ways:
+        screen.line(f"  to {way.to}: {safe(way.command or way.key or '')}")
     if said:
         screen.line(f"evidence: {safe(said['file'])}, SHA-256 {said['sha256']}")
         screen.line("  anybody can check it with 'blocklist evidence check'; keep the SHA-256 apart from the file")
@@ -130,11 +159,56 @@ def _show(screen: Screen, answer: Answer) -> None:
             f"hold: {safe(hold.indicator)}{how} by guard {hold.guard}: {safe(hold.detail)}, "
             f"since {moment(hold.since)}{freed}"
         )
-    if any(h.released is None for h in answer.holds):
-        held = next(h.indicator for h in answer.holds if h.released is None)
-        screen.line(f"  to let it pass: blocklist held release {safe(held)} --reason '…'")
     for note in answer.notes:
-        screen.line(note)
+        screen.line(safe(note))
+
+
+def _resolved(screen: Screen, config: Config, audit: Audit, answer: Answer) -> list[Answer]:
+    """What the DNS leads to, each with its own answer."""
+    from blocklist.audit import recognise
+    from blocklist.chain import follow
+    from blocklist.errors import IndicatorError
+
+    host = recognise(answer.query).host or answer.query
+    if answer.kind in ("ipv4", "ipv6") or recognise(host).kind != "domain":
+        raise click.UsageError(f"{safe(answer.query)} is an address already; --resolve is for names")
+    try:
+        chain = follow(host, config.verify.resolvers)
+    except IndicatorError as error:
+        screen.note(f"not resolved: {safe(error.message)}" + (f" ({safe(error.hint)})" if error.hint else ""))
+        return []
+    steps = [name for name in chain.names if _known(name)]
+    if not steps and not chain.addresses:
+        screen.line(f"{safe(host)} has no addresses in the DNS")
+    return [audit.why(step, lines=False) for step in (*steps, *chain.addresses)]
+
+
+def _known(name: str) -> bool:
+    """Can any list name it? The DNS knows names that no host has."""
+    from blocklist.audit import recognise
+    from blocklist.errors import IndicatorError
+
+    try:
+        return recognise(name).kind == "domain"
+    except IndicatorError:
+        return False
+
+
+def _files(answer: Answer) -> list[str]:
+    return [e.name for e in answer.exports if e.blocked]
+
+
+def _show_step(screen: Screen, step: Answer) -> None:
+    """One line: what of the way would be blocked, and why."""
+    what = "alias of" if step.kind == "domain" else "address"
+    blocked = [e for e in step.exports if e.blocked]
+    if not blocked:
+        near = next((e.because for e in step.exports if e.because != "not listed" and not e.excluded), "not listed")
+        screen.line(f"{what} {safe(step.query)}: not blocked ({safe(near)})")
+        return
+    told = ", ".join(f"{e.name} ({safe(e.format)})" for e in blocked)
+    feeds = ", ".join(dict.fromkeys(x.feed for x in step.listings))
+    screen.line(f"{what} {safe(step.query)}: blocked in {told} because {safe(blocked[0].because)} [{safe(feeds)}]")
 
 
 def meaning(x: Listing) -> list[str]:
@@ -189,6 +263,8 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "listings": [_listing_json(x) for x in answer.listings],
         "references": [_listing_json(x) for x in answer.references],
         "confidence": answer.confidence,
+        "near": list(answer.near),
+        "notes": list(answer.notes),
         "holds": [
             {
                 "indicator": h.indicator,

@@ -29,7 +29,7 @@ from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import approved, capacity, delivery, left_out, reasons, split
+from blocklist.publish import approved, capacity, delivery, left_out, reasons, settings, split
 from blocklist.publish.approved import Approved
 from blocklist.publish.change import Change, compared_with, listed_in, weekly
 from blocklist.publish.check import check
@@ -322,11 +322,7 @@ class Selector:
 
     def _since_of(self) -> pl.DataFrame:
         if self._since is None:
-            rows = self._record.connection.execute(
-                "SELECT l.name, r.started FROM (SELECT name, min(since) AS since FROM listing GROUP BY name) l "
-                "JOIN run r ON r.id = l.since"
-            ).fetchall()
-            self._since = pl.DataFrame(rows, schema={"name": pl.String, "since": pl.String}, orient="row")
+            self._since = self._record.first_listed()
         return self._since
 
 
@@ -422,7 +418,7 @@ def export_all(
         every = [one for job in jobs for one in (job.amended, job) if one is not None]
         ready = [job for job in every if job.candidate is not None and job.state == "pending"]
         if any(job.state in ("held", "failed") for job in every) or ready:
-            _record_releases(record, every, run, clock.text(now), judged)
+            _record_releases(record, every, run, clock.text(now), judged, config, picture.suffix_digest)
         for job in ready:
             started = time.perf_counter()
             try:
@@ -908,7 +904,10 @@ def _difference(before: pl.Series | None, now: pl.Series) -> tuple[int, int]:
     return added, len(before) - (len(now) - added)
 
 
-def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: str, judged: str) -> None:
+def _record_releases(
+    record: Record, jobs: Sequence[_Job], run: int | None, at: str, judged: str, config: Config, suffixes: str
+) -> None:
+    common = settings.common_of(config, suffixes)
     with record.transaction() as connection:
         number = run
         if number is None:
@@ -959,6 +958,9 @@ def _record_releases(record: Record, jobs: Sequence[_Job], run: int | None, at: 
                 ),
             )
             outcome.release = cursor.lastrowid
+            assert cursor.lastrowid is not None
+            own = settings.Own(export=job.export, policy=config.policies[job.export.policy], format=job.fmt)
+            settings.note(connection, cursor.lastrowid, common, own)
             if job.state == "held" and outcome.plan is not None:
                 connection.execute(
                     "INSERT INTO plan (release, plan) VALUES (?, ?)",

@@ -21,7 +21,8 @@ from blocklist.suffixes import SuffixRules
 class Target:
     """What an export's format can say, under the format's `name`.
 
-    `writes(name, subtree)`: can an entry be written at all (a zone has room for 253 characters)? `directions` of
+    `writes(name, subtree)`: can an entry be written at all (a zone has room for 253 characters)? `unwritable` says why
+    one can't. `directions` of
     networks: a listing is taken when its own is among them.
     """
 
@@ -31,6 +32,7 @@ class Target:
     allow: bool
     writes: Callable[[str, bool], bool] = lambda name, subtree: True
     directions: Sequence[str] = ("inbound", "outbound", "both")
+    unwritable: str = "is too long for the zone"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def judge_name(name: str, facts: Facts, policy: Policy, target: Target, suffixes
     for key, entry in list(entries.items()):
         covered = any((at, True) in entries for at in parents(entry.name))
         if not target.writes(entry.name, entry.subtree or covered):
-            reasons[entry.name] = f"{entry.name} is too long for the zone"
+            reasons[entry.name] = f"{entry.name} {target.unwritable}"
             del entries[key]
 
     def allowed(at: str) -> bool:

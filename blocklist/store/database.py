@@ -22,6 +22,7 @@ MIGRATIONS = (
     "0005_releases",
     "0007_gates",
     "0008_verifyx",
+    "0009_history",
 )
 
 

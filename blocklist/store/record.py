@@ -354,6 +354,14 @@ class Record:
             columns.write(self.state, snapshot, found)
         return found
 
+    def first_listed(self) -> pl.DataFrame:
+        """`name`, `since`: when the first of the open listings of each name began."""
+        rows = self.connection.execute(
+            "SELECT l.name, r.started FROM (SELECT name, min(since) AS since FROM listing GROUP BY name) l "
+            "JOIN run r ON r.id = l.since"
+        ).fetchall()
+        return pl.DataFrame(rows, schema={"name": pl.String, "since": pl.String}, orient="row")
+
     # Holds
 
     def open_holds(self) -> pl.DataFrame:

@@ -343,6 +343,22 @@ def _details(db: Database) -> None:
     db.execute("ALTER TABLE verdict_closed ADD COLUMN detail TEXT")
 
 
+@migrations(name="0009_history")
+def _history(db: Database) -> None:
+    """What each release was made by; with which run a name died, and its verdict was closed."""
+    for statement in (
+        "CREATE TABLE setting (digest TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        "ALTER TABLE release ADD COLUMN common TEXT REFERENCES setting (digest)",
+        "ALTER TABLE release ADD COLUMN own TEXT REFERENCES setting (digest)",
+        "ALTER TABLE verdict ADD COLUMN died INTEGER REFERENCES run (id)",
+        # When it died before this version was not noted; the last time it was asked is the latest that it can be.
+        "UPDATE verdict SET died = run WHERE dead = 1",
+        "ALTER TABLE verdict_closed ADD COLUMN died INTEGER REFERENCES run (id)",
+        "ALTER TABLE verdict_closed ADD COLUMN closed INTEGER REFERENCES run (id)",
+    ):
+        db.execute(statement)
+
+
 def backup_of(path: Path, version: str) -> Path:
     """Where the copy of a database is kept that the migration `version` last touched."""
     return path.with_name(f"{path.stem}-{version}{path.suffix}")

@@ -1,0 +1,109 @@
+"""`blocklist diff`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, astuple
+from typing import TYPE_CHECKING
+
+import click
+
+from blocklist.cli.screen import Screen, change, number, safe, shared_options
+
+if TYPE_CHECKING:
+    from blocklist.difference import Difference
+
+
+@click.command("diff")
+@click.argument("a", metavar="[A]", default="1d")
+@click.argument("b", metavar="[B]", default="now")
+@click.option("--names", is_flag=True, help="Every listing that came, went or changed, not only how many.")
+@click.option("--csv", "as_csv", is_flag=True, help="Rows for a spreadsheet.")
+@shared_options
+def command(screen: Screen, a: str, b: str, names: bool, as_csv: bool) -> int:
+    """What changed between A (a day ago) and B (now): listings by feed and category, decisions, exports.
+
+    A and B are dates (2026-03-03 is the end of that day, 7d is a week ago) or numbers of releases of one export, whose
+    policy then says which listings count. What came and went again in between is not told.
+
+    \b
+    Examples:
+      blocklist diff
+      blocklist diff 2026-03-01 2026-03-31 --csv
+      blocklist diff 212 219 --names
+    """
+    from blocklist import clock
+    from blocklist.config import load
+    from blocklist.difference import Difference, point
+    from blocklist.store.database import explained, open_for_reading, path_in
+
+    config = load(screen.config_path)
+    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        db.execute("BEGIN")  # one state of the record, whatever an update does meanwhile
+        now = clock.now()
+        found = Difference(db, point(db, a, now, "A"), point(db, b, now, "B"))
+        if as_csv:
+            _sheet(found, names)
+        else:
+            _tell(screen, found, names)
+    return 0
+
+
+def _sheet(found: Difference, names: bool) -> None:
+    from blocklist.plain import cell
+
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    header = ("change", "indicator", "kind", "feed", "category") if names else _COUNTS
+    rows.writerow(header)
+    for item in found.items() if names else found.counted():
+        rows.writerow([cell(value) if isinstance(value, str) else value for value in astuple(item)])
+
+
+_COUNTS = ("feed", "category", "added", "removed", "changed")
+
+
+def _tell(screen: Screen, found: Difference, names: bool) -> None:
+    counted, decisions, files = found.counted(), found.decisions(), found.files()
+    if names:
+        for item in found.items():
+            screen.json(asdict(item))
+            sign = {"added": "+", "removed": "−", "changed": "~"}[item.change]
+            screen.line(f"{sign} {safe(item.indicator)}  {item.feed}  {item.category}")
+    for row in counted:
+        screen.json(asdict(row))
+    ends = [{"run": p.run, "at": p.at, "release": p.release} for p in (found.a, found.b)]
+    total = {what: sum(getattr(row, what) for row in counted) for what in ("added", "removed", "changed")}
+    told = [
+        {"export": f.export, **{end: _release(x) for end, x in (("before", f.before), ("after", f.after))}}
+        for f in files
+    ]
+    screen.json({"from": ends[0], "to": ends[1], **total, **decisions, "exports": told})
+    screen.table(
+        _COUNTS,
+        [(r.feed, r.category, change(r.added, "+"), change(r.removed, "−"), number(r.changed)) for r in counted],
+        right=(2, 3, 4),
+    )
+    of = f", as export {found.export} takes them" if found.export else ""
+    screen.line(
+        f"listings from {found.a.at} to {found.b.at}{of}: +{total['added']:,} −{total['removed']:,}, "
+        f"{total['changed']:,} say something else"
+    )
+    said = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in decisions.items() if count)
+    screen.line(said or "no rules, holds or verdicts changed")
+    for f in files:
+        screen.line(f"export {f.export}: {_words(f.before)} → {_words(f.after)}" + _same(f.before, f.after))
+
+
+def _release(live: Sequence[object] | None) -> dict[str, object] | None:
+    return dict(zip(("release", "entries", "digest"), live, strict=True)) if live is not None else None
+
+
+def _words(live: tuple[int, int, str] | None) -> str:
+    return "not published" if live is None else f"{live[1]:,} entries (release {live[0]})"
+
+
+def _same(before: tuple[int, int, str] | None, after: tuple[int, int, str] | None) -> str:
+    return ", the same bytes" if before and after and before[2] == after[2] else ""

@@ -1,0 +1,264 @@
+"""Exports as of then: the bytes that were published, or made again from the record and compared with their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import msgspec
+import polars as pl
+
+from blocklist import __version__, clock
+from blocklist.config import Config, Export, Policy
+from blocklist.errors import ReleaseError
+from blocklist.picture import Picture
+from blocklist.publish import settings
+from blocklist.publish.capacity import unlimited
+from blocklist.publish.descriptor import Format
+from blocklist.publish.release import Selector
+from blocklist.publish.render import Rendered, render
+from blocklist.rules import rules_at
+from blocklist.store import kept
+from blocklist.store.record import Record, Snapshot
+from blocklist.suffixes import SuffixRules, builtin_rules
+
+
+@dataclass(frozen=True)
+class Published:
+    """One release of the past: `how` its bytes were had, `kept` or `made again`."""
+
+    release: int
+    export: str
+    published: str
+    digest: str
+    data: bytes
+    how: str
+
+
+class PastRecord(Record):
+    """The record as it was after `run`, for reading: what a `Picture` and a `Selector` ask of it.
+
+    `state` is a folder that does not exist, so that no cache of now is believed; `now` the real one.
+    """
+
+    def __init__(self, now: Path, connection: sqlite3.Connection, run: int) -> None:
+        super().__init__(now / "past", connection, None)
+        self._now, self.run = now, run
+        self._loaded: dict[int, pl.DataFrame] | None = None
+
+    def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
+        return self._frames()[feed]
+
+    def current_snapshots(self) -> dict[int, Snapshot]:
+        """The newest snapshot that each feed had then, of the feeds that listed anything."""
+        names = ", ".join(f"s.{name}" for name in Snapshot.__dataclass_fields__)
+        rows = self.connection.execute(
+            f"SELECT {names} FROM snapshot s WHERE s.id = (SELECT max(id) FROM snapshot "
+            "WHERE feed = s.feed AND run <= ? AND state IN ('current', 'superseded'))",
+            (self.run,),
+        )
+        return {row[1]: Snapshot(*row) for row in rows if row[1] in self._frames()}
+
+    def times(self, feed: int, snapshot: int) -> pl.DataFrame:
+        rows = self.connection.execute(
+            "SELECT l.name, unixepoch(r.started), unixepoch(d.started) FROM ("
+            "SELECT name, since, dropped FROM listing WHERE feed = ?1 AND since <= ?2 UNION ALL "
+            "SELECT name, since, dropped FROM listing_closed WHERE feed = ?1 AND since <= ?2 AND until > ?2) l "
+            "JOIN run r ON r.id = l.since LEFT JOIN run d ON d.id = l.dropped AND d.id <= ?2 ORDER BY l.name",
+            (feed, self.run),
+        ).fetchall()
+        return pl.DataFrame(
+            rows, schema={"name": pl.String, "since": pl.Int64, "dropped": pl.Int64}, orient="row"
+        ).sort("name")
+
+    def first_listed(self) -> pl.DataFrame:
+        rows = self.connection.execute(
+            "SELECT l.name, r.started FROM (SELECT name, min(since) AS since FROM ("
+            "SELECT name, since FROM listing WHERE since <= ?1 UNION ALL "
+            "SELECT name, since FROM listing_closed WHERE since <= ?1 AND until > ?1) GROUP BY name) l "
+            "JOIN run r ON r.id = l.since",
+            (self.run,),
+        ).fetchall()
+        return pl.DataFrame(rows, schema={"name": pl.String, "since": pl.String}, orient="row")
+
+    def released_names(self) -> set[str]:
+        rows = self.connection.execute(
+            "SELECT name FROM hold_release WHERE since <= ?1 AND (until IS NULL OR until > ?1)", (self.run,)
+        )
+        return {row[0] for row in rows}
+
+    def dead_names(self) -> pl.DataFrame:
+        rows = self.connection.execute(
+            "SELECT name FROM verdict WHERE died <= ?1 UNION "
+            "SELECT name FROM verdict_closed WHERE died <= ?1 AND closed > ?1 ORDER BY 1",
+            (self.run,),
+        ).fetchall()
+        return pl.DataFrame(rows, schema={"name": pl.String}, orient="row")
+
+    def next_ends(self) -> dict[int, str]:
+        return {}
+
+    def _read_holds(self) -> pl.DataFrame:
+        rows = self.connection.execute(
+            "SELECT name, kind, guard, subtree_only, detail FROM hold "
+            "WHERE since <= ?1 AND (until IS NULL OR until > ?1) ORDER BY name, guard",
+            (self.run,),
+        ).fetchall()
+        return pl.DataFrame(rows, schema=_HOLDS, orient="row").with_columns(pl.col("subtree_only").cast(pl.Boolean))
+
+    def _frames(self) -> dict[int, pl.DataFrame]:
+        """Indicators frames by feed: those of now, without what came since, with what went since."""
+        if self._loaded is None:
+            later = self._by_feed("SELECT feed, name FROM listing WHERE since > ?1", _NAME)
+            gone = self._by_feed(f"SELECT feed, {_LISTING} FROM listing_closed WHERE since <= ?1 AND until > ?1", _ROW)
+            frames: dict[int, pl.DataFrame] = {}
+            present = Record(self._now, self.connection, None)
+            for feed, snapshot in present.current_snapshots().items():
+                frame = present.indicators(feed, snapshot.id).select(*_ROW)
+                frames[feed] = frame.join(later[feed], on="name", how="anti") if feed in later else frame
+            for feed, rows in gone.items():
+                rows = rows.with_columns(pl.col("subtree").cast(pl.Boolean))
+                before = frames.get(feed)
+                frames[feed] = (rows if before is None else pl.concat([before, rows.select(before.columns)])).sort(
+                    "name"
+                )
+            self._loaded = {feed: frame for feed, frame in frames.items() if frame.height}
+        return self._loaded
+
+    def _by_feed(self, sql: str, schema: Mapping[str, type[pl.DataType]]) -> dict[int, pl.DataFrame]:
+        cursor = self.connection.execute(sql, (self.run,))
+        parts = []
+        while rows := cursor.fetchmany(200_000):
+            parts.append(pl.DataFrame(rows, schema={"feed": pl.UInt16, **schema}, orient="row"))
+        if not parts:
+            return {}
+        split = pl.concat(parts).partition_by("feed", as_dict=True, include_key=False)
+        return {cast(int, key[0]): frame for key, frame in split.items()}
+
+
+_LISTING = "name, kind, subtree, line, confidence, extra"
+_NAME: dict[str, type[pl.DataType]] = {"name": pl.String}
+_ROW: dict[str, type[pl.DataType]] = {
+    "name": pl.String,
+    "kind": pl.UInt8,
+    "subtree": pl.Int64,
+    "line": pl.UInt32,
+    "confidence": pl.UInt8,
+    "extra": pl.String,
+}
+_HOLDS = {"name": pl.String, "kind": pl.UInt8, "guard": pl.String, "subtree_only": pl.Int64, "detail": pl.String}
+
+
+def exports_known(connection: sqlite3.Connection) -> list[str]:
+    """Every export that was ever published."""
+    return [row[0] for row in connection.execute("SELECT DISTINCT export FROM release WHERE published IS NOT NULL")]
+
+
+def published(config: Config, connection: sqlite3.Connection, export: str, at: datetime) -> Published:
+    """The bytes of `export` that were live at `at`.
+
+    Raises ReleaseError when none was, or when they are not kept and what is made again is not the same.
+    """
+    row = connection.execute(
+        "SELECT id, published, digest, run, judged, created, serial, left_out, amends, files, "
+        "(SELECT max(p.release) FROM pin p WHERE p.export = r.export AND p.since <= r.run "
+        "AND (p.until IS NULL OR p.until > r.run)) FROM release r "
+        "WHERE export = ? AND published <= ? ORDER BY published DESC, id DESC LIMIT 1",
+        (export, clock.text(at)),
+    ).fetchone()
+    if row is None:
+        raise ReleaseError(
+            f"export {export}: nothing was published by {clock.text(at)}", hint=_begins(connection, export)
+        )
+    number, when, digest, run, judged, created, serial, left_out, amends, files, pinned = row
+    if files is not None:
+        raise ReleaseError(
+            f"release {number} of {export} is split into files by category, and --at gives a single file",
+            hint=f"'blocklist release show {number}' names the files; zstd frames in 'kept' hold their bytes by digest",
+        )
+    if kept.is_kept(config.state, digest):
+        return Published(number, export, when, digest, kept.read(config.state, digest), "kept")
+    made_by = settings.of_release(connection, number)
+    if made_by is None:
+        raise ReleaseError(
+            f"release {number} of {export} was made by a version that kept neither its bytes nor what made it",
+            hint="'blocklist why WHAT --at DATE' answers from the listings of then",
+        )
+    common, own = made_by.common, made_by.own
+    then = replace(
+        config,
+        feeds=common.feeds,
+        protect=common.protect,
+        verify=msgspec.structs.replace(config.verify, resolvers=common.resolvers),
+        policies={own.export.policy: own.policy},
+    )
+    suffixes = builtin_rules()
+    out = io.BytesIO()
+    _render(
+        then, PastRecord(config.state, connection, run), suffixes, own.export, own.format, serial, out,
+        judged=clock.parse(judged or created), ruled=clock.parse(created),
+    )  # fmt: skip
+    data = out.getvalue()
+    if hashlib.sha256(data).hexdigest() != digest:
+        causes = [f"version {common.version} made it, this is {__version__}"] if common.version != __version__ else []
+        causes += [f"it was pinned to release {pinned}"] if pinned is not None else []
+        causes += [f"it shows the list of release {amends} under newer rules"] if amends is not None else []
+        causes += ["part of it was left out, and is not cut again"] if left_out is not None else []
+        causes += ["its suffix list was another one"] if common.suffixes != suffixes.digest else []
+        raise ReleaseError(
+            f"release {number} of {export}: its bytes are no longer kept, and what is made again differs from its "
+            f"digest ({'; '.join(causes) or 'the record does not hold all that made it'}); nothing was written",
+            hint="a backup of the folder 'kept' has the bytes; [keep] releases says how long they stay",
+        )
+    return Published(number, export, when, digest, data, "made again")
+
+
+def _begins(connection: sqlite3.Connection, export: str) -> str:
+    first = connection.execute("SELECT min(published) FROM release WHERE export = ?", (export,)).fetchone()[0]
+    if first is not None:
+        return f"its first release is of {first}"
+    known = ", ".join(exports_known(connection))
+    return f"it was never published; those that were: {known}" if known else "run 'blocklist export' first"
+
+
+def render_at(
+    config: Config,
+    connection: sqlite3.Connection,
+    run: int,
+    at: datetime,
+    suffixes: SuffixRules,
+    export: Export,
+    fmt: Format,
+    out: BinaryIO,
+) -> tuple[Rendered, dict[str, int]]:
+    """A one-off from the listings, holds, verdicts, rules and feeds of then, by a policy of now."""
+    feeds = settings.feeds_at(connection, run)
+    record = PastRecord(config.state, connection, run)
+    then = replace(config, feeds=feeds or config.feeds)
+    return _render(then, record, suffixes, export, fmt, int(at.timestamp()), out, judged=at, ruled=at)
+
+
+def _render(
+    config: Config,
+    record: PastRecord,
+    suffixes: SuffixRules,
+    export: Export,
+    fmt: Format,
+    serial: int,
+    out: BinaryIO,
+    *,
+    judged: datetime,
+    ruled: datetime,
+) -> tuple[Rendered, dict[str, int]]:
+    picture = Picture(config, record, suffixes, judged)
+    policies: Mapping[str, Policy] = config.policies
+    selector = Selector(picture, record, policies, rules_at(record.connection, record.run, ruled))
+    selection, lost = selector.selection(export, fmt)
+    rendered = render(unlimited(fmt), selection, {**export.options, "serial": serial}, out)
+    return rendered, {k: v for k, v in {**lost, **rendered.lost}.items() if v}
