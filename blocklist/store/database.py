@@ -20,9 +20,9 @@ MIGRATIONS = (
     "0003_lifetimes",
     "0004_evidence",
     "0005_releases",
-    "0007_gates",
-    "0008_verifyx",
-    "0009_history",
+    "0006_plans",
+    "0007_verdict_detail",
+    "0008_history",
 )
 
 

@@ -329,21 +329,21 @@ def _releases(db: Database) -> None:
         db.execute(statement)
 
 
-@migrations(name="0007_gates")
+@migrations(name="0006_plans")
 def _gates(db: Database) -> None:
     """What a held release would change; which release's listings another one shows under newer rules."""
     db.execute("ALTER TABLE release ADD COLUMN amends INTEGER REFERENCES release (id)")
     db.execute("CREATE TABLE plan (release INTEGER PRIMARY KEY REFERENCES release (id), plan TEXT NOT NULL) STRICT")
 
 
-@migrations(name="0008_verifyx")
+@migrations(name="0007_verdict_detail")
 def _details(db: Database) -> None:
     """How a verdict was known: the list that names the sinkhole, or that the zone is a wildcard."""
     db.execute("ALTER TABLE verdict ADD COLUMN detail TEXT")
     db.execute("ALTER TABLE verdict_closed ADD COLUMN detail TEXT")
 
 
-@migrations(name="0009_history")
+@migrations(name="0008_history")
 def _history(db: Database) -> None:
     """What each release was made by; with which run a name died, and its verdict was closed."""
     for statement in (
