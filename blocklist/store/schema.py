@@ -330,7 +330,7 @@ def _releases(db: Database) -> None:
 
 
 @migrations(name="0006_plans")
-def _gates(db: Database) -> None:
+def _plans(db: Database) -> None:
     """What a held release would change; which release's listings another one shows under newer rules."""
     db.execute("ALTER TABLE release ADD COLUMN amends INTEGER REFERENCES release (id)")
     db.execute("CREATE TABLE plan (release INTEGER PRIMARY KEY REFERENCES release (id), plan TEXT NOT NULL) STRICT")
