@@ -147,9 +147,9 @@ def _judge(report: Report, db: sqlite3.Connection, live: _Live, now: datetime, g
     wrong = bool(report.canaries_wrong or report.missed or any(have != want for have, want in report.sets.values()))
     since = (now - live.published).total_seconds()
     if report.served is not None and report.served != live.serial:
-        report.state = "catching up" if report.behind and report.lag <= grace else "stale"
+        report.state = "catching up" if report.behind and report.lag < grace else "stale"
     elif wrong or (report.role != "firewall" and report.served is None and not report.sampled):
-        report.state = "catching up" if since <= grace else "not enforcing"
+        report.state = "catching up" if since < grace else "not enforcing"
 
 
 __all__ = ["FAILED", "Report", "State", "examine"]
