@@ -110,7 +110,7 @@ def test_every_variant_of_the_hostile_feed_through_every_format() -> None:
     """From the bytes of a feed to the files: whatever the reader took for an indicator is written as one."""
     from blocklist.catalog import Feed
 
-    feed = Feed(id="orders", title="t", url="https://lists.example/o.txt", category="malware", format="auto")
+    feed = Feed(id="orders", title="t", url="https://lists.example/o.txt", category="malware", format="lines")
     lines = variants()
     frame = parse(b"\n".join(lines), feed).frame
     names = frame.filter(pl.col("kind") == 1)["name"].unique().sort()

@@ -142,4 +142,4 @@ def test_logs_are_replayed_over_a_policy_in_shadow_and_the_guards_that_it_names(
     log.write_text("tracker.test\nother.test\n")
     ran = world.run("match", log, "--form", "lines", "--json")
     lists = {row["list"]: (row["kind"], row["names"]) for row in ran.json["lists"]}
-    assert lists["trial"] == ("policy", 1) and lists["strict"][1] == 0 and ran.json["blocked_names"] == 0
+    assert lists["trial"] == ("shadow", 1) and lists["strict"][1] == 0 and ran.json["blocked_names"] == 0
