@@ -89,7 +89,7 @@ def held_now(
     work: Work,
     taken: Mapping[str, Intake],
     lapses: Sequence[Lapse],
-    again: Concerned,
+    again: Callable[[], Concerned],
     before: Mapping[str, str],
     inputs: Mapping[str, str],
     *,
@@ -105,10 +105,11 @@ def held_now(
         return guard.guard(picture.current(), picture.references()), None
     if before == inputs:
         return None
-    holds = guard.guard(again.current, picture.references())
+    looked = again()
+    holds = guard.guard(looked.current, picture.references())
 
     def no_more() -> pl.Series:
-        free = again.near.filter(~again.near.is_in(holds["name"].implode()))
+        free = looked.near.filter(~looked.near.is_in(holds["name"].implode()))
         return pl.concat([_no_longer_listed(work, taken, lapses), free]).unique()
 
     return holds, no_more
@@ -129,7 +130,7 @@ def _no_longer_listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[
     return pl.Series("name", gone, dtype=pl.String)
 
 
-def gate_references(work: Work, taken: dict[str, Intake], again: Concerned) -> dict[str, Intake]:
+def gate_references(work: Work, taken: dict[str, Intake], again: Callable[[], Concerned]) -> dict[str, Intake]:
     """`taken` without the references that would suddenly hold much of what is exported: those wait for a person.
 
     Whoever buys a rank must not unblock (semantics, rule 6). The first snapshot of a reference is the operator's word.
@@ -151,7 +152,7 @@ def gate_references(work: Work, taken: dict[str, Intake], again: Concerned) -> d
     for intake in suspects:
         number = work.ids[intake.feed.id]
         known = guard.references({number: intake.added}, picture.feeds, picture.suffixes, (), ())
-        held = guard.guard(again.current, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
+        held = guard.guard(again().current, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
         names = held["name"].unique().sort()
         if len(names) <= intake.feed.max_new_holds:
             continue

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import msgspec
@@ -544,7 +544,8 @@ def _record(work: Work, out: Updated) -> None:
         picture.forget()
         touched = [part["name"] for w in taken.values() for part in (w.added, w.removed, w.over)]
         picture.changes = Changes(picture.listed(), pl.concat(touched) if touched else pl.Series("name", [], pl.String))
-    again = holding.concerned(work, taken, lapses)
+    # Only where something was held before: a first load looks at everything anyway.
+    again = cache(partial(holding.concerned, work, taken, lapses))
     taken = holding.gate_references(work, taken, again)
     listings_changed = (
         bool(gone or lapses)
