@@ -162,8 +162,21 @@ def test_an_exact_entry_below_a_subtree_needs_room_for_its_wildcard() -> None:
     room = budget(ORIGIN)
     listed = {("example", True): True, (long_name(room - 1), False): False}
     text, account = rendered("rpz", select(listed), origin=ORIGIN)
-    assert account.lost == {"too_long": 1}
-    assert long_name(room - 1).encode() not in text.replace(b"*.", b"")
+    assert account.lost == {"too_long": 1, "narrowed": 1}
+    # Without the block above it the allow needs no wildcard, and stands alone.
+    assert records(text) == {long_name(room - 1): False}
+
+
+def test_an_allow_that_does_not_fit_is_not_blocked_by_what_is_above_it() -> None:
+    allowed = long_name(budget(ORIGIN) + 1)
+    mid = allowed.partition(".")[2]
+    for scope in (True, False):
+        listed = {("example", True): True, (mid, True): True, (allowed, scope): False, ("other.test", True): True}
+        text, account = rendered("rpz", select(listed), origin=ORIGIN)
+        zone = records(text)
+        assert longest_match(zone, allowed) is None and closest_encloser(zone, allowed) is None
+        assert longest_match(zone, "x.other.test") is True
+        assert account.lost["too_long"] == 1 and account.lost["narrowed"] >= 1
 
 
 def test_addresses_are_triggers_in_the_one_spelling_that_named_takes() -> None:

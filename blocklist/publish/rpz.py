@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -68,7 +69,12 @@ def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Count
     """
     target = f"{values['target']}." if values["action"] == "cname" else _ACTIONS[values["action"]]
     answer = {True: target, False: _ALLOW}
-    fitted = _fit(selection.domains, budget(values["origin"]), lost)
+    room = budget(values["origin"])
+    fitted = _fit(selection.domains, room, lost)
+    unsaid = selection.domains.filter(~pl.col("block")).join(fitted.entries, on=["name", "subtree"], how="anti")
+    if unsaid.height:
+        selection = _without_blocks_around(selection, unsaid["name"], lost)
+        fitted = _fit(selection.domains, room, Counter())
     made: list[Part] = []
     for block in (True, False):
         record = f"{{name}} CNAME {answer[block]}"
@@ -103,6 +109,18 @@ class _Fitted:
         self.pairs = subtree.join(exact, on="name", how="anti") if twice else subtree
         self.names = exact
         self.wildcards = both
+
+
+def _without_blocks_around(selection: Selection, allowed: pl.Series, lost: Counter[str]) -> Selection:
+    """The selection without what would block `allowed`, names that the zone has no room to let through.
+
+    What can't be said wholly is left out, never said wider: an allowed name must not be blocked (counts `narrowed`).
+    """
+    above = pl.Series(sorted({at for name in allowed for at in (name, *parents(name))}), dtype=pl.String).implode()
+    blocks = selection.domains.select(pl.col("block") & pl.col("subtree") & pl.col("name").is_in(above)).to_series()
+    lost["narrowed"] += int(blocks.sum())
+    between = selection.between.filter(~(pl.col("block") & pl.col("name").is_in(above)))
+    return replace(selection, domains=selection.domains.filter(~blocks), between=between)
 
 
 def _fit(domains: pl.DataFrame, room: int, lost: Counter[str]) -> _Fitted:
