@@ -303,6 +303,7 @@ class Work:
             etag=now.etag if now and same and not self.force else None,
             last_modified=now.last_modified if now and same and not self.force else None,
             known_sha256=now.sha256 if now and now.parse_key == parse_key(feed, now.sha256) else None,
+            known_size=now.bytes if now else None,
             not_before=not_before,
             before=partial(self._kept_bytes, None if self.force else now),
         )

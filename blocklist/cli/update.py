@@ -56,11 +56,12 @@ def command(
     for name in (*feeds, *accept):
         if name not in config.feeds:
             raise click.UsageError(f"no enabled feed {name!r}{nearest(name, config.feeds)}")
-    from blocklist import clock
+    from blocklist import clock, heap
     from blocklist.publish.release import export_all
     from blocklist.rules import ending_soon
     from blocklist.update import update
 
+    heap.keep_freed()
     with writing(config, screen, "update") as record:
         known = record.feed_ids()
         first = [feed for feed in config.feeds.values() if feed.id not in known]

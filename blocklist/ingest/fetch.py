@@ -54,6 +54,7 @@ class Request:
     etag: str | None = None
     last_modified: str | None = None
     known_sha256: str | None = None
+    known_size: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     max_size: int = 64_000_000
@@ -264,6 +265,7 @@ def _copy(request: Request, url: str, body: Body, scratch: Scratch, limits: Limi
         deadline=monotonic() + limits.total,
         stop=scratch.stop,
         known_sha256=request.known_sha256 if alone else None,
+        known_size=request.known_size,
         packing=request.packing,
     )
 

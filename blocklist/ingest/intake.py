@@ -108,7 +108,7 @@ def take_in(
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
-    stored = snapshots.write(state, snapshot, data, base, base_depth, lines)
+    stored = snapshots.write(state, snapshot, data, base, base_depth, lines, sha256)
     frame = parsed.frame
     entries, kept, next_end = frame.height, None, None
     if reason is None:

@@ -70,9 +70,11 @@ def copy_local(
     deadline: float,
     stop: threading.Event,
     known_sha256: str | None = None,
+    known_size: int | None = None,
     packing: Packing = AUTO,
 ) -> bool:
-    """Add the file, or the one packed in it, to `body`; True, and nothing written, if its digest is `known_sha256`.
+    """Add the file, or the one packed in it, to `body`; True, and nothing written, if its digest is `known_sha256`
+    (and its size `known_size`, where that is given).
 
     `deadline` is of the monotonic clock, in seconds. Raises Failure.
     """
@@ -100,7 +102,8 @@ def copy_local(
             buffer = bytearray(_CHUNK)
             view = memoryview(buffer)
             # Hashing twice what did change is cheaper than writing what did not.
-            passes = (True, False) if known_sha256 is not None else (False,)
+            maybe_same = known_sha256 is not None and known_size in (None, size)
+            passes = (True, False) if maybe_same else (False,)
             for only_hash in passes:
                 digest = hashlib.sha256()
                 source.seek(0)

@@ -38,10 +38,10 @@ from blocklist.publish.decided import Decided
 from blocklist.publish.delivery import zone as zones
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
+from blocklist.publish.keeping import Keeping
 from blocklist.publish.plan import Plan, plan
 from blocklist.publish.render import Rendered, render, written
 from blocklist.publish.rollback import Pin, Pinned, pins, text
-from blocklist.publish.rollback import digest as digest_of
 from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule, rules_in_force
@@ -111,7 +111,7 @@ class Selector:
         self.decided = Decided(picture, record, policies, rules, keep=keep)
         self.pins = pins(record)
         self._pinned: dict[str, Pinned] = {}
-        self._texts: dict[str, bytes] = {}
+        self._texts: dict[str, kept.Bytes] = {}
         self._since: pl.DataFrame | None = None
         self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
         # Exports are prepared side by side; what they share is decided once, by whoever comes first.
@@ -132,11 +132,11 @@ class Selector:
             others = Selector(self._picture, self._record, self._policies, self.rules, instead=decided)
             return others.selection(export, fmt)
 
-    def approved_text(self, release: int) -> bytes | None:
+    def approved_text(self, release: int) -> kept.Bytes | None:
         """The same to be kept for a way back."""
         with self._deciding:
             decided = self._approved(release)
-            return None if decided is None else text(decided.chosen(""), self.rules)
+            return None if decided is None else kept.Bytes.of(text(decided.chosen(""), self.rules))
 
     def _approved(self, release: int) -> Approved | None:
         kept_ = approved.read(self._record.state, release)
@@ -253,12 +253,12 @@ class Selector:
         )
         return held.select("name", pl.format("held by the guard {}: {}", "guard", "detail").alias("why"))
 
-    def text(self, export: Export) -> bytes:
+    def text(self, export: Export) -> kept.Bytes:
         """What `export` is chosen from, to be kept for a way back."""
         with self._deciding:
             key = export.name if export.name in self._pinned else f"policy {export.policy}"
             if key not in self._texts:
-                self._texts[key] = text(self._decided(export).chosen(export.policy), self.rules)
+                self._texts[key] = kept.Bytes.of(text(self._decided(export).chosen(export.policy), self.rules))
             return self._texts[key]
 
     def _area(self, export: Export, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
@@ -352,8 +352,8 @@ class _Job:
     candidate: split.Files | None = None
     rendered: Rendered | None = None
     entries: pl.Series | None = None
-    chosen: bytes | None = None
-    left_out: bytes | None = None
+    chosen: kept.Bytes | None = None
+    left_out: kept.Bytes | None = None
     pin: Pin | None = None
     state: str = "pending"
     same_body: bool = False
@@ -419,10 +419,13 @@ def export_all(
         ready = [job for job in every if job.candidate is not None and job.state == "pending"]
         if any(job.state in ("held", "failed") for job in every) or ready:
             _record_releases(record, every, run, clock.text(now), judged, config, picture.suffix_digest)
+        keeping = stack.enter_context(Keeping(record.state))
+        for job in ready:
+            _keep(job, record, keeping)
         for job in ready:
             started = time.perf_counter()
             try:
-                _publish(job, record, selector)
+                _publish(job, record, selector, keeping)
             except BlocklistError as error:
                 job.outcome.outcome = "failed"
                 job.outcome.error, job.outcome.hint = error.message, error.hint
@@ -598,7 +601,7 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
     if not job.fmt.of_rows:
         job.chosen = selector.text(export)
     if left:
-        job.left_out = left_out.text(pl.concat(left).unique("name", keep="first"))
+        job.left_out = kept.Bytes.of(left_out.text(pl.concat(left).unique("name", keep="first")))
 
 
 def _render(
@@ -716,7 +719,7 @@ def _amend(
             _check(other)
             other.chosen = selector.approved_text(live.id)
             if left:
-                other.left_out = left_out.text(pl.concat(left).unique("name", keep="first"))
+                other.left_out = kept.Bytes.of(left_out.text(pl.concat(left).unique("name", keep="first")))
             job.amended = other
             return
         wait = f"with them the live release would be too much: {excess}"
@@ -949,8 +952,8 @@ def _record_releases(
                     outcome.checked,
                     outcome.error or outcome.note,
                     judged,
-                    digest_of(job.chosen) if job.chosen is not None else None,
-                    digest_of(job.left_out) if job.left_out is not None else None,
+                    job.chosen.digest if job.chosen is not None else None,
+                    job.left_out.digest if job.left_out is not None else None,
                     job.amends,
                     msgspec.json.encode(job.candidate.files).decode()
                     if job.candidate is not None and job.export.split is not None
@@ -1004,23 +1007,33 @@ def _tell(record: Record, connection: sqlite3.Connection, number: int, what: str
     record.event(connection, at, run, what, whoami(), release=number, **dict(zip(columns[1:], told, strict=True)))
 
 
-def _publish(job: _Job, record: Record, selector: Selector) -> None:
+def _keep(job: _Job, record: Record, keeping: Keeping) -> None:
+    """Begin to keep the files of a release and what it was chosen from, against those of the live one."""
+    assert job.candidate is not None
+    before = _files_of(record, job.live.id) if job.live is not None else {}
+    places = dict(job.paths)
+    for category, candidate, rendered in job.candidate.made:
+        # What is in place lies there unpacked.
+        keeping.keep(rendered.digest, candidate.new.read_bytes, before.get(category), places[category].read_bytes)
+    if job.chosen is not None:
+        last = record.connection.execute("SELECT chosen FROM release WHERE id = ?", (job.live.id,)) if job.live else ()
+        keeping.keep_bytes(job.chosen, next((row[0] for row in last), None))
+    if job.left_out is not None:
+        keeping.keep_bytes(job.left_out)
+
+
+def _publish(job: _Job, record: Record, selector: Selector, keeping: Keeping) -> None:
     assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
-    assert job.rendered is not None
     _keep_entries(record.state, job.outcome.release, job.entries)
     base = approved.file_of(record.state, job.outcome.release)
     if job.amends is not None and job.live is not None:
         derived.link(approved.file_of(record.state, job.live.id), base)
     else:
         selector.keep(job.export, base)
-    before = _files_of(record, job.live.id) if job.live is not None else {}
-    for category, candidate, rendered in job.candidate.made:
-        kept.keep(record.state, rendered.digest, candidate.new.read_bytes(), before.get(category))
-    if job.chosen is not None:
-        last = record.connection.execute("SELECT chosen FROM release WHERE id = ?", (job.live.id,)) if job.live else ()
-        kept.keep(record.state, digest_of(job.chosen), job.chosen, next((row[0] for row in last), None))
-    if job.left_out is not None:
-        kept.keep(record.state, digest_of(job.left_out), job.left_out)
+    for digest in [made.digest for _, _, made in job.candidate.made] + [
+        some.digest for some in (job.chosen, job.left_out) if some is not None
+    ]:
+        keeping.wait(digest)
     job.candidate.publish()
     with record.transaction() as connection:
         _make_live(record, connection, job.outcome.release, job.export.name)

@@ -6,7 +6,6 @@ that is pinned to an earlier release is made of that instead of the current pict
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,8 +57,16 @@ def text(chosen: Chosen, rules: Sequence[Rule]) -> bytes:
         ),
         _urls(chosen, rules).select("name", _code(4, "kind"), _code(0, "subtree"), _code(0, "direction")),
     ]
+    # No name is in two parts.
+    whole, *others = map(_sorted, parts)
+    for other in others:
+        whole = whole.merge_sorted(other, key="name")
+    return whole.write_csv(separator="\t", quote_style="never").encode("ascii")
+
+
+def _sorted(part: pl.DataFrame) -> pl.DataFrame:
     # Two keys on purpose: see `blocklist.select.fold.fold`.
-    return pl.concat(parts).sort("name", "subtree").write_csv(separator="\t", quote_style="never").encode("ascii")
+    return part if part["name"].is_sorted() else part.sort("name", "subtree")
 
 
 def _code(value: int, name: str) -> pl.Expr:
@@ -260,9 +267,4 @@ def _accepted(rows: pl.DataFrame, feeds: Mapping[int, Feed]) -> tuple[dict[int, 
     return {i: frame for i, frame in frames.items() if frame.height}, rows.height - left.height
 
 
-def digest(data: bytes) -> str:
-    """SHA-256, hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-__all__ = ["Pin", "Pinned", "digest", "pins", "roll_back", "text", "unpin"]
+__all__ = ["Pin", "Pinned", "pins", "roll_back", "text", "unpin"]

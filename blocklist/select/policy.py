@@ -222,8 +222,11 @@ def _scored(
         pl.col("confidence") >= policy.min_confidence
     )
     narrow = exacts["gid"].filter(~exacts["gid"].is_in(enough["gid"].implode()))
-    return scored.filter(pl.col("confidence") >= policy.min_confidence).select(
-        "gid", (~pl.col("gid").is_in(narrow.implode())).alias("subtree"), "confidence"
+    # In the order of the names: see `put_in`.
+    return (
+        scored.filter(pl.col("confidence") >= policy.min_confidence)
+        .sort("gid")
+        .select("gid", (~pl.col("gid").is_in(narrow.implode())).alias("subtree"), "confidence")
     )
 
 
@@ -280,7 +283,14 @@ def _ruled_names(entries: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataF
     if said.is_empty():
         return entries, entries.clear()
     way = entries.select((_named_by(said) | _freed(entries, said)).alias("way"))["way"]
-    return pl.concat([entries.filter(~way), said]), entries.filter(way)
+    return put_in(entries.filter(~way), said.sort("name", "subtree")), entries.filter(way)
+
+
+def put_in(entries: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:
+    """Both, sorted by name where both are: what is kept of a release then needs no sorting (0.3 s a million)."""
+    if entries["name"].is_sorted() and more["name"].is_sorted():
+        return entries.merge_sorted(more, key="name")
+    return pl.concat([entries, more])
 
 
 def _named_by(ruled: pl.DataFrame) -> pl.Expr:

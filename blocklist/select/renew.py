@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from blocklist.select.express import Capability, Expressed, express
-from blocklist.select.policy import Chosen, group_of
+from blocklist.select.policy import Chosen, group_of, put_in
 
 _NAME = pl.col("name")
 # The last three labels, by their hash; null where there are fewer.
@@ -43,8 +43,9 @@ def renewed(before: Chosen, anew: Chosen, touched: Touched) -> Chosen:
     def merged(old: pl.DataFrame, new: pl.DataFrame, name: str = "name") -> pl.DataFrame:
         return pl.concat([old.filter(~touched.among(old[name])), new])
 
+    old = before.decisions
     return Chosen(
-        decisions=merged(before.decisions, anew.decisions),
+        decisions=put_in(old.filter(~touched.among(old["name"])), anew.decisions),
         networks=merged(before.networks, anew.networks),
         urls=merged(before.urls, anew.urls, "url").sort("url"),
         yielded=merged(before.yielded, anew.yielded),

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import zstandard
 
@@ -28,20 +29,34 @@ _HEAD = len(_MARK) + 33
 _MOST_PATCHED = 256 * 2**20
 
 
+class Bytes(NamedTuple):
+    """Bytes to be kept, and their SHA-256 (hexadecimal)."""
+
+    data: bytes
+    digest: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Bytes:
+        return cls(data, hashlib.sha256(data).hexdigest())
+
+
 def file_of(state: Path, digest: str) -> Path:
     """Where the bytes with this SHA-256 (hexadecimal) are kept."""
     return state / "kept" / digest[:2] / f"{digest}.zst"
 
 
-def keep(state: Path, digest: str, data: bytes, base: str | None = None) -> None:
+def keep(
+    state: Path, digest: str, data: bytes, base: str | None = None, read_base: Callable[[], bytes | None] | None = None
+) -> None:
     """Keep `data`, whose SHA-256 is `digest`; as a patch against the bytes of digest `base` where that is smaller.
 
+    `read_base` gives these where they lie unpacked somewhere; what it gives is believed only by its digest.
     Written beside, fsynced and renamed. Raises RecordError that names the file when there is no room for it.
     """
     path = file_of(state, digest)
     if path.is_file():
         return
-    packed = _patched(state, data, base) if base is not None and base != digest else None
+    packed = _patched(state, data, digest, base, read_base) if base is not None and base != digest else None
     if packed is None:
         packed = zstandard.ZstdCompressor(level=snapshots.WHOLE_LEVEL, write_checksum=True).compress(data)
     beside = path.with_suffix(".new")
@@ -120,20 +135,24 @@ def _head(path: Path) -> tuple[str | None, int]:
     return head[len(_MARK) : -1].hex(), head[-1]
 
 
-def _patched(state: Path, data: bytes, base: str) -> bytes | None:
+def _patched(
+    state: Path, data: bytes, digest: str, base: str, read_base: Callable[[], bytes | None] | None
+) -> bytes | None:
     depth = _head(file_of(state, base))[1] + 1
-    if depth > MAX_DEPTH or len(data) > _MOST_PATCHED:
+    if depth > MAX_DEPTH or len(data) > _MOST_PATCHED or not is_kept(state, base):
         return None
-    try:
-        before = read(state, base)
-    except RecordError:
-        return None
+    before = read_base() if read_base is not None else None
+    if before is None or hashlib.sha256(before).hexdigest() != base:
+        try:
+            before = read(state, base)
+        except RecordError:
+            return None
     if not before or len(before) > _MOST_PATCHED:
         return None
     changed = hunks(before, data)
     if changed is None:
         return None
-    patch = snapshots.line_patch(data, changed)
+    patch = snapshots.line_patch(data, changed, digest)
     # A patch that saves little is not worth its link in the chain.
     if len(patch) * 8 >= len(data):
         return None

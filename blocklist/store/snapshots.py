@@ -49,16 +49,18 @@ def write(
     base: bytes | None,
     base_depth: int,
     changed: Sequence[Hunk] | None = None,
+    sha256: str | None = None,
 ) -> Stored:
     """Store `data` under the number `snapshot`, as a patch against `base` when that is smaller.
 
-    `changed`: the hunks of `base` and `data` where they are known, which saves looking for what both share.
+    `changed`: the hunks of `base` and `data` where they are known, which saves looking for what both share; `sha256`:
+    that of `data`, likewise.
     Written beside, fsynced and renamed; a crash leaves at most a file that no row names.
     """
     packed = None
     depth = 0
     if base and data and base_depth + 1 < MAX_DEPTH:
-        patch = _zstd_patch(base, data) if changed is None else line_patch(data, changed)
+        patch = _zstd_patch(base, data) if changed is None else line_patch(data, changed, sha256)
         # A patch that saves little is not worth its link in the chain.
         if patch is not None and len(patch) * 8 < len(data):
             packed, depth = patch, base_depth + 1
@@ -90,15 +92,16 @@ def _zstd_patch(base: bytes, data: bytes) -> bytes | None:
     return zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(data)
 
 
-def line_patch(data: bytes, changed: Sequence[Hunk]) -> bytes:
-    """The list of changes that makes `data` of what `changed` was found against."""
+def line_patch(data: bytes, changed: Sequence[Hunk], sha256: str | None = None) -> bytes:
+    """The list of changes that makes `data`, whose digest is `sha256`, of what `changed` was found against."""
+    digest = bytes.fromhex(sha256) if sha256 is not None else hashlib.sha256(data).digest()
     at, numbers = 0, []
     for hunk in changed:
         numbers.append(b"%d %d %d\n" % (hunk.gone - at, hunk.gone_end - hunk.gone, hunk.come_end - hunk.come))
         at = hunk.gone_end
     script = b"".join([*numbers, b"\n", *(data[h.come : h.come_end] for h in changed)])
     packed = zstandard.ZstdCompressor(level=PATCH_LEVEL, write_checksum=True).compress(script)
-    return _MARK + hashlib.sha256(data).digest() + packed
+    return _MARK + digest + packed
 
 
 def patched(base: bytes, patch: bytes) -> bytes:
