@@ -29,13 +29,12 @@ from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import approved, capacity, delivery, left_out, reasons, settings, split
+from blocklist.publish import approved, capacity, left_out, reasons, settings, split
 from blocklist.publish.approved import Approved
 from blocklist.publish.change import Change, compared_with, listed_in, weekly
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.decided import Decided
-from blocklist.publish.delivery import zone as zones
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.keeping import Keeping
@@ -518,6 +517,18 @@ def _prepared(job: _Job, config: Config, selector: Selector, record: Record, sta
     job.outcome.seconds = time.perf_counter() - started
 
 
+def _floor(job: _Job, base: Path) -> tuple[int, int, bool]:
+    """The serial that the primary serves, the least that a new release may have, and is it ahead of the live one?"""
+    if job.export.primary is None:
+        return 0, 0, False
+    # Not imported with this module: dnspython takes a tenth of the time that a run without news has.
+    from blocklist.publish import delivery
+    from blocklist.publish.delivery.zone import later
+
+    served, least = delivery.floor(job.export, job.fmt, base)
+    return served, least, job.live is not None and later(served, job.live.serial)
+
+
 def _renew_inputs(record: Record, jobs: Sequence[_Job]) -> None:
     """Other inputs that gave the same file: note them, so that the next run need not render it again."""
     renewed = [job for job in jobs if job.same_body and job.live is not None and job.live.inputs != job.inputs]
@@ -536,8 +547,8 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
     in_place = split.in_place(job.paths, _file_digest) if live else None
     if job.pin is not None:
         outcome.note = f"pinned to release {job.pin.release} by {job.pin.author}: {job.pin.reason}"
-    served, least = delivery.floor(export, job.fmt, config.base) if delivery.is_delivered(export) else (0, 0)
-    if live is not None and zones.later(served, live.serial):
+    served, least, ahead = _floor(job, config.base)
+    if ahead:
         in_place = None  # the primary is ahead of us: only a file with a higher serial mends that
     if live is not None:
         outcome.entries, outcome.release, outcome.serial = live.entries, live.id, live.serial
@@ -561,7 +572,7 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
     if live is not None and in_place != live.digest:
         how = "missing" if in_place is None else "edited by hand"
         how = f"the published file was {how}; written again"
-        if zones.later(served, live.serial):
+        if ahead:
             how = f"the primary serves a later serial, {served}; written again above it"
         outcome.note = "; ".join(filter(None, (outcome.note, how)))
     job.entries = _entries(selection)
@@ -1043,7 +1054,7 @@ def _reload(job: _Job, record: Record, base: Path) -> None:
     """Load what is in place, if the export says how and it was not loaded yet."""
     export = job.export
     live = live_release(record, export.name)
-    if live is not None and delivery.is_delivered(export):
+    if live is not None and export.primary is not None:
         return _deliver(job, record, live, base)
     if not export.reload or live is None or live.reloaded is not None or job.outcome.outcome == "failed":
         return
@@ -1062,6 +1073,8 @@ def _deliver(job: _Job, record: Record, live: Live, base: Path) -> None:
     """Have the primary serve what is in place; asked at every run, so that drift is found."""
     if job.outcome.outcome == "failed":
         return
+    from blocklist.publish import delivery
+
     what = delivery.Consignment(job.export, job.fmt, Path(live.path), live.serial, base, record.state)
     try:
         note = delivery.deliver(what, loaded=live.reloaded is not None)

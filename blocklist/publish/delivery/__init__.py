@@ -62,11 +62,6 @@ class Consignment:
         return Primary(parse_resolver(self.export.primary), dns.name.from_text(self.origin), self.place, key)
 
 
-def is_delivered(export: Export) -> bool:
-    """Does a primary serve this export, so that it is asked what it has?"""
-    return export.primary is not None
-
-
 def floor(export: Export, fmt: Format, base: Path) -> tuple[int, int]:
     """The serial that the primary serves, and the least that a new release may have; zeros when it can't be asked.
 
@@ -246,4 +241,4 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-__all__ = ["Consignment", "deliver", "floor", "is_delivered"]
+__all__ = ["Consignment", "deliver", "floor"]
