@@ -38,6 +38,7 @@ from blocklist.store import columns, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
+from blocklist.stretches import stretches
 
 FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
 
@@ -576,7 +577,8 @@ def _record(work: Work, out: Updated) -> None:
             connection.execute("UPDATE feed SET enabled = 0 WHERE id = ?", (number,))
             record.event(connection, clock.text(at), run, "feed disabled", whoami(), feed=names[number])
         if taken:
-            record.close_listings(connection, run, period, _with_feed(work, taken, "removed"), "no longer listed")
+            removed = pl.concat(_with_feed(work, taken, "removed"))
+            record.close_listings(connection, run, period, removed, "no longer listed")
             for feed_id, intake in taken.items():
                 record.mark_dropped(connection, run, work.ids[feed_id], intake.dropped)
                 record.mark_dropped(connection, None, work.ids[feed_id], intake.back)
@@ -585,7 +587,7 @@ def _record(work: Work, out: Updated) -> None:
             record.close_listings(connection, run, period, these, "no longer listed, and lingered its time")
         if taken:
             # SQLite takes the rows while the guards look at them; both leave the interpreter free.
-            written = beside.submit(record.add_listings, connection, run, _with_feed(work, taken, "added"))
+            written = beside.submit(_add_listings, connection, work, taken)
         held = holding.held_now(work, taken, lapses, again, before, inputs, anew=bool(gone))
         if taken:
             written.result()
@@ -633,15 +635,16 @@ def _tell(connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake
         work.record.event(connection, at, work.run, "lists taken", whoami(), snapshots=digests)
 
 
-def _with_feed(work: Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> pl.DataFrame:
-    return pl.concat(
-        [
-            (intake.added if which == "added" else intake.removed).with_columns(
-                pl.lit(work.ids[feed_id], pl.UInt16).alias("feed")
-            )
-            for feed_id, intake in taken.items()
-        ]
-    )
+def _add_listings(connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake]) -> None:
+    # In order of the names, as the table has it, and never all at once: sixty feeds may bring sixty million.
+    for some in stretches(_with_feed(work, taken, "added")):
+        work.record.add_listings(connection, work.run, pl.concat(some))
+
+
+def _with_feed(work: Work, taken: Mapping[str, Intake], which: Literal["added", "removed"]) -> list[pl.DataFrame]:
+    """What feeds brought or lost with the number of each, sorted by name."""
+    frames = {i: intake.added if which == "added" else intake.removed for i, intake in taken.items()}
+    return [rows.with_columns(pl.lit(work.ids[i], pl.UInt16).alias("feed")) for i, rows in frames.items()]
 
 
 def _note_ends(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blocklist import stretches as module
 from blocklist.catalog import Feed
 from blocklist.ingest.normalize import SCHEMA
-from blocklist.select import current as module
 from blocklist.select.current import current
 from blocklist.suffixes import builtin_rules
 

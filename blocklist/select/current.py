@@ -5,16 +5,14 @@ Names are sorted and numbered once; what follows works on the numbers (`gid`), n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from blocklist.catalog import CATEGORIES, TLP, Feed
+from blocklist.stretches import stretches
 from blocklist.suffixes import SuffixRules
-
-# Rows that are sorted at once: a sort takes several times the memory of its rows.
-STRETCH = 4_000_000
 
 DOMAIN = 1  # code of the kind, as in `blocklist.ingest.normalize.KIND`
 CATEGORY = {category: code for code, category in enumerate(CATEGORIES)}
@@ -55,7 +53,7 @@ def current(
     if not parts:
         parts = [_part(0, _EMPTY, Feed(title="", url="file:", category="other"), None, bool(expired))]
     listings, names, count = [], [], 0
-    for some in _stretches(parts):
+    for some in stretches(parts):
         drawn = _drawn(some, suffixes, count)
         listings.append(drawn.listings)
         names.append(drawn.names)
@@ -79,20 +77,6 @@ def _drawn(parts: list[pl.DataFrame], suffixes: SuffixRules, begin: int) -> Curr
         together.select("gid", "feed", "subtree", "line", "confidence", "category", "tlp", "expired"),
         pl.concat([names, flags], how="horizontal"),
     )
-
-
-def _stretches(parts: list[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
-    """`parts`, each sorted by name, cut at the same names, in order, so that only some of all is sorted at once."""
-    total = sum(part.height for part in parts)
-    pieces = -(-total // STRETCH)
-    if pieces < 2:
-        yield parts
-        return
-    sample = pl.concat([part["name"].gather_every(max(1, STRETCH // 1000)) for part in parts]).sort()
-    cuts = sample.gather([len(sample) * i // pieces for i in range(1, pieces)]).unique().sort()
-    ends = [[0, *part["name"].search_sorted(cuts, side="left").to_list(), part.height] for part in parts]
-    for i in range(len(cuts) + 1):
-        yield [part.slice(at[i], at[i + 1] - at[i]) for part, at in zip(parts, ends, strict=True)]
 
 
 _EMPTY = pl.DataFrame(
