@@ -5,17 +5,22 @@ Names are sorted and numbered once; what follows works on the numbers (`gid`), n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import polars as pl
 
 from blocklist.catalog import CATEGORIES, TLP, Feed
+from blocklist.select import networks
+from blocklist.select.alike import Alike, alike
+from blocklist.select.fold import group_of
 from blocklist.suffixes import SuffixRules
 
 # Rows that are sorted at once: a sort takes several times the memory of its rows.
 STRETCH = 4_000_000
 
+NETWORKS = (2, 3)
 DOMAIN = 1  # code of the kind, as in `blocklist.ingest.normalize.KIND`
 CATEGORY = {category: code for code, category in enumerate(CATEGORIES)}
 _TLP = {level: code for code, level in enumerate(TLP)}
@@ -35,6 +40,71 @@ class Current:
 
     listings: pl.DataFrame
     names: pl.DataFrame
+
+    # What every policy asks for, computed when the first one does.
+
+    @cached_property
+    def alike(self) -> Alike:
+        """Names by the way in which they are listed."""
+        return alike(self.listings, self.names.height)
+
+    @cached_property
+    def groups(self) -> pl.Series:
+        """`blocklist.select.fold.group_of` each name: UInt32."""
+        return self.names.select(group_of(pl.col("name")))["name"]
+
+    @cached_property
+    def networks(self) -> pl.DataFrame:
+        """`gid`, `name`, `family`, `first`, `last` of what is no domain and no URL (`blocklist.select.networks`)."""
+        mine = self.names.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("gid"), "name", "kind")
+        mine = mine.filter(pl.col("kind").is_in(NETWORKS)).drop("kind")
+        area = networks.parse(mine["name"]).select("family", "first", "last")
+        return pl.concat([mine, area], how="horizontal")
+
+    @cached_property
+    def _cells(self) -> dict[tuple[int, ...], tuple[Sequence[pl.DataFrame], Cells]]:
+        return {}
+
+    def cells(self, frames: Sequence[pl.DataFrame]) -> Cells:
+        """Names that are listed alike, are of one kind and stand in the same of `frames` (`name: String`)."""
+        key = tuple(map(id, frames))
+        if key not in self._cells:
+            # The frames are kept, so that no others get their identities.
+            self._cells[key] = frames, _cells(self, frames)
+        return self._cells[key][1]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Names that must get the same decision: `of: UInt32` by `gid` (null: not listed), and each cell as one name.
+
+    `picture`: cells as names, without names. `among`: which cells stand in which frame, Boolean.
+    """
+
+    of: pl.Series
+    picture: Current
+    among: Sequence[pl.Series]
+
+
+def _cells(current: Current, frames: Sequence[pl.DataFrame]) -> Cells:
+    names = current.names
+    flags = [names["name"].is_in(frame["name"].implode()).alias(f"in {i}") for i, frame in enumerate(frames)]
+    facts = names.select("kind", "registrable").with_columns(*flags)
+    code = pl.col("way").cast(pl.UInt64)
+    for fact in facts.columns:
+        code = code * 2**3 + pl.col(fact).cast(pl.UInt64) if fact == "kind" else code * 2 + pl.col(fact).cast(pl.UInt64)
+    facts = facts.with_columns(current.alike.way.alias("way"))
+    codes = facts.select(code.alias("code"))
+    numbers = codes.with_row_index("gid").drop_nulls().unique("code", keep="first", maintain_order=True)
+    numbers = numbers.with_row_index("cell")
+    of = codes.join(numbers.select("code", "cell"), on="code", how="left", maintain_order="left")["cell"]
+    mine = facts[numbers["gid"]]
+    listings = (
+        mine.select("way", pl.int_range(pl.len(), dtype=pl.UInt32).alias("gid"))
+        .join(current.alike.listings, on="way", how="inner", maintain_order="left_right")
+        .drop("way")
+    )
+    return Cells(of, Current(listings, mine.select("kind", "registrable")), [mine[flag.name] for flag in flags])
 
 
 def current(

@@ -24,6 +24,14 @@ def parents(name: pl.Expr) -> pl.Expr:
     return name.str.slice(name.str.find(".", literal=True) + 1)
 
 
+def group_of(name: pl.Expr) -> pl.Expr:
+    """A number for the last two labels of each name (UInt32): names of which one is above the other share it.
+
+    But for single labels, which are above names of any group. Two groups may have one number.
+    """
+    return (name.str.extract(r"([^.]+\.[^.]+)$").fill_null(name).hash() % 2**32).cast(pl.UInt32)
+
+
 def nearest(entries: pl.DataFrame, roots: pl.DataFrame) -> pl.DataFrame:
     """The most specific subtree entry that covers each entry from above, where there is one.
 
