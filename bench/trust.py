@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
+import statistics
+import subprocess
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench import lists
+from bench import lists, peers
+from bench.child import blocklist, run
 from bench.lists import SEED, List
+from bench.table import Row
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from blocklist.rules import Rule
 
 LINES = 4_000_000
 NAMES = 1_200_000
 NETWORKS = 100_000
-# What the ten audiences of one house differ in. Each of them takes most of all listings, which is the dear case.
+# What the ten audiences of one house differ in; most of them take most of all listings, which is the dear case.
 POLICIES = {
     "default": "",
     "sure": "min_confidence = 90",
@@ -29,9 +39,9 @@ POLICIES = {
     "narrow": "widen = false",
     "alive": 'dead = "drop"',
     "names": 'kinds = ["domain"]',
-    "addresses": 'kinds = ["domain", "ipv4"]',
+    "mail": 'categories = ["malware", "phishing", "scam"]',
+    "browsers": 'categories = ["phishing", "scam"]\nmin_confidence = 60',
     "partners": 'audience = "partners"',
-    "public": 'audience = "public"',
     "lenient": 'guards = { scam = ["ranges"] }',
 }
 
@@ -50,7 +60,7 @@ def make(work: Path) -> Path:
     default = next(line for line in text.splitlines() if line.startswith("categories"))
     for name, key in POLICIES.items():
         if name != "default":
-            text += f"[policy.{name}]\n{default}\n{key}\n"
+            text += f"[policy.{name}]\n" + ("" if "categories" in key else f"{default}\n") + f"{key}\n"
     config.write_text(text)
     (work / "made.json").write_text(json.dumps({"lists": [asdict(m) for m in made], "lines": count, "bytes": size}))
     return config
@@ -69,14 +79,60 @@ def _reference_names(listed: Path) -> list[str]:
 
 
 def _ranges(rng: random.Random) -> list[str]:
-    """Networks of a cloud's sizes and single resolvers, a third of them where the lists' addresses are."""
-    out = []
-    for _ in range(NETWORKS):
-        first = rng.randrange(11, 100) if rng.random() < 0.05 else rng.randrange(130, 190)
+    """Networks of a cloud's sizes and single resolvers, one in twenty where the lists' addresses are."""
+    out: dict[str, None] = {}
+    while len(out) < NETWORKS:
+        first = rng.randrange(11, 100) if rng.random() < 0.05 else rng.choice((*range(130, 169), *range(173, 190)))
         size = rng.choice((20, 22, 24, 32))
         number = (first << 24 | rng.getrandbits(24)) & -(1 << 32 - size)
-        out.append(f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}/{size}")
-    return out
+        out[f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}/{size}"] = None
+    return list(out)
+
+
+def rows(work: Path) -> list[Row]:
+    """What is promised of guards and policies, measured in processes of their own."""
+    work.mkdir()
+    config = Path(_child("make", work))
+    ran = run([blocklist(), "--config", config, "update", "--no-verify", "--no-export"], cwd=config.parent)
+    if ran.status:
+        raise SystemExit(f"update failed with {ran.status}: {ran.output[-2000:]}")
+    made = json.loads((work / "made.json").read_text())
+    files = [work / "lists" / entry["file"] for entry in made["lists"] if entry["category"] != "reference"]
+    pipelines = [peers.pipeline(files, work) for _ in range(3)]
+    got = json.loads(_child("measure", config))
+    b = statistics.median([*pipelines, peers.pipeline(files, work)])
+    several = got["ten"] / got["one"]
+    return [
+        Row(
+            f"guards, {got['listings']:,} listings",
+            f"{got['guard'] / b:.2f} B",
+            "1 B",
+            got["guard"] <= b,
+            f"{got['guard']:.2f} s, B {b:.2f} s; {got['names']:,} reference names, {got['networks']:,} networks, "
+            f"{got['held']:,} held",
+        ),
+        Row(
+            f"selection for {len(POLICIES)} policies",
+            f"{several:.2f} × one",
+            "2 × one",
+            several <= 2,
+            f"{got['ten']:.2f} s against {got['one']:.2f} s",
+        ),
+    ]
+
+
+def _child(command: str, argument: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.trust", command, str(argument)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    if done.returncode:
+        raise SystemExit(f"bench.trust {command} failed: {done.stderr[-2000:]}")
+    return done.stdout.splitlines()[-1]
 
 
 def measure(config_file: Path) -> dict[str, Any]:
@@ -93,6 +149,7 @@ def measure(config_file: Path) -> dict[str, Any]:
     with contextlib.closing(Record.open(config.state)) as record:
         picture = Picture(config, record)
         current, known = picture.current(), picture.references()
+        rules = _rules(current.names)
         took = []
         for _ in range(3):
             started = time.perf_counter()
@@ -108,12 +165,35 @@ def measure(config_file: Path) -> dict[str, Any]:
         for label, names in (("one", ["default"]), ("ten", list(POLICIES))):
             took = []
             for _ in range(3):
-                decided = Decided(picture, record, config.policies, [], keep=False)
+                # A picture of its own: what policies share is kept with it.
+                picture = Picture(config, record)
+                picture.current(), picture.references()
+                decided = Decided(picture, record, {name: config.policies[name] for name in names}, rules, keep=False)
                 started = time.perf_counter()
                 counts = {name: decided.fitted(name, can).entries.height for name in names}
                 took.append(time.perf_counter() - started)
             out |= {label: min(took), f"{label} entries": counts}
         return out
+
+
+def _rules(names: pl.DataFrame) -> list[Rule]:
+    """A hundred rules for listed names or their `www.`; one in ten denies."""
+    from blocklist.rules import Rule
+
+    some = names.filter(names["kind"] == 1)["name"].gather_every(names.height // 100).to_list()
+    return [
+        Rule(
+            id=i,
+            action="allow" if i % 10 else "deny",
+            name=("", "www.")[i % 2] + name,
+            kind="domain",
+            subtree=i % 4 != 0,
+            reason="a customer",
+            author="bench",
+            created="2026-01-01T00:00:00Z",
+        )
+        for i, name in enumerate(some)
+    ]
 
 
 if __name__ == "__main__":

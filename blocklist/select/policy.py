@@ -58,10 +58,12 @@ class Chosen:
 @dataclass(frozen=True)
 class Selected(Chosen):
     """The same with `listed`: `gid`, `subtree: Boolean`, `confidence: UInt8`, `name`, `kind` of every listed name that
-    was taken, by its number in the picture, for formats that people read.
+    was taken, by its number in the picture, for formats that people read. `gids: UInt32`, row by row of `decisions`,
+    sorted by name; null for those of rules.
     """
 
     listed: pl.DataFrame
+    gids: pl.Series
 
 
 def select(
@@ -82,10 +84,11 @@ def select(
     decisions, yielded = _ruled_names(_entries(domains, current), rules)
     urls, yielded_urls = _ruled_urls(listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url")), rules)
     return Selected(
-        decisions=decisions,
+        decisions=decisions.drop("gid"),
+        gids=decisions["gid"],
         networks=_networks(current, cells, rows, listed, feeds),
         urls=urls,
-        yielded=yielded,
+        yielded=yielded.drop("gid"),
         yielded_urls=yielded_urls,
         kept_back=kept_back,
         listed=listed.drop("widenable"),
@@ -277,6 +280,7 @@ def _entries(domains: pl.DataFrame, current: Current) -> pl.DataFrame:
         pl.lit(True).alias("block"),
         "widenable",
         current.groups.gather(domains["gid"]).alias("group"),
+        "gid",
     )
 
 
@@ -289,8 +293,18 @@ def _ruled_names(entries: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataF
     said = rule_entries(rules)
     if said.is_empty():
         return entries, entries.clear()
-    way = entries.select((_named_by(said) | _freed(entries, said)).alias("way"))["way"]
-    return pl.concat([entries.filter(~way), said]), entries.filter(way)
+    near = pl.Series("near", [True])
+    if said["name"].str.contains(".", literal=True).all():
+        near = entries["group"].is_in(said["group"].implode())
+    asked = entries.filter(near)
+    gone = asked.select((_named_by(said) | _freed(asked, said)).alias("way"))["way"]
+    way = near.scatter(near.arg_true(), gone) if len(near) == entries.height else gone
+    left = entries.filter(~way)
+    if "gid" in entries.columns:
+        # Of a picture, in order: to sort millions anew for a handful of rules would take longer than to fold them.
+        ordered = said.sort("name", "subtree").with_columns(pl.lit(None, pl.UInt32).alias("gid"))
+        return left.merge_sorted(ordered.select(left.columns), key="name"), entries.filter(way)
+    return pl.concat([left, said]), entries.filter(way)
 
 
 def _named_by(ruled: pl.DataFrame) -> pl.Expr:
