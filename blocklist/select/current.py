@@ -5,9 +5,10 @@ Names are sorted and numbered once; what follows works on the numbers (`gid`), n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -19,6 +20,8 @@ from blocklist.suffixes import SuffixRules
 
 # Rows that are sorted at once: a sort takes several times the memory of its rows.
 STRETCH = 4_000_000
+
+Kept = TypeVar("Kept")
 
 NETWORKS = (2, 3)
 DOMAIN = 1  # code of the kind, as in `blocklist.ingest.normalize.KIND`
@@ -62,16 +65,20 @@ class Current:
         return pl.concat([mine, area], how="horizontal")
 
     @cached_property
-    def _cells(self) -> dict[tuple[int, ...], tuple[Sequence[pl.DataFrame], Cells]]:
+    def _kept(self) -> dict[Hashable, Any]:
         return {}
+
+    def kept(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """What `make` gives, made once for each `key`."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        made: Kept = self._kept[key]
+        return made
 
     def cells(self, frames: Sequence[pl.DataFrame]) -> Cells:
         """Names that are listed alike, are of one kind and stand in the same of `frames` (`name: String`)."""
-        key = tuple(map(id, frames))
-        if key not in self._cells:
-            # The frames are kept, so that no others get their identities.
-            self._cells[key] = frames, _cells(self, frames)
-        return self._cells[key][1]
+        # The frames are kept with them, so that no others get their identities.
+        return self.kept(tuple(map(id, frames)), lambda: (frames, _cells(self, frames)))[1]
 
 
 @dataclass(frozen=True)

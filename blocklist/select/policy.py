@@ -81,7 +81,10 @@ def select(
     if policy.dead == "drop" and dead.height:
         listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(dead["name"].implode()))
     domains = listed.filter(pl.col("kind") == DOMAIN)
-    decisions, yielded = _ruled_names(_entries(domains, current), rules)
+    entries = _entries(domains, current)
+    decisions, yielded = entries, entries.clear()
+    if any(rule.kind == "domain" for rule in rules):
+        decisions, yielded = current.kept(tuple(rules), lambda: _Ruled(current, rules)).over(entries)
     urls, yielded_urls = _ruled_urls(listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url")), rules)
     return Selected(
         decisions=decisions.drop("gid"),
@@ -293,18 +296,52 @@ def _ruled_names(entries: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataF
     said = rule_entries(rules)
     if said.is_empty():
         return entries, entries.clear()
-    near = pl.Series("near", [True])
+    way = _way(entries, said)
+    return pl.concat([entries.filter(~way), said]), entries.filter(way)
+
+
+def _way(entries: pl.DataFrame, said: pl.DataFrame) -> pl.Series:
+    """Which entries give way to what rules `said`: Boolean, row by row."""
+    near = pl.repeat(True, entries.height, dtype=pl.Boolean, eager=True)
     if said["name"].str.contains(".", literal=True).all():
         near = entries["group"].is_in(said["group"].implode())
     asked = entries.filter(near)
     gone = asked.select((_named_by(said) | _freed(asked, said)).alias("way"))["way"]
-    way = near.scatter(near.arg_true(), gone) if len(near) == entries.height else gone
-    left = entries.filter(~way)
-    if "gid" in entries.columns:
-        # Of a picture, in order: to sort millions anew for a handful of rules would take longer than to fold them.
-        ordered = said.sort("name", "subtree").with_columns(pl.lit(None, pl.UInt32).alias("gid"))
-        return left.merge_sorted(ordered.select(left.columns), key="name"), entries.filter(way)
-    return pl.concat([left, said]), entries.filter(way)
+    return near.scatter(near.arg_true(), gone)
+
+
+class _Ruled:
+    """Rules over a whole picture: `give_way` says of its names, as exact and as subtree, whether they would."""
+
+    def __init__(self, current: Current, rules: Sequence[Rule]) -> None:
+        self.said = rule_entries(rules).sort("name", "subtree")
+        names = current.names.select("name", "kind").with_columns(current.groups.alias("group"))
+        gids = (names["kind"] == DOMAIN).arg_true()
+        domains = names.select(pl.col("name", "group").gather(gids))
+        none = pl.repeat(False, names.height, dtype=pl.Boolean, eager=True)
+        self.give_way = tuple(
+            none.clone().scatter(gids, _way(domains.with_columns(pl.lit(wide).alias("subtree")), self.said))
+            for wide in (False, True)
+        )
+        # Where each belongs among the names: exact before a listed subtree of that name, subtree after an exact one.
+        self._places = pl.Series(
+            [
+                names["name"].search_sorted(name, side="right" if subtree else "left")
+                for name, subtree in self.said.select("name", "subtree").iter_rows()
+            ],
+            dtype=pl.UInt32,
+        )
+
+    def over(self, entries: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """As `_ruled_names`, for entries of the picture in the order of their `gid`; sorted."""
+        exact, wide = (give.gather(entries["gid"]) for give in self.give_way)
+        way = exact.zip_with(~entries["subtree"], wide)
+        left, begin, parts = entries.filter(~way), 0, []
+        said = self.said.with_columns(pl.lit(None, pl.UInt32).alias("gid")).select(entries.columns)
+        for i, end in enumerate(left["gid"].search_sorted(self._places, side="left")):
+            parts += [left.slice(begin, end - begin), said.slice(i, 1)]
+            begin = end
+        return pl.concat([*parts, left.slice(begin)], rechunk=True), entries.filter(way)
 
 
 def _named_by(ruled: pl.DataFrame) -> pl.Expr:
