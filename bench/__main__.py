@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--corpus", type=Path, help="a folder of real lists; without it lists are made up")
     parser.add_argument("--lines", type=int, default=2_500_000, help="lines to make up (default 2,500,000)")
-    parser.add_argument("--only", choices=("update", "stages", "parsers"), help="a part of it")
+    parser.add_argument("--only", choices=("update", "stages", "parsers", "trust"), help="a part of it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="blocklist-bench-") as folder:
         rows: list[Row] = []
@@ -41,6 +41,11 @@ def main() -> None:
             rows += updates(Path(folder), given.corpus, given.lines)
         if given.only in (None, "stages"):
             rows += stages(Path(folder))
+        if given.only in (None, "trust"):
+            from bench.trust import rows as trust
+
+            say("guards and policies over four million lines")
+            rows += trust(Path(folder) / "trust")
     print("\n" + show(rows))
 
 

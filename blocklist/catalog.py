@@ -186,6 +186,7 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     allow_private: bool = False
     url_hosts: bool = False
     first: int | None = None
+    ranked: bool = False
     mode: Literal["live", "shadow"] = "live"
 
     @property

@@ -10,7 +10,7 @@ import polars as pl
 
 from blocklist.config import Config
 from blocklist.select.fold import parents
-from blocklist.select.known import best_known
+from blocklist.select.known import best_known, named_by
 from blocklist.store import columns
 
 _EXAMPLES = 3
@@ -18,13 +18,14 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Fame:
-    """`reference` names it, or the nearest name above it, in `line`, which in a ranked list is the rank.
+    """`reference` names it, or `under`, the nearest name above it, in `line`; `rank` where its order is a ranking.
 
     `below`: so many names that references name stand below it, `examples` the best known of them.
     """
 
     reference: str | None = None
     line: int | None = None
+    rank: int | None = None
     under: str | None = None
     below: int = 0
     examples: Sequence[str] = ()
@@ -34,21 +35,23 @@ def fame_of(config: Config, db: sqlite3.Connection, names: Sequence[str]) -> dic
     """What the references say of `names`; of a reference whose column file is gone, nothing until the next update."""
     named = _named(config, db)
     asked = pl.Series("entry", list(dict.fromkeys(names)), dtype=pl.String)
-    known = {entry: (feed, line, under) for entry, under, feed, line in best_known(asked, named).iter_rows()}
+    known = {
+        entry: (feed, line, rank, under) for entry, under, feed, line, rank in best_known(asked, named).iter_rows()
+    }
     below = {entry: (count, examples) for entry, count, examples in _below(asked, named).iter_rows()}
-    return {name: Fame(*known.get(name, (None, None, None)), *below.get(name, (0, ()))) for name in asked}
+    return {name: Fame(*known.get(name, (None,) * 4), *below.get(name, (0, ()))) for name in asked}
 
 
 def _named(config: Config, db: sqlite3.Connection) -> pl.DataFrame:
-    """`name`, `feed: String`, `line: UInt32` of all that references list, each once, the line nearest the top."""
-    parts = [pl.DataFrame(schema={"name": pl.String, "feed": pl.String, "line": pl.UInt32})]
+    """All that references list, as `named_by` gives it."""
+    parts = []
     rows = db.execute("SELECT f.name, s.id FROM snapshot s JOIN feed f ON f.id = s.feed WHERE s.state = 'current'")
     for feed_id, snapshot in rows:
         if (feed := config.feeds.get(feed_id)) is None or not feed.is_reference:
             continue
         if (found := columns.read(config.state, snapshot)) is not None:
-            parts.append(found.frame.select("name", pl.lit(feed_id).alias("feed"), "line"))
-    return pl.concat(parts).sort("line", maintain_order=True).unique("name", keep="first", maintain_order=True)
+            parts.append((feed_id, feed.ranked, found.frame))
+    return named_by(parts)
 
 
 def _below(asked: pl.Series, named: pl.DataFrame) -> pl.DataFrame:
@@ -57,12 +60,12 @@ def _below(asked: pl.Series, named: pl.DataFrame) -> pl.DataFrame:
     near = (
         named.filter(pl.col("name").str.contains_any([f".{name}" for name in asked])) if len(asked) else named.clear()
     )
-    step, found = near.select("name", "line", pl.col("name").alias("entry")), []
+    step, found = near.select("name", "rank", pl.col("name").alias("entry")), []
     while step.height:
         step = step.with_columns(parents(pl.col("entry")).alias("entry")).drop_nulls("entry")
         step = step.filter(pl.col("entry").str.contains(".", literal=True))
         found.append(step.filter(pl.col("entry").is_in(asked.implode())))
     if not found:
         return pl.DataFrame(schema={"entry": pl.String, "count": pl.UInt32, "examples": pl.List(pl.String)})
-    rows = pl.concat(found).sort("line")
+    rows = pl.concat(found).sort("rank", "name", nulls_last=True)
     return rows.group_by("entry").agg(pl.len().alias("count"), pl.col("name").head(_EXAMPLES).alias("examples"))

@@ -47,6 +47,7 @@ def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:
             listed.append((feed_id, snapshot))
     fixed = [
         __version__,
+        guard.RULES,
         work.picture.suffix_digest,
         # A feed that becomes a reference, or ceases to be one, changes what all others are compared with.
         sorted((i, action) for i, action, _, _ in references),

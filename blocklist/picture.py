@@ -17,6 +17,7 @@ from blocklist.config import Config
 from blocklist.ingest import guard
 from blocklist.names import RejectedError, normalize_name
 from blocklist.select.current import Current, current
+from blocklist.select.known import named_by
 from blocklist.select.lifetime import ends, lasts, seconds
 from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
@@ -31,9 +32,6 @@ class Changes:
 
     before: list[list[int]]
     names: pl.Series
-
-
-_NAMED = {"name": pl.String, "feed": pl.String, "line": pl.UInt32}
 
 
 class Picture:
@@ -166,19 +164,14 @@ class Picture:
         return guard.references(frames, feeds, self.suffixes, (), ()).domains
 
     def named(self) -> pl.DataFrame:
-        """`name`, `feed: String`, `line: UInt32` of what references name, each once, by the line nearest the top.
-
-        Those that only inform are among them. In a ranked list the line is the rank.
-        """
+        """What references name, those that only inform among them, as `blocklist.select.known.named_by` gives it."""
         if self._named is None:
             feeds = self.feeds
-            parts = [
-                frame.select("name", pl.lit(feeds[i].id).alias("feed"), "line")
+            self._named = named_by(
+                (feeds[i].id, feeds[i].ranked, frame)
                 for i, frame in self._load().items()
                 if i in feeds and feeds[i].is_reference
-            ]
-            every = pl.concat(parts) if parts else pl.DataFrame(schema=_NAMED)
-            self._named = every.sort("line", maintain_order=True).unique("name", keep="first", maintain_order=True)
+            )
         return self._named
 
     def forget_references(self) -> None:

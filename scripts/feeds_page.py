@@ -63,6 +63,7 @@ This page is made from the catalogue by `make docs`.
 | `allow_private` | may be fetched from a private or loopback address | `false` |
 | `url_hosts` | a URL with a path stands for its host | `false` |
 | `first` | only the first N entries (ranked lists) | all |
+| `ranked` | the order of the list is a ranking, best known first: `held list` and plans say `rank 12` | `false` |
 | `enabled` | in the starter set, used when `[feeds] enable` is not given | `false` |
 | `source` | where the facts above come from | empty |
 

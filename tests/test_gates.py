@@ -232,11 +232,35 @@ def test_held_list_says_who_lists_it_how_well_known_it_is_and_what_it_would_bloc
     shown = world.run("held", "list").out
     assert "line 3 of top" in shown and "256 addresses" in shown
     assert "5 known below: site0.hosting.test, site1.hosting.test, site2.hosting.test, …" in shown
+    assert held["bank.test"]["rank"] is None, "the order of a list is no ranking unless its feed says so"
     # Newest first.
     world.change("UPDATE run SET started = '2026-01-01T00:00:00Z'")
     world.lines("bad", ["bank.test", "hosting.test", "shop.test"])
     world.update()
     assert world.run("held", "list").out.splitlines()[1].startswith("shop.test")
+
+
+def test_only_the_order_of_a_ranked_list_is_a_rank(world: World) -> None:
+    world.feed("bad", ["a.test", "m.test", "z.test", "hosting.test"], format="wildcard")
+    world.feed("alphabet", ["a.test", "a.hosting.test", "z.hosting.test", "z.test"], category="reference")
+    ranking = ["# the first two", "z.hosting.test", "z.test", "m.test"]
+    world.feed("ranking", ranking, category="reference", ranked=True)
+    world.update()
+    held = {h["indicator"]: h for h in map(json.loads, world.run("held", "--json").out.splitlines())}
+    places = {name: (h["reference"], h["line"], h["rank"]) for name, h in held.items()}
+    assert places["a.test"] == ("alphabet", 1, None)
+    assert places["z.test"] == ("ranking", 3, 2) and places["m.test"] == ("ranking", 4, 3)
+    assert held["hosting.test"]["examples"] == ["z.hosting.test", "a.hosting.test"]
+    shown = world.run("held", "list").out
+    assert "rank 2 of ranking" in shown and "line 1 of alphabet" in shown
+    # A plan names the best known first: by rank, then those that have none.
+    world.feed("none", ["x.a.test", "x.m.test", "x.z.test"])
+    world.update()
+    world.export("list", format="domains")
+    plan = world.run("export", "list", "--dry-run").out
+    order = [line.split()[1] for line in plan.splitlines() if " of ranking)" in line or " of alphabet)" in line]
+    assert order == ["x.z.test", "x.m.test", "x.a.test"], plan
+    assert "+ x.z.test (below z.test, rank 2 of ranking)" in plan
 
 
 def test_references_that_only_inform_are_told(world: World) -> None:

@@ -63,6 +63,17 @@ def test_a_suffix_by_a_wildcard_is_held_as_subtree_only() -> None:
     }
 
 
+def test_what_is_above_a_public_suffix_is_held_as_subtree_only() -> None:
+    rules = parse_rules("example\nhost.example\nipfs.store.example\n*.eu.grid.example\n")
+    lines = ["example.test", "store.example", "grid.example", "eu.grid.example", "a.store.example", "host.example"]
+    frame = guard(listed(lines), known(suffixes=rules))
+    held_ = {n: (g, below) for n, g, below in frame.select("name", "guard", "subtree_only").rows()}
+    assert held_["store.example"] == held_["grid.example"] == ("public-suffix", True)
+    assert held_["host.example"] == ("public-suffix", False)
+    assert "a.store.example" not in held_
+    assert detail("store.example", known(suffixes=rules)) == ["would cover the public suffix ipfs.store.example"]
+
+
 # Names in a reference
 
 
@@ -91,6 +102,13 @@ def test_a_reference_that_is_also_above_another_is_held_whole() -> None:
 def test_a_public_suffix_inside_a_reference_is_ignored() -> None:
     lines = ["evil.host.example", "www.host.example", "host.example"]
     assert held(lines, known(["host.example", "co.example"])) == {"host.example": ("public-suffix", False)}
+
+
+def test_a_suffix_by_a_wildcard_inside_a_reference_is_held_like_any_other_name() -> None:
+    frame = guard(listed(["cloud.example", "vm1.cloud.example"]), known(["cloud.example"]))
+    said = set(frame.select("name", "guard", "subtree_only").rows())
+    assert ("cloud.example", "reference", False) in said
+    assert ("vm1.cloud.example", "public-suffix", True) in said
 
 
 def test_a_reference_that_only_informs_holds_nothing() -> None:

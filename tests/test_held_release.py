@@ -35,7 +35,14 @@ def test_a_held_release_says_what_it_would_change_and_how_to_go_on(world: World)
     assert (plan["before"], plan["after"], plan["added"], plan["removed"]) == (200, 351, 151, 0)
     assert plan["parts"] == [{"feed": "b", "category": "phishing", "added": 151, "removed": 0}]
     assert plan["known"] == [
-        {"entry": "login.portal.test", "change": "added", "under": "portal.test", "reference": "top", "line": 1}
+        {
+            "entry": "login.portal.test",
+            "change": "added",
+            "under": "portal.test",
+            "reference": "top",
+            "line": 1,
+            "rank": None,
+        }
     ]
     assert "75%" in plan["gate"] or "76%" in plan["gate"]
     shown = world.run("release", "show", held["release"])

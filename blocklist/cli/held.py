@@ -41,8 +41,7 @@ def command() -> None:
 def listing(screen: Screen, guard: str | None, released: bool, inform: bool, everything: bool, at: str | None) -> int:
     """The holds in force, newest first: who lists it, how well known it is, and what else blocking it would take.
 
-    The place is that in the reference feed which names it highest, or names what is above it; in a ranked list, such as
-    a top list, it is the rank.
+    Known as: the rank in the reference feed that ranks it best, else a line of one that names it or what is above it.
     """
     config, _ = configuration(screen)
     if inform and at is not None:
@@ -116,11 +115,12 @@ _SOURCES = (
 
 
 def _place(name: str, fame: Fame) -> str:
-    """`line 12 of tranco`, with what is named there where that stands above."""
+    """`rank 12 of tranco`, `line 7 of …` where the order is none, with what is named there where that stands above."""
     if fame.reference is None:
         return "–"
     above = "" if fame.under == name else f", {fame.under}"
-    return f"line {fame.line:,} of {fame.reference}{above}"
+    place = f"line {fame.line:,}" if fame.rank is None else f"rank {fame.rank:,}"
+    return f"{place} of {fame.reference}{above}"
 
 
 def _reach(name: str, fame: Fame) -> str:

@@ -41,9 +41,8 @@ def show_plan(screen: Screen, title: str, plan: Plan) -> None:
         for known in plan.known:
             below = f"below {known.under}, " if known.under != known.entry else ""
             sign = "+" if known.change == "added" else "−"
-            screen.line(
-                f"  {sign} {safe(known.entry)} ({safe(below)}line {number(known.line)} of {safe(known.reference)})"
-            )
+            place = f"line {number(known.line)}" if known.rank is None else f"rank {number(known.rank)}"
+            screen.line(f"  {sign} {safe(known.entry)} ({safe(below)}{place} of {safe(known.reference)})")
     if plan.known_more:
         screen.line(f"  and {number(plan.known_more)} more")
     for way in plan.ways:

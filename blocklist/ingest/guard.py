@@ -18,6 +18,9 @@ from blocklist.select.current import Current
 from blocklist.special_use import WIDEST_V4, WIDEST_V6
 from blocklist.suffixes import SuffixRules
 
+# Raised when a guard says something else of the same input: the holds of an older record are then all computed anew.
+RULES = 2
+
 SCHEMA = pl.Schema(
     {
         "name": pl.String,
@@ -35,11 +38,13 @@ class References:
 
     `domains`: `name: String`, `why: String`. `networks`: `cidr: String`, `why: String`, `family`, `first`, `last`
     (see `blocklist.select.networks`). `protected`: the operator's own names; everything below them is theirs too.
+    `over_suffixes`: `name: String`, `below: String` of every name of two labels or more above a public suffix.
     """
 
     domains: pl.DataFrame
     networks: pl.DataFrame
     protected: tuple[str, ...]
+    over_suffixes: pl.DataFrame
 
     @property
     def addresses(self) -> pl.DataFrame:
@@ -58,7 +63,10 @@ def references(
     protected_domains: Iterable[str],
     protected_networks: Iterable[str],
 ) -> References:
-    """Collect what guards compare with. Public suffixes inside a reference are ignored: `com` must not hold all."""
+    """Collect what guards compare with. Public suffixes inside a reference are ignored: `com` must not hold all.
+
+    Not those that only a wildcard rule makes suffixes: of these no guard but the reference withholds the name itself.
+    """
     domains, nets = [], []
     for feed_id, frame in frames.items():
         feed = feeds[feed_id]
@@ -77,11 +85,15 @@ def references(
     names = pl.concat(domains) if domains else pl.DataFrame(schema={"name": pl.String, "why": pl.String})
     names = names.unique("name", keep="first", maintain_order=True)
     if names.height:
-        names = names.filter(~suffixes.columns(names["name"])["suffix"])
+        names = names.filter(
+            suffixes.columns(names["name"]).select(~pl.col("suffix") | pl.col("wildcard_suffix")).to_series()
+        )
     cidrs = pl.concat(nets)
     parsed = networks.parse(cidrs["cidr"]).select("family", "first", "last")
     cidrs = pl.concat([cidrs, parsed], how="horizontal").filter(pl.col("family").is_not_null())
-    return References(names, cidrs, tuple(protected_domains))
+    rules = pl.DataFrame({"name": sorted(suffixes.exact | suffixes.wildcard)}, schema={"name": pl.String})
+    over = ancestors(rules.with_columns(pl.lit("").alias("why"))).select("name", "below")
+    return References(names, cidrs, tuple(protected_domains), over)
 
 
 def concerned(changed: pl.DataFrame) -> pl.Series:
@@ -116,7 +128,7 @@ def guard(current: Current, known: References) -> pl.DataFrame:
     """Holds over everything current, sorted by name and guard; unique in both."""
     domains = current.names.filter(pl.col("kind") == DOMAIN)
     parts = [
-        _suffixes(domains),
+        _suffixes(domains, known.over_suffixes),
         _reference_names(domains, known.domains),
         _protected(domains, known.protected),
         _networks(current.names.filter(pl.col("kind").is_in([IPV4, IPV6])), known),
@@ -124,13 +136,24 @@ def guard(current: Current, known: References) -> pl.DataFrame:
     return pl.concat(parts).unique(["name", "guard"], keep="first").sort("name", "guard")
 
 
-def _suffixes(domains: pl.DataFrame) -> pl.DataFrame:
-    return domains.filter("suffix").select(
-        "name",
-        "kind",
-        pl.lit("public-suffix").alias("guard"),
+def _suffixes(domains: pl.DataFrame, over: pl.DataFrame) -> pl.DataFrame:
+    """Suffixes themselves, and as subtrees the names above one: all that others registered there is not theirs."""
+    columns = ("name", "kind", pl.lit("public-suffix").alias("guard"))
+    itself = domains.filter("suffix").select(
+        *columns,
         pl.col("wildcard_suffix").alias("subtree_only"),
         pl.lit("is a public suffix: anyone may register below it").alias("detail"),
+    )
+    above = domains.filter(~pl.col("suffix")).join(over, on="name", how="inner")
+    return pl.concat(
+        [
+            itself,
+            above.select(
+                *columns,
+                pl.lit(True).alias("subtree_only"),
+                pl.format("would cover the public suffix {}", "below").alias("detail"),
+            ),
+        ]
     )
 
 

@@ -8,7 +8,7 @@ brought up to date when only listings, holds or verdicts changed, and the update
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,8 +23,9 @@ from blocklist.config import Policy
 from blocklist.ingest import guard
 from blocklist.picture import Picture
 from blocklist.rules import Rule
-from blocklist.select.current import CATEGORY
+from blocklist.select.current import CATEGORY, DOMAIN
 from blocklist.select.express import Capability, Expressed, express
+from blocklist.select.lineage import Lineage
 from blocklist.select.policy import Chosen, Selected, Withheld, in_force, select
 from blocklist.select.renew import Touched, concerned, refitted, renewed
 from blocklist.store import derived
@@ -38,13 +39,17 @@ _SHAPE = 2
 
 @dataclass(frozen=True)
 class _Known:
-    """Decisions under the name that their file has for them, and what they came from, but for `names`."""
+    """Decisions under the name that their file has for them, and what they came from, but for `names`.
+
+    `gids`: the numbers of their names in the whole picture (see `Selected`), where it was made from that.
+    """
 
     chosen: Chosen
     token: str
     before: Chosen | None = None
     before_token: str = ""
     names: pl.Series | None = None
+    gids: pl.Series | None = None
 
 
 class Decided:
@@ -59,6 +64,8 @@ class Decided:
         self._picture, self._record, self._policies, self._rules = picture, record, policies, rules
         self._folder = record.state / "decided"
         self._withheld: Withheld | None = None
+        self._apart: dict[tuple[str, ...], Withheld] = {}
+        self._lineage: Lineage | None = None
         self._known: dict[str, _Known] = {}
         self._fitted: dict[tuple[str, Capability], Expressed] = {}
         self._selected: dict[tuple[str, tuple[str, ...]], Selected] = {}
@@ -108,8 +115,11 @@ class Decided:
         """The same with what `policy` says about the guards of single categories."""
         own: dict[int, Withheld] = {}
         for category, ids in policy.guards.items():
-            holds = guard.again(self._record.open_holds(), self._picture.named_by({*ids, ESSENTIAL}))
-            own[CATEGORY[category]] = in_force(holds, self._record.released_names(), self.withheld.addresses)
+            named = tuple(sorted({*ids, ESSENTIAL}))
+            if named not in self._apart:
+                holds = guard.again(self._record.open_holds(), self._picture.named_by(named))
+                self._apart[named] = in_force(holds, self._record.released_names(), self.withheld.addresses)
+            own[CATEGORY[category]] = self._apart[named]
         return replace(self.withheld, by_category=own)
 
     def finish(self, asked: Iterable[tuple[str, Capability | None]] = ()) -> None:
@@ -147,7 +157,7 @@ class Decided:
             if touched is not None and len(touched.hashes) < _MOST * before.decisions.height:
                 return self._renew(name, before, token, touched)
         made = self.selected(name, policy.kinds)
-        return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__dataclass_fields__}))
+        return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__dataclass_fields__}), gids=made.gids)
 
     def _holds_still(self, told: Mapping[str, Any]) -> bool:
         """Has no listing ended since?"""
@@ -194,9 +204,24 @@ class Decided:
             before = Expressed(kept[1]["entries"], kept[0]["lost"])
             made = refitted(before, known.before.decisions, chosen.decisions, known.names, capability)
         else:
-            made = express(chosen.decisions, capability)
+            made = express(chosen.decisions, capability, self._covers(known))
         self._write(file, {"of": known.token, "lost": made.lost}, {"entries": made.entries})
         return made
+
+    def _covers(self, known: _Known) -> Callable[[], pl.DataFrame] | None:
+        """What stands above each decision; for one policy alone, looking at its names is as cheap."""
+        if known.gids is None or len(self._policies) < 2:
+            return None
+        decisions, gids = known.chosen.decisions, known.gids
+
+        def covers() -> pl.DataFrame:
+            if self._lineage is None:
+                names = self._picture.current().names
+                ruled = [rule.name for rule in self._rules if rule.kind == "domain"]
+                self._lineage = Lineage.of(names["name"], names["kind"] == DOMAIN, ruled)
+            return self._lineage.nearest(decisions, self._lineage.numbers(decisions, gids))
+
+        return covers
 
     def _write(self, file: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> None:
         if self._writer is not None:

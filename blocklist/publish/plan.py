@@ -33,13 +33,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Known:
-    """An entry that people know: a reference feed names it, or `under`, which is above it."""
+    """An entry that people know: a reference feed names it, or `under`, which is above it; `rank` where it ranks."""
 
     entry: str
     change: str
     under: str
     reference: str
     line: int
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,8 @@ def _known(picture: Picture, come: pl.Series, gone: pl.Series) -> tuple[list[Kno
     found = []
     for change, names in (("added", come), ("removed", gone)):
         rows = best_known(names, picture.named())
-        found += [Known(entry, change, under, feed, line) for entry, under, feed, line in rows.iter_rows()]
-    found.sort(key=lambda known: (known.line, known.entry))
+        found += [Known(entry, change, under, feed, line, rank) for entry, under, feed, line, rank in rows.iter_rows()]
+    found.sort(key=lambda known: (known.rank is None, known.rank or 0, known.entry))
     return found[:_SHOWN], max(len(found) - _SHOWN, 0)
 
 

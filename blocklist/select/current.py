@@ -5,15 +5,23 @@ Names are sorted and numbered once; what follows works on the numbers (`gid`), n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
 
 import polars as pl
 
 from blocklist.catalog import CATEGORIES, TLP, Feed
+from blocklist.select import networks
+from blocklist.select.alike import Alike, alike
+from blocklist.select.fold import group_of
 from blocklist.stretches import stretches
 from blocklist.suffixes import SuffixRules
 
+Kept = TypeVar("Kept")
+
+NETWORKS = (2, 3)
 DOMAIN = 1  # code of the kind, as in `blocklist.ingest.normalize.KIND`
 CATEGORY = {category: code for code, category in enumerate(CATEGORIES)}
 _TLP = {level: code for code, level in enumerate(TLP)}
@@ -33,6 +41,75 @@ class Current:
 
     listings: pl.DataFrame
     names: pl.DataFrame
+
+    # What every policy asks for, computed when the first one does.
+
+    @cached_property
+    def alike(self) -> Alike:
+        """Names by the way in which they are listed."""
+        return alike(self.listings, self.names.height)
+
+    @cached_property
+    def groups(self) -> pl.Series:
+        """`blocklist.select.fold.group_of` each name: UInt32."""
+        return self.names.select(group_of(pl.col("name")))["name"]
+
+    @cached_property
+    def networks(self) -> pl.DataFrame:
+        """`gid`, `name`, `family`, `first`, `last` of what is no domain and no URL (`blocklist.select.networks`)."""
+        mine = self.names.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("gid"), "name", "kind")
+        mine = mine.filter(pl.col("kind").is_in(NETWORKS)).drop("kind")
+        area = networks.parse(mine["name"]).select("family", "first", "last")
+        return pl.concat([mine, area], how="horizontal")
+
+    @cached_property
+    def _kept(self) -> dict[Hashable, Any]:
+        return {}
+
+    def kept(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """What `make` gives, made once for each `key`."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        made: Kept = self._kept[key]
+        return made
+
+    def cells(self, frames: Sequence[pl.DataFrame]) -> Cells:
+        """Names that are listed alike, are of one kind and stand in the same of `frames` (`name: String`)."""
+        # The frames are kept with them, so that no others get their identities.
+        return self.kept(tuple(map(id, frames)), lambda: (frames, _cells(self, frames)))[1]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Names that must get the same decision: `of: UInt32` by `gid` (null: not listed), and each cell as one name.
+
+    `picture`: cells as names, without names. `among`: which cells stand in which frame, Boolean.
+    """
+
+    of: pl.Series
+    picture: Current
+    among: Sequence[pl.Series]
+
+
+def _cells(current: Current, frames: Sequence[pl.DataFrame]) -> Cells:
+    names = current.names
+    flags = [names["name"].is_in(frame["name"].implode()).alias(f"in {i}") for i, frame in enumerate(frames)]
+    facts = names.select("kind", "registrable").with_columns(*flags)
+    code = pl.col("way").cast(pl.UInt64)
+    for fact in facts.columns:
+        code = code * 2**3 + pl.col(fact).cast(pl.UInt64) if fact == "kind" else code * 2 + pl.col(fact).cast(pl.UInt64)
+    facts = facts.with_columns(current.alike.way.alias("way"))
+    codes = facts.select(code.alias("code"))
+    numbers = codes.with_row_index("gid").drop_nulls().unique("code", keep="first", maintain_order=True)
+    numbers = numbers.with_row_index("cell")
+    of = codes.join(numbers.select("code", "cell"), on="code", how="left", maintain_order="left")["cell"]
+    mine = facts[numbers["gid"]]
+    listings = (
+        mine.select("way", pl.int_range(pl.len(), dtype=pl.UInt32).alias("gid"))
+        .join(current.alike.listings, on="way", how="inner", maintain_order="left_right")
+        .drop("way")
+    )
+    return Cells(of, Current(listings, mine.select("kind", "registrable")), [mine[flag.name] for flag in flags])
 
 
 def current(

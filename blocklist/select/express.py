@@ -6,6 +6,7 @@ one exception: an exact block may widen where the guards let its whole subtree b
 Whatever the target, a name that the decisions allow is not blocked.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -50,10 +51,13 @@ class Expressed:
     lost: dict[str, int] = field(default_factory=dict)
 
 
-def express(decisions: pl.DataFrame, capability: Capability) -> Expressed:
+def express(
+    decisions: pl.DataFrame, capability: Capability, covers: Callable[[], pl.DataFrame] | None = None
+) -> Expressed:
     """Fit decisions to a target.
 
-    In: a decisions frame (see `fold`): `name`, `subtree`, `block`, `widenable`, unique by (name, subtree).
+    In: a decisions frame (see `fold`): `name`, `subtree`, `block`, `widenable`, unique by (name, subtree). `covers`
+    gives what `blocklist.select.fold.nearest` says of them and their own roots, where that is known in a cheaper way.
     """
     if not capability.subtree:
         entries, lost = _exact_only(decisions)
@@ -65,7 +69,11 @@ def express(decisions: pl.DataFrame, capability: Capability) -> Expressed:
         entries, lost = _subtrees_only(decisions)
     entries = entries.select(_COLUMNS)
     # Exact names alone have nothing above them that could make them redundant.
-    entries = fold(entries) if capability.fold and capability.subtree else entries.sort("name", "subtree")
+    if capability.fold and capability.subtree:
+        unchanged = capability.exact and entries.height == decisions.height
+        entries = fold(entries, covers() if covers is not None and unchanged else None)
+    else:
+        entries = entries.sort("name", "subtree")
     return Expressed(entries, {reason: count for reason, count in lost.items() if count})
 
 

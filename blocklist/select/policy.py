@@ -14,8 +14,8 @@ from blocklist.catalog import KINDS, REACH, TLP, Feed
 from blocklist.config import Policy
 from blocklist.rules import Rule
 from blocklist.select import networks
-from blocklist.select.current import CATEGORY, DOMAIN, Current
-from blocklist.select.fold import nearest, roots_of
+from blocklist.select.current import CATEGORY, DOMAIN, Cells, Current
+from blocklist.select.fold import group_of, nearest, roots_of
 
 IPV4, IPV6, URL = range(2, 5)  # codes of the other kinds
 _AREA = ["family", "first", "last"]
@@ -33,11 +33,6 @@ class Withheld:
     subtrees: pl.DataFrame
     addresses: pl.DataFrame
     by_category: Mapping[int, Withheld] = field(default_factory=dict)
-
-    def among(self, names: pl.Series) -> tuple[pl.Series, pl.Series]:
-        """Which of `names` are withheld wholly, and which at least as subtrees (Boolean)."""
-        whole = names.is_in(self.names["name"].implode())
-        return whole, whole | names.is_in(self.subtrees["name"].implode())
 
 
 @dataclass(frozen=True)
@@ -63,10 +58,12 @@ class Chosen:
 @dataclass(frozen=True)
 class Selected(Chosen):
     """The same with `listed`: `gid`, `subtree: Boolean`, `confidence: UInt8`, `name`, `kind` of every listed name that
-    was taken, by its number in the picture, for formats that people read.
+    was taken, by its number in the picture, for formats that people read. `gids: UInt32`, row by row of `decisions`,
+    sorted by name; null for those of rules.
     """
 
     listed: pl.DataFrame
+    gids: pl.Series
 
 
 def select(
@@ -78,21 +75,26 @@ def select(
     dead: pl.DataFrame,
 ) -> Selected:
     """Decide for `policy`. `dead` holds `name: String` of the domains that count as dead."""
-    rows, listed, no_subtree = _listed(current, feeds, policy, withheld)
-    kept_back = _kept_back(current, feeds, policy, withheld, listed)
+    cells, rows, taken_ = _taken_cells(current, feeds, policy, withheld)
+    kept_back = _kept_back(current, feeds, policy, cells, taken_)
+    listed = _named(current, cells, taken_)
     if policy.dead == "drop" and dead.height:
         listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(dead["name"].implode()))
     domains = listed.filter(pl.col("kind") == DOMAIN)
-    decisions, yielded = _ruled_names(_entries(domains, no_subtree), rules)
+    entries = _entries(domains, current)
+    decisions, yielded = entries, entries.clear()
+    if any(rule.kind == "domain" for rule in rules):
+        decisions, yielded = current.kept(tuple(rules), lambda: _Ruled(current, rules)).over(entries)
     urls, yielded_urls = _ruled_urls(listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url")), rules)
     return Selected(
-        decisions=decisions,
-        networks=_networks(listed, rows, feeds),
+        decisions=decisions.drop("gid"),
+        gids=decisions["gid"],
+        networks=_networks(current, cells, rows, listed, feeds),
         urls=urls,
-        yielded=yielded,
+        yielded=yielded.drop("gid"),
         yielded_urls=yielded_urls,
         kept_back=kept_back,
-        listed=listed,
+        listed=listed.drop("widenable"),
     )
 
 
@@ -119,56 +121,70 @@ def ruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
 
 def taken_by(current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld) -> pl.DataFrame:
     """`name` (and more) of what `policy` takes by its listings and holds alone, before rules and verdicts."""
-    return _listed(current, feeds, policy, withheld)[1]
+    cells, _, scored = _taken_cells(current, feeds, policy, withheld)
+    return _named(current, cells, scored)
 
 
-def _listed(
+def _taken_cells(
     current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-    """Listings that count; `gid`, `subtree`, `confidence`, `name`, `kind` of the names that stand; held as subtrees."""
-    rows = taken(current, feeds, policy)
-    names = current.names["name"]
-    whole, no_subtree = withheld.among(names)
+) -> tuple[Cells, pl.DataFrame, pl.DataFrame]:
+    """Cells, their listings that count, and of those that stand `gid`, `subtree`, `confidence`, `widenable`."""
+    own = withheld.by_category
+    frames = [frame for w in (withheld, *own.values()) for frame in (w.names, w.subtrees)]
+    cells = current.cells(frames)
+    pairs = zip(cells.among[::2], cells.among[1::2], strict=True)
+    (whole, no_subtree), *apart = [(whole, whole | subtree) for whole, subtree in pairs]
+    rows = taken(cells.picture, feeds, policy)
     refused = no_subtree.gather(rows["gid"])
-    if withheld.by_category:
-        rows, refused, no_subtree = _by_category(rows, names, whole, refused, withheld)
-    scored = _scored(rows, current, feeds, policy, refused)
-    if not withheld.by_category:
+    if own:
+        rows, refused, no_subtree = _by_category(rows, whole, refused, dict(zip(own, apart, strict=True)))
+    scored = _scored(rows, cells.picture, feeds, policy, refused)
+    if not own:
         scored = scored.filter(~whole.gather(scored["gid"]))
-    listed = scored.select("gid", "subtree", "confidence").with_columns(
-        names.gather(scored["gid"]).alias("name"),
-        current.names["kind"].gather(scored["gid"]).alias("kind"),
+    return cells, rows, scored.with_columns((~no_subtree.gather(scored["gid"])).alias("widenable"))
+
+
+def _named(current: Current, cells: Cells, scored: pl.DataFrame) -> pl.DataFrame:
+    """What was decided for cells, for their names: `gid`, `subtree`, `confidence`, `widenable`, `name`, `kind`."""
+    each = pl.DataFrame({"gid": pl.int_range(cells.picture.names.height, dtype=pl.UInt32, eager=True)})
+    each = each.join(scored, on="gid", how="left", maintain_order="left")
+    stands = each["confidence"].is_not_null().gather(cells.of).fill_null(False)
+    gids = stands.arg_true().cast(pl.UInt32)
+    mine = each.drop("gid")[cells.of.gather(gids)]
+    return pl.concat(
+        [gids.alias("gid").to_frame(), mine, current.names.select(pl.col("name", "kind").gather(gids))],
+        how="horizontal",
     )
-    return rows, listed, no_subtree
 
 
 def _by_category(
-    rows: pl.DataFrame, names: pl.Series, whole: pl.Series, refused: pl.Series, withheld: Withheld
+    rows: pl.DataFrame, whole: pl.Series, refused: pl.Series, apart: Mapping[int, tuple[pl.Series, pl.Series]]
 ) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
-    """Rows that are not withheld wholly by the guards of their category, which are refused as subtrees, which names."""
+    """Rows that are not withheld wholly by the guards of their category, which are refused as subtrees, which cells."""
     rows = rows.with_columns(whole.gather(rows["gid"]).alias("whole"), refused.alias("refused"))
-    for code, own in withheld.by_category.items():
+    for code, own in apart.items():
         mine = pl.col("category") == code
         rows = rows.with_columns(
             pl.when(mine).then(held.gather(rows["gid"])).otherwise(column).alias(column)
-            for column, held in zip(("whole", "refused"), own.among(names), strict=True)
+            for column, held in zip(("whole", "refused"), own, strict=True)
         )
-    gids = pl.int_range(len(names), dtype=pl.UInt32, eager=True)
+    gids = pl.int_range(len(whole), dtype=pl.UInt32, eager=True)
     no_subtree = gids.is_in(rows.filter("refused")["gid"].implode())
     rows = rows.filter(~pl.col("whole"))
     return rows.drop("whole", "refused"), rows["refused"], no_subtree
 
 
 def _kept_back(
-    current: Current, feeds: Mapping[int, Feed], policy: Policy, withheld: Withheld, listed: pl.DataFrame
+    current: Current, feeds: Mapping[int, Feed], policy: Policy, cells: Cells, scored: pl.DataFrame
 ) -> pl.DataFrame:
     """`name`, `kind` of what would be taken for the house, is not held, and is told to no audience of `policy`."""
+    names = current.names.select("name", "kind")
     if policy.audience == "house":
-        return current.names.select("name", "kind").clear()
-    gids = _rows(current, feeds, policy).filter(~_told(feeds, policy))["gid"].unique().sort()
-    gids = gids.filter(~gids.is_in(listed["gid"].implode()))
-    names = current.names.select("name", "kind")[gids]
-    return names.filter(~withheld.among(names["name"])[0])
+        return names.clear()
+    rows = _rows(cells.picture, feeds, policy).filter(~_told(feeds, policy))
+    mine = pl.int_range(cells.picture.names.height, dtype=pl.UInt32, eager=True)
+    mine = mine.is_in(rows["gid"].implode()) & ~mine.is_in(scored["gid"].implode()) & ~cells.among[0]
+    return names.filter(mine.gather(cells.of).fill_null(False))
 
 
 def taken(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.DataFrame:
@@ -204,7 +220,7 @@ def _rows(current: Current, feeds: Mapping[int, Feed], policy: Policy) -> pl.Dat
 def _scored(
     rows: pl.DataFrame, current: Current, feeds: Mapping[int, Feed], policy: Policy, refused: pl.Series
 ) -> pl.DataFrame:
-    """`gid`, `subtree`, `confidence` of the names that reach the policy's confidence, in their effective scope.
+    """`gid`, `subtree`, `confidence` of the cells that reach the policy's confidence, in their effective scope.
 
     `refused`: whether a guard refuses the subtree, row by row.
     """
@@ -222,11 +238,8 @@ def _scored(
         pl.col("confidence") >= policy.min_confidence
     )
     narrow = exacts["gid"].filter(~exacts["gid"].is_in(enough["gid"].implode()))
-    # In the order of the names: see `put_in`.
-    return (
-        scored.filter(pl.col("confidence") >= policy.min_confidence)
-        .sort("gid")
-        .select("gid", (~pl.col("gid").is_in(narrow.implode())).alias("subtree"), "confidence")
+    return scored.filter(pl.col("confidence") >= policy.min_confidence).select(
+        "gid", (~pl.col("gid").is_in(narrow.implode())).alias("subtree"), "confidence"
     )
 
 
@@ -262,14 +275,15 @@ def _combined(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([alone, joined])
 
 
-def _entries(domains: pl.DataFrame, no_subtree: pl.Series) -> pl.DataFrame:
+def _entries(domains: pl.DataFrame, current: Current) -> pl.DataFrame:
     """Listed domains as decisions."""
     return domains.select(
         "name",
         "subtree",
         pl.lit(True).alias("block"),
-        (~no_subtree.gather(domains["gid"])).alias("widenable"),
-        group_of(pl.col("name")).alias("group"),
+        "widenable",
+        current.groups.gather(domains["gid"]).alias("group"),
+        "gid",
     )
 
 
@@ -282,7 +296,7 @@ def _ruled_names(entries: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataF
     said = rule_entries(rules)
     if said.is_empty():
         return entries, entries.clear()
-    way = entries.select((_named_by(said) | _freed(entries, said)).alias("way"))["way"]
+    way = _way(entries, said)
     return put_in(entries.filter(~way), said.sort("name", "subtree")), entries.filter(way)
 
 
@@ -291,6 +305,50 @@ def put_in(entries: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:
     if entries["name"].is_sorted() and more["name"].is_sorted():
         return entries.merge_sorted(more, key="name")
     return pl.concat([entries, more])
+
+
+def _way(entries: pl.DataFrame, said: pl.DataFrame) -> pl.Series:
+    """Which entries give way to what rules `said`: Boolean, row by row."""
+    near = pl.repeat(True, entries.height, dtype=pl.Boolean, eager=True)
+    if said["name"].str.contains(".", literal=True).all():
+        near = entries["group"].is_in(said["group"].implode())
+    asked = entries.filter(near)
+    gone = asked.select((_named_by(said) | _freed(asked, said)).alias("way"))["way"]
+    return near.scatter(near.arg_true(), gone)
+
+
+class _Ruled:
+    """Rules over a whole picture: `give_way` says of its names, as exact and as subtree, whether they would."""
+
+    def __init__(self, current: Current, rules: Sequence[Rule]) -> None:
+        self.said = rule_entries(rules).sort("name", "subtree")
+        names = current.names.select("name", "kind").with_columns(current.groups.alias("group"))
+        gids = (names["kind"] == DOMAIN).arg_true()
+        domains = names.select(pl.col("name", "group").gather(gids))
+        none = pl.repeat(False, names.height, dtype=pl.Boolean, eager=True)
+        self.give_way = tuple(
+            none.clone().scatter(gids, _way(domains.with_columns(pl.lit(wide).alias("subtree")), self.said))
+            for wide in (False, True)
+        )
+        # Where each belongs among the names: exact before a listed subtree of that name, subtree after an exact one.
+        self._places = pl.Series(
+            [
+                names["name"].search_sorted(name, side="right" if subtree else "left")
+                for name, subtree in self.said.select("name", "subtree").iter_rows()
+            ],
+            dtype=pl.UInt32,
+        )
+
+    def over(self, entries: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """As `_ruled_names`, for entries of the picture in the order of their `gid`; sorted."""
+        exact, wide = (give.gather(entries["gid"]) for give in self.give_way)
+        way = exact.zip_with(~entries["subtree"], wide)
+        left, begin, parts = entries.filter(~way), 0, []
+        said = self.said.with_columns(pl.lit(None, pl.UInt32).alias("gid")).select(entries.columns)
+        for i, end in enumerate(left["gid"].search_sorted(self._places, side="left")):
+            parts += [left.slice(begin, end - begin), said.slice(i, 1)]
+            begin = end
+        return pl.concat([*parts, left.slice(begin)], rechunk=True), entries.filter(way)
 
 
 def _named_by(ruled: pl.DataFrame) -> pl.Expr:
@@ -314,14 +372,6 @@ def _freed(entries: pl.DataFrame, ruled: pl.DataFrame) -> pl.Series:
     )["freed"]
 
 
-def group_of(name: pl.Expr) -> pl.Expr:
-    """A number for the last two labels of each name (UInt32): names of which one is above the other share it.
-
-    But for single labels, which are above names of any group. Two groups may have one number.
-    """
-    return (name.str.extract(r"([^.]+\.[^.]+)$").fill_null(name).hash() % 2**32).cast(pl.UInt32)
-
-
 def rule_entries(rules: Sequence[Rule]) -> pl.DataFrame:
     """Decisions, one a name and scope; `allow` wins where two rules say both."""
     chosen: dict[tuple[str, bool], bool] = {}
@@ -337,18 +387,18 @@ def rule_entries(rules: Sequence[Rule]) -> pl.DataFrame:
     ).with_columns(group_of(pl.col("name")).alias("group"))
 
 
-def _networks(listed: pl.DataFrame, rows: pl.DataFrame, feeds: Mapping[int, Feed]) -> pl.DataFrame:
+def _networks(
+    current: Current, cells: Cells, rows: pl.DataFrame, listed: pl.DataFrame, feeds: Mapping[int, Feed]
+) -> pl.DataFrame:
     """The listed networks that were taken, and in which directions the feeds that list them speak."""
-    mine = listed.filter(pl.col("kind").is_in([IPV4, IPV6])).select("gid", "name")
-    mine = pl.concat([mine, networks.parse(mine["name"]).select(_AREA)], how="horizontal")
-    told = rows.select("gid", "feed").join(mine.select("gid"), on="gid", how="semi")
-    speak = {
-        direction: told.filter(
-            pl.col("feed").is_in([i for i, feed in feeds.items() if feed.matches in (direction, "both")])
-        )["gid"]
-        for direction in ("inbound", "outbound")
-    }
-    return mine.select("name", *_AREA, *(pl.col("gid").is_in(g.implode()).alias(d) for d, g in speak.items()))
+    mine = current.networks.filter(current.networks["gid"].is_in(listed["gid"].implode()))
+    cell = cells.of.gather(mine["gid"])
+    number = pl.int_range(cells.picture.names.height, dtype=pl.UInt32, eager=True)
+    for direction in ("inbound", "outbound"):
+        speak = [i for i, feed in feeds.items() if feed.matches in (direction, "both")]
+        told = number.is_in(rows.filter(pl.col("feed").is_in(speak))["gid"].implode())
+        mine = mine.with_columns(told.gather(cell).alias(direction))
+    return mine.drop("gid")
 
 
 def areas(

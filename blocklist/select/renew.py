@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from blocklist.select.express import Capability, Expressed, express
-from blocklist.select.policy import Chosen, group_of, put_in
+from blocklist.select.fold import group_of
+from blocklist.select.policy import Chosen, put_in
 
 _NAME = pl.col("name")
 # The last three labels, by their hash; null where there are fewer.
