@@ -34,6 +34,10 @@ class Changes:
     names: pl.Series
 
 
+# Rows of all frames (1 GB) that may lie in memory beside the picture drawn from them.
+_MANY = 20_000_000
+
+
 class Picture:
     """The current listings and references, loaded once a run and only when something asks."""
 
@@ -173,6 +177,12 @@ class Picture:
                 if i in feeds and feeds[i].is_reference
             )
         return self._named
+
+    def unload(self) -> None:
+        """Give back the frames where they are very large; what asks for them again reads them from their files."""
+        if sum(frame.height for frame in self.frames.values()) > _MANY:
+            self.frames.clear()
+            self.times.clear()
 
     def forget_references(self) -> None:
         """Drop the references alone."""

@@ -110,6 +110,7 @@ def update(
     work.gather(feeds)
     out.timings["gather"] = time.perf_counter() - started
     _record(work, out)
+    picture.unload()
     out.feeds = [work.outcomes[f.id] for f in feeds]
     out.seconds = time.perf_counter() - started
     return out, picture

@@ -36,6 +36,22 @@ def test_whatever_was_kept_comes_back(tmp_path_factory: pytest.TempPathFactory, 
         assert kept.read(state, sha(data)) == data
 
 
+def test_files_come_back_as_patches_and_very_large_ones_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [text(5000, i) for i in range(3)]
+    paths = [tmp_path / f"{i}.txt" for i in range(3)]
+    for path, data in zip(paths, lists, strict=True):
+        path.write_bytes(data)
+    first, second, third = map(sha, lists)
+    kept.keep_file(tmp_path, first, paths[0])
+    # What lies where the base should be is believed by its digest alone.
+    kept.keep_file(tmp_path, second, paths[1], first, paths[2].read_bytes)
+    monkeypatch.setattr(kept, "_MOST_PATCHED", 1000)
+    kept.keep_file(tmp_path, third, paths[2], second, paths[1].read_bytes)
+    assert [kept.read(tmp_path, digest) for digest in (first, second, third)] == lists
+    sizes = [kept.file_of(tmp_path, digest).stat().st_size for digest in (first, second, third)]
+    assert sizes[1] * 20 < sizes[0] < sizes[2] * 2
+
+
 def test_a_small_change_takes_little_room_and_long_chains_begin_anew(tmp_path: Path) -> None:
     versions = [text(20_000, i * 20) for i in range(kept.MAX_DEPTH + 3)]
     base = None

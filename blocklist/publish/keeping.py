@@ -27,27 +27,24 @@ class Keeping:
     ) -> None:
         self._pool.shutdown(cancel_futures=error is not None)
 
-    def keep(
-        self, digest: str, read: Callable[[], bytes], base: str | None, read_base: Callable[[], bytes] | None = None
-    ) -> None:
-        """Begin to keep what `read` gives; `digest`, `base` and `read_base` as in `blocklist.store.kept.keep`."""
-        if digest not in self._begun:
-            self._begun[digest] = self._pool.submit(self._keep, digest, read, base, read_base)
+    def keep_file(self, digest: str, path: Path, base: str | None, base_path: Path) -> None:
+        """Begin to keep the file at `path`; `base_path` is where the bytes of `base` should lie."""
 
-    def keep_bytes(self, some: kept.Bytes, base: str | None = None) -> None:
-        """Begin to keep `some`."""
-        self.keep(some.digest, lambda: some.data, base)
-
-    def wait(self, digest: str) -> None:
-        """Return when the bytes of `digest` are kept. Raises RecordError when they can't be, OSError of `read`."""
-        self._begun[digest].result()
-
-    def _keep(
-        self, digest: str, read: Callable[[], bytes], base: str | None, read_base: Callable[[], bytes] | None
-    ) -> None:
-        def unpacked() -> bytes | None:
+        def read_base() -> bytes | None:
             with suppress(OSError):
-                return read_base() if read_base is not None else None
+                return base_path.read_bytes()
             return None
 
-        kept.keep(self._state, digest, read(), base, unpacked)
+        self._begin(digest, lambda: kept.keep_file(self._state, digest, path, base, read_base))
+
+    def keep(self, some: kept.Bytes, base: str | None = None) -> None:
+        """Begin to keep `some`."""
+        self._begin(some.digest, lambda: kept.keep(self._state, some.digest, some.data, base))
+
+    def wait(self, digest: str) -> None:
+        """Return when the bytes of `digest` are kept. Raises RecordError when they can't be, OSError of the file."""
+        self._begun[digest].result()
+
+    def _begin(self, digest: str, keep: Callable[[], None]) -> None:
+        if digest not in self._begun:
+            self._begun[digest] = self._pool.submit(keep)

@@ -1025,12 +1025,12 @@ def _keep(job: _Job, record: Record, keeping: Keeping) -> None:
     places = dict(job.paths)
     for category, candidate, rendered in job.candidate.made:
         # What is in place lies there unpacked.
-        keeping.keep(rendered.digest, candidate.new.read_bytes, before.get(category), places[category].read_bytes)
+        keeping.keep_file(rendered.digest, candidate.new, before.get(category), places[category])
     if job.chosen is not None:
         last = record.connection.execute("SELECT chosen FROM release WHERE id = ?", (job.live.id,)) if job.live else ()
-        keeping.keep_bytes(job.chosen, next((row[0] for row in last), None))
+        keeping.keep(job.chosen, next((row[0] for row in last), None))
     if job.left_out is not None:
-        keeping.keep_bytes(job.left_out)
+        keeping.keep(job.left_out)
 
 
 def _publish(job: _Job, record: Record, selector: Selector, keeping: Keeping) -> None:

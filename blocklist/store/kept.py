@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import zstandard
 
@@ -53,17 +53,36 @@ def keep(
     `read_base` gives these where they lie unpacked somewhere; what it gives is believed only by its digest.
     Written beside, fsynced and renamed. Raises RecordError that names the file when there is no room for it.
     """
-    path = file_of(state, digest)
-    if path.is_file():
+    if is_kept(state, digest):
         return
     packed = _patched(state, data, digest, base, read_base) if base is not None and base != digest else None
     if packed is None:
-        packed = zstandard.ZstdCompressor(level=snapshots.WHOLE_LEVEL, write_checksum=True).compress(data)
+        packed = _packer().compress(data)
+    _write(state, digest, lambda out: out.write(packed))
+
+
+def keep_file(
+    state: Path, digest: str, path: Path, base: str | None = None, read_base: Callable[[], bytes | None] | None = None
+) -> None:
+    """`keep` for the bytes of a file; a very large one is never in memory as a whole, and kept whole."""
+    if path.stat().st_size <= _MOST_PATCHED:
+        return keep(state, digest, path.read_bytes(), base, read_base)
+    if not is_kept(state, digest):
+        with path.open("rb") as data:
+            _write(state, digest, lambda out: _packer().copy_stream(data, out, size=path.stat().st_size))
+
+
+def _packer() -> zstandard.ZstdCompressor:
+    return zstandard.ZstdCompressor(level=snapshots.WHOLE_LEVEL, write_checksum=True)
+
+
+def _write(state: Path, digest: str, fill: Callable[[BinaryIO], object]) -> None:
+    path = file_of(state, digest)
     beside = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as out:
-            out.write(packed)
+            fill(out)
             out.flush()
             os.fsync(out.fileno())
         beside.rename(path)
