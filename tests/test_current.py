@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from installation import World
 
+from blocklist import picture
 from blocklist import stretches as module
 from blocklist.catalog import Feed
 from blocklist.ingest.normalize import SCHEMA
@@ -38,3 +43,25 @@ def test_it_is_the_same_however_few_rows_are_sorted_at_once(
     assert whole.names["name"].to_list() == sorted({name for f in frames.values() for name in f["name"]})
     pairs = cut.listings.select(cut.names["name"].gather(cut.listings["gid"]), "feed").rows()
     assert pairs == sorted((name, number) for number, f in frames.items() for name in f["name"])
+
+
+def test_exports_are_the_same_where_lists_are_too_large_to_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for many in (picture._MANY, 0):
+        monkeypatch.setattr(picture, "_MANY", many)
+        (base := tmp_path / str(many)).mkdir()
+        world = World(base)
+        world.feed("a", ["a.example", "b.example", "d.example"], max_age="30d")
+        world.feed("top", ["b.example"], category="reference")
+        world.feed("b", ["b.example", "x.c.example", "c.example"], category="phishing")
+        world.export("rows", "csv")
+        world.export("split", "rpz", split="category")
+        world.update()
+        parts = sorted((world.base / "exports").glob("split*"))
+        made.append(
+            [[line for line in part.read_text().splitlines() if not re.search("SOA|version", line)] for part in parts]
+        )
+        made[-1].append(world.exported("rows"))
+    assert made[0] == made[1] and any("c.example CNAME ." in part for part in made[0])
