@@ -59,9 +59,6 @@ def test_exports_are_the_same_where_lists_are_too_large_to_stay_in_memory(
         world.export("rows", "csv")
         world.export("split", "rpz", split="category")
         world.update()
-        parts = sorted((world.base / "exports").glob("split*"))
-        made.append(
-            [[line for line in part.read_text().splitlines() if not re.search("SOA|version", line)] for part in parts]
-        )
-        made[-1].append(world.exported("rows"))
+        shown = [path.read_text().splitlines() for path in sorted((world.base / "exports").glob("*"))]
+        made.append([[line for line in lines if not re.search("SOA|version|serial", line)] for lines in shown])
     assert made[0] == made[1] and any("c.example CNAME ." in part for part in made[0])
