@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -242,3 +243,49 @@ def test_holds_of_a_date_with_who_let_them_pass_by_then(lived: tuple[World, list
     assert held("--at", "48h") == held() == []
     assert held("--at", "48h", "--released") == held("--released") == [("known.example", "alpha")]
     assert "1 held as of " in world.run("held", "--at", "72h").out
+
+
+def test_a_split_release_comes_back_into_a_folder(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("alpha", names(20))
+    world.feed("beta", names(20, 20), category="phishing")
+    world.export("dns", "rpz", split="category")
+    assert world.update("--no-verify").code == 0
+    folder = world.base / "exports"
+    first = {path.name: path.read_bytes() for path in folder.glob("dns-*")}
+    backdate(world, 1)
+    world.lines("alpha", names(21))
+    assert world.update("--no-verify").code == 0
+    (then := tmp_path / "then").mkdir()
+    ran = world.run("export", "dns", "--at", "24h", "-o", then)
+    assert ran.code == 0, ran.err
+    assert {path.name: path.read_bytes() for path in then.iterdir()} == first
+    assert first != {path.name: path.read_bytes() for path in folder.glob("dns-*")}
+    for place, said in (("-", "give an existing folder"), (folder, "a list of the past goes elsewhere")):
+        ran = world.run("export", "dns", "--at", "24h", "-o", place)
+        assert ran.code == 2 and said in ran.err
+
+
+def test_what_can_not_be_made_again_is_kept_for_all_of_history(tmp_path: Path) -> None:
+    def lines(start: int) -> list[str]:
+        # No two lists share anything that a patch could stand on.
+        return [f"{hashlib.sha256(str(i).encode()).hexdigest()[:40]}.example" for i in range(start, start + 100)]
+
+    world = World(tmp_path)
+    world.feed("alpha", lines(0))
+    plain, cut = world.export("plain"), world.export("cut", max_entries=50, fit="rank")
+    world.set("keep", releases="7d", history="60d")
+    assert world.update("--no-verify").code == 0
+    first = {path.name: path.read_bytes() for path in (plain, cut)}
+    for days, kept_ones in ((30, {"cut"}), (40, set())):
+        backdate(world, days)
+        world.lines("alpha", lines(days * 10))
+        assert world.update("--no-verify", "--force").code in (0, 4)
+        for held in world.rows("SELECT export FROM release WHERE state = 'held'"):
+            world.run("release", "approve", held[0])
+        digests = dict(world.rows("SELECT export, digest FROM release WHERE id <= 2"))
+        kept_now = {name for name, sha in digests.items() if (world.state / "kept" / sha[:2] / f"{sha}.zst").exists()}
+        assert kept_now == kept_ones
+        # One way or the other, what was published is there.
+        ran = world.run("export", "plain", "--at", f"{days if days == 30 else 70}d", "-o", tmp_path / "then")
+        assert ran.code == 0 and (tmp_path / "then").read_bytes() == first["plain"], ran.err

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -148,12 +149,24 @@ def _then(screen: Screen, config: Config, name: str, at: str, output: str) -> in
     with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
         db.execute("BEGIN")  # one state of the record, whatever an update does meanwhile
         found = published(config, db, name, moment)
-    _put(output, lambda out: _write(out, found.data))
+    files = _places(found.files, name, output)
+    for place, data in files.items():
+        _put(place, partial(_write, data=data))
     screen.note(f"release {found.release} of {name}, live since {found.published}, {found.how}; SHA-256 {found.digest}")
     if output != "-":
         told = {"release": found.release, "export": name, "published": found.published, "digest": found.digest}
-        screen.json({**told, "bytes": len(found.data), "how": found.how})
+        told |= {"bytes": sum(map(len, files.values())), "how": found.how}
+        screen.json({**told, "files": sorted(files)} if len(files) > 1 else told)
     return 0
+
+
+def _places(files: dict[str, bytes], name: str, output: str) -> dict[str, bytes]:
+    """Where the files of one release go: the only one to `output`, those of a split export into that folder."""
+    if len(files) == 1:
+        return {output: next(iter(files.values()))}
+    if output == "-" or not Path(output).is_dir():
+        raise click.UsageError(f"{name} was split into {len(files)} files then: give an existing folder with -o FOLDER")
+    return {str(Path(output) / file): data for file, data in files.items()}
 
 
 def _once_then(screen: Screen, config: Config, export: Export, fmt: Any, at: str, output: str) -> int:
@@ -177,13 +190,15 @@ def _once_then(screen: Screen, config: Config, export: Export, fmt: Any, at: str
     return 0
 
 
-def _write(out: BinaryIO, data: bytes) -> None:
+def _write(out: BinaryIO, *, data: bytes) -> None:
     out.write(data)
 
 
 def _refuse_configured(config: Config, output: str) -> None:
     for export in config.exports.values():
-        if output != "-" and Path(output).resolve() == (config.base / export.path).resolve():
+        place = (config.base / export.path).resolve()
+        taken = place.parent if export.split is not None and Path(output).is_dir() else place
+        if output != "-" and Path(output).resolve() == taken:
             raise click.UsageError(f"{output} is the file of export {export.name!r}: a list of the past goes elsewhere")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,13 +32,16 @@ from blocklist.suffixes import SuffixRules, builtin_rules
 
 @dataclass(frozen=True)
 class Published:
-    """One release of the past: `how` its bytes were had, `kept` or `made again`."""
+    """One release of the past: `how` its bytes were had, `kept` or `made again`.
+
+    `files`: name and bytes of each file; of an export that is not split the only one.
+    """
 
     release: int
     export: str
     published: str
     digest: str
-    data: bytes
+    files: dict[str, bytes]
     how: str
 
 
@@ -166,7 +170,7 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
     Raises ReleaseError when none was, or when they are not kept and what is made again is not the same.
     """
     row = connection.execute(
-        "SELECT id, published, digest, run, judged, created, serial, left_out, amends, files, "
+        "SELECT id, published, digest, path, run, judged, created, serial, left_out, amends, files, "
         "(SELECT max(p.release) FROM pin p WHERE p.export = r.export AND p.since <= r.run "
         "AND (p.until IS NULL OR p.until > r.run)) FROM release r "
         "WHERE export = ? AND published <= ? ORDER BY published DESC, id DESC LIMIT 1",
@@ -176,14 +180,16 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
         raise ReleaseError(
             f"export {export}: nothing was published by {clock.text(at)}", hint=_begins(connection, export)
         )
-    number, when, digest, run, judged, created, serial, left_out, amends, files, pinned = row
+    number, when, digest, path, run, judged, created, serial, left_out, amends, files, pinned = row
+    wanted = {Path(f["path"]).name: f["digest"] for f in json.loads(files)} if files else {Path(path).name: digest}
+    if all(kept.is_kept(config.state, each) for each in wanted.values()):
+        whole = {name: kept.read(config.state, each) for name, each in wanted.items()}
+        return Published(number, export, when, digest, whole, "kept")
     if files is not None:
         raise ReleaseError(
-            f"release {number} of {export} is split into files by category, and --at gives a single file",
-            hint=f"'blocklist release show {number}' names the files; zstd frames in 'kept' hold their bytes by digest",
+            f"release {number} of {export} is split by category, and the bytes of its files are no longer kept",
+            hint="a backup of the folder 'kept' has them; [keep] history says how long they stay",
         )
-    if kept.is_kept(config.state, digest):
-        return Published(number, export, when, digest, kept.read(config.state, digest), "kept")
     made_by = settings.of_release(connection, number)
     if made_by is None:
         raise ReleaseError(
@@ -214,9 +220,9 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
         raise ReleaseError(
             f"release {number} of {export}: its bytes are no longer kept, and what is made again differs from its "
             f"digest ({'; '.join(causes) or 'the record does not hold all that made it'}); nothing was written",
-            hint="a backup of the folder 'kept' has the bytes; [keep] releases says how long they stay",
+            hint="a backup of the folder 'kept' has the bytes; [keep] says how long they stay",
         )
-    return Published(number, export, when, digest, data, "made again")
+    return Published(number, export, when, digest, {Path(path).name: data}, "made again")
 
 
 def _begins(connection: sqlite3.Connection, export: str) -> str:

@@ -892,12 +892,25 @@ def _files_of(record: Record, release: int) -> dict[str, str]:
 
 
 def _wanted_bytes(record: Record, config: Config) -> set[str]:
-    """Digests of the releases that were published in the time of `[keep] releases`, and of those that count now."""
-    since = clock.text(clock.now() - timedelta(seconds=parse_duration(config.keep.releases)))
+    """Digests of what is kept: releases published in the time of `[keep] releases`, those that count now, and for all
+    the time of `[keep] history` those that `blocklist.publish.past` could not make again.
+    """
+    now = clock.now()
+    recent, history = (
+        clock.text(now - timedelta(seconds=parse_duration(span)))
+        for span in (config.keep.releases, config.keep.history)
+    )
     rows = record.connection.execute(
-        "SELECT digest, chosen, left_out, files FROM release WHERE state IN ('live', 'pending') OR published >= ? "
-        "OR id IN (SELECT release FROM pin WHERE until IS NULL)",
-        (since,),
+        """
+        SELECT digest, chosen, left_out, files FROM release r
+        WHERE state IN ('live', 'pending') OR published >= ?1
+        OR id IN (SELECT release FROM pin WHERE until IS NULL)
+        OR (published >= ?2 AND (
+            left_out IS NOT NULL OR amends IS NOT NULL OR files IS NOT NULL
+            OR EXISTS (SELECT 1 FROM pin p WHERE p.export = r.export AND p.since <= r.run
+                       AND (p.until IS NULL OR p.until > r.run))))
+        """,
+        (recent, history),
     )
     wanted: set[str] = set()
     for digest, chosen, missing, files in rows:
