@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 
 import msgspec
@@ -18,14 +19,17 @@ from blocklist.catalog import KINDS, Feed
 from blocklist.config import Config, Policy
 from blocklist.match_read import Asked
 from blocklist.picture import Picture
+from blocklist.publish import settings
 from blocklist.publish.descriptor import Format
+from blocklist.publish.past import PastRecord
 from blocklist.publish.release import Selector, capability_of
 from blocklist.publish.selection import Selection
-from blocklist.rules import rules_in_force
+from blocklist.rules import Rule, rules_at, rules_in_force
 from blocklist.select import networks
 from blocklist.select.current import DOMAIN, Current
 from blocklist.select.fold import nearest, parents, roots_of
 from blocklist.select.policy import URL, Chosen, Withheld, areas, select, taken
+from blocklist.store.moment import run_at
 from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules
 
@@ -77,19 +81,40 @@ class Matched:
 
 
 def match(
-    config: Config, record: Record, formats: Mapping[str, Format], suffixes: SuffixRules, asked: Asked
+    config: Config,
+    record: Record,
+    formats: Mapping[str, Format],
+    suffixes: SuffixRules,
+    asked: Asked,
+    at: datetime | None = None,
 ) -> Matched:
-    """Judge `asked` by the record as it is now. `record` may be open for reading only."""
-    return _Match(config, record, formats, suffixes, asked).all()
+    """Judge `asked` by the record as it is now, or as it was `at` a time: listings, holds, verdicts, rules and feeds of
+    then, under the exports and policies of now.
+
+    `record` may be open for reading only. Raises RecordError when nothing was recorded by then.
+    """
+    if at is None:
+        return _Match(config, record, formats, suffixes, asked, rules_in_force(record.connection, clock.now())).all()
+    run = run_at(record.connection, at)
+    then = replace(config, feeds=settings.feeds_at(record.connection, run) or config.feeds)
+    past = PastRecord(record.state, record.connection, run)
+    return _Match(then, past, formats, suffixes, asked, rules_at(record.connection, run, at), at).all()
 
 
 class _Match:
     def __init__(
-        self, config: Config, record: Record, formats: Mapping[str, Format], suffixes: SuffixRules, asked: Asked
+        self,
+        config: Config,
+        record: Record,
+        formats: Mapping[str, Format],
+        suffixes: SuffixRules,
+        asked: Asked,
+        rules: Sequence[Rule],
+        at: datetime | None = None,
     ) -> None:
         self._config, self._record, self._formats, self._asked = config, record, formats, asked
-        self._picture = Picture(config, record, suffixes)
-        self._rules = rules_in_force(record.connection, clock.now())
+        self._picture = Picture(config, record, suffixes, at)
+        self._rules = rules
         self._selector = Selector(self._picture, record, config.policies, self._rules)
         self._dead = record.dead_names()
         things = asked.things.with_row_index("thing")

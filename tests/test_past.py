@@ -289,3 +289,20 @@ def test_what_can_not_be_made_again_is_kept_for_all_of_history(tmp_path: Path) -
         # One way or the other, what was published is there.
         ran = world.run("export", "plain", "--at", f"{days if days == 30 else 70}d", "-o", tmp_path / "then")
         assert ran.code == 0 and (tmp_path / "then").read_bytes() == first["plain"], ran.err
+
+
+def test_logs_are_replayed_over_the_lists_of_then(lived: tuple[World, list[dict[str, bytes]]], tmp_path: Path) -> None:
+    world, days = lived
+    blocked = [
+        {line.split()[0] for line in day["dns"].decode().splitlines() if line.endswith(" CNAME .") and line[0] != "*"}
+        for day in days
+    ]
+    (log := tmp_path / "names.txt").write_text("".join(f"{name}\n" for name in sorted(set().union(*blocked))))
+    counts = []
+    for day in range(6):
+        ran = world.run("match", log, "--json", "--at", f"{(5 - day) * 24}h" if day < 5 else "now")
+        assert ran.code == 0, ran.err
+        counts.append(next(row["names"] for row in ran.json["lists"] if row["list"] == "dns"))
+    assert counts == [len(names_) for names_ in blocked] and len(set(counts)) > 2
+    ran = world.run("match", log, "--at", "2020-01-01")
+    assert ran.code == 1 and "the record knows nothing of 2020" in ran.err

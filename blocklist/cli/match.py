@@ -23,23 +23,30 @@ _WIDE = 60  # characters of a name on the screen
 @click.option("--form", metavar="FORM", help="Read the lines so, instead of recognising them: bind, squid, json …")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(0), help="How many of each to show.")
 @click.option("--entries", metavar="FILE|-", help="Write every entry that hit, as CSV.")
+@click.option("--at", metavar="DATE", help="Against the lists as of then: 2026-03-03, 2026-03-03T14:00Z, 7d.")
 @shared_options
-def command(screen: Screen, files: tuple[str, ...], form: str | None, top: int, entries: str | None) -> int:
+def command(
+    screen: Screen, files: tuple[str, ...], form: str | None, top: int, entries: str | None, at: str | None
+) -> int:
     """Replay logs against the lists as they are now: what would be blocked, thanks to which feed.
 
     Reads query logs of BIND, Unbound, dnsmasq and PowerDNS, RPZ logs, access logs of Squid, dnstap as text
     (dnstap-read, dnstap-ldns -q), JSON lines, and plain lines of names, addresses or URLs; also packed with gzip
     or zstd. - is standard input. Feeds and policies in shadow mode, and policies that no export uses, are replayed
-    beside the exports: what they would have done.
+    beside the exports: what they would have done. --at takes listings, holds, verdicts, rules and feeds of then,
+    under the exports and policies of now: would the lists of March have stopped the queries of that night?
 
     \b
     Examples:
       blocklist match /var/log/named/query.log*
       dnstap-read /var/lib/named/dnstap.log | blocklist match -
       blocklist match access.log.zst --entries hits.csv
+      blocklist match night.log --at 2026-03-03
       blocklist match names.txt --json | jq '.feeds[] | select(.queries == 0) | .feed'
     """
     config, formats = configuration(screen)
+    from blocklist import clock
+    from blocklist.dates import past
     from blocklist.decode import nearest
     from blocklist.match import match
     from blocklist.match_forms import NAMES
@@ -53,6 +60,7 @@ def command(screen: Screen, files: tuple[str, ...], form: str | None, top: int, 
         raise click.UsageError(f"no form {form!r}{nearest(form, NAMES)}")
     # Beside a table on standard output no remark of ours.
     say = screen.note if entries == "-" else screen.line
+    moment = past(at, clock.now()) if at is not None else None
     connection = open_for_reading(config.state)
     try:
         asked = read(list(files), form)
@@ -62,7 +70,8 @@ def command(screen: Screen, files: tuple[str, ...], form: str | None, top: int, 
         with explained(path_in(config.state)):
             # One state of the record, whatever an update writes meanwhile.
             connection.execute("BEGIN")
-            tables = Tables(match(config, Record(config.state, connection, None), formats, builtin_rules(), asked))
+            record = Record(config.state, connection, None)
+            tables = Tables(match(config, record, formats, builtin_rules(), asked, moment))
     finally:
         connection.close()
     if entries is not None:
