@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import time
 import zipfile
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -476,3 +477,24 @@ def test_no_json_whatever_brings_the_check_down(bundle: bytes, tmp_path: Path, d
     path = tmp_path / "harmed.zip"
     path.write_bytes(packed(files, manifest=name != "manifest.json"))
     assert list(check(path))
+
+
+def test_a_bundle_of_the_past_proves_what_is_listed_no_more(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("alpha", ["evil.example", "other.example"])
+    world.export("dns", "rpz")
+    assert world.update("--no-verify").code == 0
+    ((then,),) = world.rows("SELECT published FROM release")
+    time.sleep(1.1)
+    world.lines("alpha", ["other.example"])
+    world.set("gates", max_change=1.0)
+    assert world.update("--no-verify", "--accept", "alpha").code == 0
+    assert not world.why("evil.example")["blocked"]
+    ran = world.run("why", "evil.example", "--at", then, "--evidence", "-o", tmp_path / "then.zip")
+    assert ran.code == 0 and f"as of {then}" in ran.out, ran.text
+    checked = world.run("evidence", "check", tmp_path / "then.zip")
+    assert checked.code == 0 and "0 failed" in checked.out, checked.text
+    with zipfile.ZipFile(tmp_path / "then.zip") as bundle:
+        answer = json.loads(bundle.read("answer.json"))
+        assert answer["at"] == then and answer["blocked"] and answer["listings"][0]["line"] == 1
+        assert b"evil.example\nother.example\n" in [bundle.read(n) for n in bundle.namelist()]

@@ -39,8 +39,8 @@ def command(
       blocklist why portal.example --resolve
       blocklist why evil.example --evidence -o evil.zip
     """
-    if at is not None and (resolve or evidence):
-        raise click.UsageError("--resolve and --evidence are about now; leave out --at")
+    if at is not None and resolve:
+        raise click.UsageError("--resolve is about now; leave out --at")
     if (output is not None or excerpt) and not evidence:
         raise click.UsageError("-o and --excerpt go with --evidence")
     from blocklist import clock
