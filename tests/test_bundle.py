@@ -488,7 +488,7 @@ def test_a_bundle_of_the_past_proves_what_is_listed_no_more(tmp_path: Path) -> N
     time.sleep(1.1)
     world.lines("alpha", ["other.example"])
     world.set("gates", max_change=1.0)
-    assert world.update("--no-verify", "--accept", "alpha").code == 0
+    assert world.update("--no-verify").code == 0
     assert not world.why("evil.example")["blocked"]
     ran = world.run("why", "evil.example", "--at", then, "--evidence", "-o", tmp_path / "then.zip")
     assert ran.code == 0 and f"as of {then}" in ran.out, ran.text
