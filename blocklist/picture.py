@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -74,14 +74,23 @@ class Picture:
         ids = self._record.feed_ids()
         return {ids[name]: feed for name, feed in self._config.feeds.items() if name in ids}
 
-    def _load(self) -> dict[int, pl.DataFrame]:
-        """Indicators frames of every enabled feed that has some, by its number."""
-        with self._loading:
-            feeds = self.feeds
-            for feed_id, snapshot in self._record.current_snapshots().items():
-                if feed_id in feeds and feed_id not in self.frames:
-                    self.frames[feed_id] = self._record.indicators(feed_id, snapshot.id)
-            return dict(self.frames)
+    def _load(self, wanted: Callable[[Feed], bool]) -> dict[int, pl.DataFrame]:
+        """Indicators frames of the enabled feeds that are `wanted` and have some, by number."""
+        return dict(self._each(wanted, stay=True))
+
+    def _each(self, wanted: Callable[[Feed], bool], *, stay: bool) -> Iterator[tuple[int, pl.DataFrame]]:
+        """The same one by one; those that had to be read stay in memory if they may."""
+        feeds, snapshots = self.feeds, self._record.current_snapshots()
+        # An update puts frames here before the record knows of them.
+        for number in sorted(snapshots.keys() | self.frames.keys()):
+            if number in feeds and wanted(feeds[number]):
+                with self._loading:
+                    frame = self.frames.get(number)
+                    if frame is None:
+                        frame = self._record.indicators(number, snapshots[number].id)
+                        if stay:
+                            self.frames[number] = frame
+                yield number, frame
 
     def current(self) -> Current:
         """Listings of every feed but references."""
@@ -92,7 +101,8 @@ class Picture:
 
     def about(self, asked: Callable[[pl.Series], pl.Series]) -> Current:
         """The same for the names alone of which `asked` says so (String to Boolean)."""
-        frames = {i: frame.filter(asked(frame["name"])) for i, frame in self.listings().items()}
+        stay = sum(snapshot.entries for snapshot in self._record.current_snapshots().values()) <= _MANY
+        frames = {i: frame.filter(asked(frame["name"])) for i, frame in self._each(_lists, stay=stay)}
         return current(frames, self.feeds, self.suffixes, self.expired(frames))
 
     def listed(self) -> list[list[int]]:
@@ -103,8 +113,7 @@ class Picture:
 
     def listings(self) -> dict[int, pl.DataFrame]:
         """Indicators frames of every feed but references, by number."""
-        feeds = self.feeds
-        return {i: f for i, f in self._load().items() if i in feeds and not feeds[i].is_reference}
+        return self._load(_lists)
 
     def expired(self, frames: Mapping[int, pl.DataFrame]) -> dict[int, pl.Series]:
         """Which rows of `frames` have ended, Boolean, of the feeds that have such rows."""
@@ -121,9 +130,9 @@ class Picture:
         An export of its own must notice what no update has yet.
         """
         due = [i for i, end in self._record.next_ends().items() if end <= clock.text(self.at) and i in self.feeds]
-        at, out = seconds(self.at), []
+        at, out, late = seconds(self.at), [], {self.feeds[i].id for i in due}
         if due:
-            frames = self._load()
+            frames = self._load(lambda feed: feed.id in late)
             for number in due:
                 feed = self.feeds[number]
                 ended = ends(frames[number], self._times(number, feed), feed) if number in frames else None
@@ -146,9 +155,8 @@ class Picture:
         """What guards compare with: reference feeds, `[protect]`, and what this tool itself needs to reach."""
         if self._references is None:
             feeds = self.feeds
-            frames = {i: f for i, f in self._load().items() if i in feeds and feeds[i].is_reference}
             self._references = guard.references(
-                frames,
+                self._load(lambda feed: feed.is_reference),
                 feeds,
                 self.suffixes,
                 protected_domains(self._config),
@@ -158,23 +166,20 @@ class Picture:
 
     def informers(self) -> list[tuple[Feed, pl.DataFrame]]:
         """Reference feeds that tell sinkholes and parking, with what they name."""
-        feeds = {i: f for i, f in self.feeds.items() if f.is_reference and f.action in ("sinkhole", "parking")}
-        return [(feeds[i], frame) for i, frame in sorted(self._load().items()) if i in feeds] if feeds else []
+        found = self._load(lambda feed: feed.is_reference and feed.action in ("sinkhole", "parking"))
+        return [(self.feeds[i], frame) for i, frame in sorted(found.items())]
 
     def named_by(self, ids: Collection[str]) -> pl.DataFrame:
         """`name`, `why: String` of what the reference feeds `ids` name, of those that hold."""
-        feeds = self.feeds
-        frames = {i: f for i, f in self._load().items() if i in feeds and feeds[i].id in ids}
-        return guard.references(frames, feeds, self.suffixes, (), ()).domains
+        frames = self._load(lambda feed: feed.id in ids)
+        return guard.references(frames, self.feeds, self.suffixes, (), ()).domains
 
     def named(self) -> pl.DataFrame:
         """What references name, those that only inform among them, as `blocklist.select.known.named_by` gives it."""
         if self._named is None:
             feeds = self.feeds
             self._named = named_by(
-                (feeds[i].id, feeds[i].ranked, frame)
-                for i, frame in self._load().items()
-                if i in feeds and feeds[i].is_reference
+                (feeds[i].id, feeds[i].ranked, frame) for i, frame in self._load(lambda feed: feed.is_reference).items()
             )
         return self._named
 
@@ -191,6 +196,10 @@ class Picture:
     def forget(self) -> None:
         """Drop what depends on frames that have just changed."""
         self._current = self._references = self._named = None
+
+
+def _lists(feed: Feed) -> bool:
+    return not feed.is_reference
 
 
 def protected_domains(config: Config) -> list[str]:

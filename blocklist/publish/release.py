@@ -230,7 +230,7 @@ class Selector:
             )
             names = pl.concat([listed.alias("name"), *(text.alias("name") for text in texts)]).unique()
             current = self._picture.current()
-            known = reasons.told(current, self._picture.feeds, policy, self._picture.frames, names)
+            known = reasons.told(current, self._picture.feeds, policy, self._picture.listings(), names)
         if shows is not None:
             gone = names.filter(~names.is_in(known["name"].implode())).to_list()
             known = pl.concat([known, reasons.told_then(self._record, gone, shows)])
