@@ -43,6 +43,15 @@ def test_each_audience_gets_what_its_sources_allow_and_the_rest_is_counted(world
     assert "feed mine forbids passing it on, and the policy is for public" in told["public"]
 
 
+def test_what_is_held_is_not_counted_as_kept_back(world: World) -> None:
+    world.feed("close", ["bank.test", "evil.test"], tlp="red")
+    world.feed("open", ["open.test"])
+    world.feed("top", ["bank.test"], category="reference")
+    world.policies["out"] = {"audience": "public"}
+    world.export("list", policy="out")
+    assert world.update().export("list")["lost"]["audience"] == 1
+
+
 def test_what_is_counted_stays_right_when_only_changes_are_decided(world: World) -> None:
     world.feed("close", [f"n{i}.example" for i in range(50)], tlp="red")
     world.feed("open", [f"o{i}.example" for i in range(50)])
@@ -84,6 +93,22 @@ def test_guards_of_a_category_are_those_that_the_policy_names(world: World) -> N
     world.lines("core", ["www.portal.test", "tracker.test"])
     assert world.update().code == 0
     assert entries("lax") == {".cdn.test", "portal.test"} and ".tracker.test" in entries("none")
+
+
+def test_what_any_category_withholds_is_not_said_wider_for_another(world: World) -> None:
+    # The target knows subtrees alone: x.shop.test stands by its advertising list, all below it by nobody.
+    world.feed("ads", ["x.shop.test", "y.shop.test"], category="advertising")
+    world.feed("bad", ["x.shop.test"])
+    world.feed("top", ["x.shop.test"], category="reference")
+    world.policies["lax"] = {"categories": ["advertising", "malware"], "guards": {"advertising": []}}
+    world.export("masq", "dnsmasq", policy="lax")
+    world.export("list", "domains", policy="lax")
+    assert world.update().code == 0
+    assert world.exported("list") == ["x.shop.test", "y.shop.test"]
+    text = "\n".join(world.exported("masq"))
+    assert "y.shop.test" in text and "x.shop.test" not in text
+    told = {e["name"]: e["blocked"] for e in world.why("x.shop.test")["exports"]}
+    assert told == {"list": True, "masq": False}
 
 
 @pytest.mark.parametrize(

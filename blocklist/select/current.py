@@ -73,9 +73,13 @@ class Current:
         made: Kept = self._kept[key]
         return made
 
+    def among(self, frame: pl.DataFrame) -> pl.Series:
+        """Which names stand in `frame` (`name: String`): Boolean."""
+        # The frame is kept with it, so that no other gets its identity.
+        return self.kept(id(frame), lambda: (frame, self.names["name"].is_in(frame["name"].implode())))[1]
+
     def cells(self, frames: Sequence[pl.DataFrame]) -> Cells:
         """Names that are listed alike, are of one kind and stand in the same of `frames` (`name: String`)."""
-        # The frames are kept with them, so that no others get their identities.
         return self.kept(tuple(map(id, frames)), lambda: (frames, _cells(self, frames)))[1]
 
 
@@ -93,7 +97,7 @@ class Cells:
 
 def _cells(current: Current, frames: Sequence[pl.DataFrame]) -> Cells:
     names = current.names
-    flags = [names["name"].is_in(frame["name"].implode()).alias(f"in {i}") for i, frame in enumerate(frames)]
+    flags = [current.among(frame).alias(f"in {i}") for i, frame in enumerate(frames)]
     facts = names.select("kind", "registrable").with_columns(*flags)
     code = pl.col("way").cast(pl.UInt64)
     for fact in facts.columns:
