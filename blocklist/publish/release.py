@@ -38,6 +38,7 @@ from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.keeping import Keeping
+from blocklist.publish.networks import one_by_one
 from blocklist.publish.plan import Plan, plan
 from blocklist.publish.render import Rendered, render, written
 from blocklist.publish.rollback import Pin, Pinned, pins, text
@@ -192,6 +193,8 @@ class Selector:
                 wanted = ["inbound", "outbound"]
             families = [family for kind, family in (("ipv4", 4), ("ipv6", 6)) if kind in kinds]
             parts["networks"] = pl.concat([self._area(export, chosen, families, way) for way in wanted])
+            if alone := [f for kind, f in (("ipv4", 4), ("ipv6", 6)) if fmt.takes_addresses_alone(kind)]:
+                parts["networks"], lost["network"] = one_by_one(parts["networks"], alone, chosen.networks, self.rules)
         if "url" in kinds:
             parts["urls"] = chosen.urls
         codes = [KINDS.index(kind) + 1 for kind in kinds]
