@@ -24,11 +24,12 @@ from blocklist.config import Config, Export, Policy
 from blocklist.errors import IndicatorError, RecordError
 from blocklist.evidence import Facts, Hold, Listing, Verdict
 from blocklist.lifetime import end_of, stale_since
-from blocklist.names import MAX_NAME, Reject, RejectedError, normalize_name, parents
+from blocklist.names import Reject, RejectedError, normalize_name, parents
 from blocklist.publish import left_out, settings
 from blocklist.publish.descriptor import Format
 from blocklist.publish.left_out import CUT
 from blocklist.publish.settings import Settings
+from blocklist.publish.target import target
 from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
@@ -379,7 +380,7 @@ class Audit:
             )
 
         def judge(facts: Facts, policy: Policy, target: Target) -> Outcome:
-            return judge_url(thing.name, host.name if host else None, around, facts, policy)
+            return judge_url(thing.name, host.name if host else None, around, facts, policy, target)
 
         return look, judge
 
@@ -975,7 +976,7 @@ _LABELS = ("www", "m", "mail", "login", "app", "api", "cdn", "static", "secure",
 def _outcome(rendering: _Rendering, kind: str, moment: Moment, look: _Look, judge: _Judge) -> Outcome:
     if (left_out := _left_out(rendering.export, rendering.format, kind)) is not None:
         return Outcome(False, None, left_out)
-    return judge(look(moment), rendering.policy, _target(rendering.export, rendering.format))
+    return judge(look(moment), rendering.policy, target(rendering.export, rendering.format))
 
 
 def _left_out(export: Export, fmt: Format, kind: str) -> str | None:
@@ -989,30 +990,6 @@ def _left_out(export: Export, fmt: Format, kind: str) -> str | None:
     if kind not in kinds:
         return f"this export takes no {what}"
     return None
-
-
-def _target(export: Export, fmt: Format) -> Target:
-    """What the format of an export can say."""
-    asked = str(export.options.get("direction", "any"))
-    directions = [asked, "both"] if asked in ("inbound", "outbound") else ["inbound", "outbound", "both"]
-    writes: Callable[[str, bool], bool] = lambda name, subtree: True  # noqa: E731
-    unwritable = ""
-    if fmt.code == "rpz":
-        directions = ["outbound", "both"]  # an answer's address is where clients would go
-        origin = str(export.options.get("origin") or fmt.options["origin"].default)
-        unwritable = "is too long for the zone"
-        if export.split is not None:
-            # The longest of the zones: nearly no name is so long that the difference matters.
-            origin = f"{max(CATEGORIES, key=len)}.{origin}"
-        room = MAX_NAME - len(origin) - 1
-        writes = lambda name, subtree: len(name) + 2 * subtree <= room  # noqa: E731
-    elif fmt.unwritable is not None:
-        odd = re.compile(fmt.unwritable)
-        unwritable = f"can't be written: {fmt.name} would read the line as something else"
-        pair = f"{fmt.exact}\n{fmt.below}" if fmt.exact and fmt.below else None
-        exact, suffix = fmt.exact or fmt.suffix or "", fmt.suffix or pair or fmt.exact or ""
-        writes = lambda name, subtree: not odd.search((suffix if subtree else exact).replace("{name}", name))  # noqa: E731
-    return Target(fmt.name, fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, writes, directions, unwritable)
 
 
 def _with_host(url: InExport, host: InExport, name: str) -> InExport:

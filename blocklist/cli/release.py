@@ -142,11 +142,6 @@ def rollback(screen: Screen, export: str, number_: int | None, reason: str) -> i
     config, formats = configuration(screen)
     if export not in config.exports:
         raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
-    fmt = formats[config.exports[export].format]
-    if fmt.of_rows:
-        raise click.UsageError(
-            f"{export} is {fmt.name}, a list of what is listed and by whom; only lists that engines load can go back"
-        )
     from blocklist.person import whoami
     from blocklist.publish.rollback import roll_back
 

@@ -46,7 +46,8 @@ def _domains(fmt: Format, domains: pl.DataFrame, values: Mapping[str, Any], lost
         for entry in _by_line(fmt, domains.filter(pl.col("block") == block), _twice(domains), block)
     ]
     freed: set[str] = set()
-    for block, names, template, reason in reversed(found):  # allows first: one that can't be written narrows blocks
+    # Allows first: one that can't be written takes the blocks above it along, so that it is not blocked.
+    for block, names, template, reason, below in reversed(found):
         if template is None:
             lost[reason] += len(names)
             continue
@@ -57,7 +58,7 @@ def _domains(fmt: Format, domains: pl.DataFrame, values: Mapping[str, Any], lost
             if not block:
                 freed |= {at for name in names.filter(odd) for at in (name, *parents(name))}
             names = names.filter(~odd)
-        if block and freed:
+        if block and below and freed:
             over = names.is_in(list(freed))
             lost["narrowed"] += int(over.sum())
             names = names.filter(~over)
@@ -74,8 +75,8 @@ def _twice(domains: pl.DataFrame) -> pl.Series:
 
 def _by_line(
     fmt: Format, entries: pl.DataFrame, twice: pl.Series, block: bool
-) -> list[tuple[pl.Series, str | None, str]]:
-    """Names by the line that they need, and as what they count where there is none."""
+) -> list[tuple[pl.Series, str | None, str, bool]]:
+    """Names by the line that they need, as what they count where there is none, and does it say what is below them?"""
     suffix, below, exact = (
         (fmt.suffix, fmt.below, fmt.exact) if block else (fmt.allow_suffix, fmt.allow_below, fmt.allow_exact)
     )
@@ -83,13 +84,17 @@ def _by_line(
     whole = entries.filter("subtree")["name"]
     alone = entries.filter(~pl.col("subtree"))["name"]
     reasons = ("subtree", "exact") if block else ("allow", "allow")
-    found: list[tuple[pl.Series, str | None, str]] = []
+    found: list[tuple[pl.Series, str | None, str, bool]] = []
     if len(twice) and below is not None:
         # The line of its own entry has the name: here only what is below it is left to say.
         both = whole.is_in(twice.to_list())
-        found.append((whole.filter(both), below, reasons[0]))
+        found.append((whole.filter(both), below, reasons[0], True))
         whole = whole.filter(~both)
-    return [(whole, suffix if suffix is not None else pair, reasons[0]), *found, (alone, exact, reasons[1])]
+    return [
+        (whole, suffix if suffix is not None else pair, reasons[0], True),
+        *found,
+        (alone, exact, reasons[1], False),
+    ]
 
 
 def _networks(fmt: Format, rows: pl.DataFrame, values: Mapping[str, Any], lost: Counter[str]) -> list[Part]:

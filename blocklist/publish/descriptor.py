@@ -125,6 +125,11 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return self.allow
         return (self.allow_suffix or self.allow_below or self.allow_exact) is not None
 
+    def takes_addresses_alone(self, kind: str) -> bool:
+        """Can the target say single addresses of `kind` (`ipv4`, `ipv6`) and no networks?"""
+        network = (self.network4 if kind == "ipv4" else self.network6) or self.network
+        return kind in self.kinds and self.address is not None and network is None and not self.directed
+
     def settle(self, given: Mapping[str, object], place: str = "options") -> dict[str, Any]:
         """`given` with the defaults of the rest. Raises ConfigError with a line for every mistake."""
         problems = Problems()

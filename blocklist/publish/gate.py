@@ -11,6 +11,7 @@ from typing import Literal
 import polars as pl
 
 from blocklist.errors import ReleaseError
+from blocklist.publish.patterns import URL
 from blocklist.special_use import ENGINE_LABELS
 
 Gate = Literal["name", "network", "url", "trigger"]
@@ -21,17 +22,11 @@ assert all(_ENGINE_MARK in label for label in ENGINE_LABELS)
 _NAME = r"^(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}$"
 _OCTET = r"(?:0|[1-9][0-9]{0,2})"  # nft reads a leading zero as octal
 _NETWORK = rf"^(?:{_OCTET}(?:\.{_OCTET}){{3}}(?:/[1-9][0-9]?)?|[0-9a-f:]*:[0-9a-f:]*(?:/[1-9][0-9]{{0,2}})?)$"
-# A URL of the record, without its scheme: `host[:port]/path?query` (RFC 3986 §3.3, §3.4). No space, quote,
-# apostrophe, angle bracket, backslash or `#`; a `%` stands before two digits only.
-_URL = (
-    r"^(?:[a-z0-9._-]{1,253}|\[[0-9a-f:]{2,45}\])(?::[1-9][0-9]{0,4})?/"
-    r"(?:[A-Za-z0-9._~:/?@!$&()*+,;=-]|%[0-9A-Fa-f]{2})*$"
-)
 _TRIGGER = r"^[1-9][0-9]{0,2}(?:\.(?:zz|[0-9a-f]{1,4})){2,8}\.rpz-ip$"
 _PATTERNS: dict[Gate, tuple[str, str]] = {
     "name": (_NAME, "a domain name"),
     "network": (_NETWORK, "a canonical address or network"),
-    "url": (_URL, "a URL that can be written"),
+    "url": (URL, "a URL that can be written"),
     "trigger": (_TRIGGER, "an address trigger"),
 }
 
@@ -57,7 +52,7 @@ def require_safe(values: pl.Series, gate: Gate, place: str, first: int = 0) -> N
 
 def writable_urls(urls: pl.Series) -> pl.Series:
     """Boolean: which of `urls` (String) pass the gate. Some that feeds list hold an apostrophe, legal but a quote."""
-    return urls.str.contains(_URL).fill_null(False)
+    return urls.str.contains(URL).fill_null(False)
 
 
 def shown(text: object) -> str:

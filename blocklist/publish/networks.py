@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import polars as pl
 
 from blocklist.errors import ReleaseError
 from blocklist.publish.gate import require_safe
+from blocklist.rules import Rule
+from blocklist.select.networks import contains, parse, text
 
 _FAMILIES = {"ipv4": 4, "ipv6": 6}
 
@@ -43,6 +45,31 @@ def disjoint(networks: pl.DataFrame) -> pl.Series:
             kept.append(cidr)
             end = last
     return pl.Series("cidr", kept, dtype=pl.String)
+
+
+def one_by_one(
+    area: pl.DataFrame, families: Sequence[int], listed: pl.DataFrame, rules: Sequence[Rule]
+) -> tuple[pl.DataFrame, int]:
+    """`area` for a target that takes no networks of `families`, and how many of these are lost by that.
+
+    What stays are single addresses that are listed, or denied, by themselves, where `area` blocks them. In: `area` with
+    `cidr`, `family`, `direction`; `listed` with `name`, `family` and columns `inbound`, `outbound: Boolean`.
+    """
+    denied = [r.name for r in rules if r.blocks and r.kind in [f"ipv{family}" for family in families]]
+    mine = pl.col("family").is_in(families)
+    parts = [area.filter(~mine)]
+    lost = 0
+    for direction in area["direction"].unique(maintain_order=True):
+        spoken = listed.filter(mine) if direction == "both" else listed.filter(mine & pl.col(direction))
+        names = pl.concat([spoken["name"], pl.Series("name", denied, dtype=pl.String)]).unique()
+        wide = names.str.contains("/", literal=True)
+        lost += int(wide.sum())
+        addresses = parse(names.filter(~wide)).select("family", "first", "last")
+        blocked = parse(area.filter(mine & (pl.col("direction") == direction))["cidr"])
+        kept = addresses.filter(contains(addresses, blocked)).sort("family", "first")
+        columns = (text(kept).alias("cidr"), pl.col("family"), pl.lit(direction).alias("direction"))
+        parts.append(kept.select(columns))
+    return pl.concat(parts), lost
 
 
 def triggers(cidrs: pl.Series) -> pl.Series:

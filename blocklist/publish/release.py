@@ -29,7 +29,7 @@ from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.publish import approved, capacity, left_out, reasons, settings, split
+from blocklist.publish import approved, capacity, left_out, reasons, rows, settings, split
 from blocklist.publish.approved import Approved
 from blocklist.publish.change import Change, compared_with, listed_in, weekly
 from blocklist.publish.check import check
@@ -38,6 +38,7 @@ from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.keeping import Keeping
+from blocklist.publish.networks import one_by_one
 from blocklist.publish.plan import Plan, plan
 from blocklist.publish.render import Rendered, render, written
 from blocklist.publish.rollback import Pin, Pinned, pins, text
@@ -110,7 +111,8 @@ class Selector:
         self.decided = Decided(picture, record, policies, rules, keep=keep)
         self.pins = pins(record)
         self._pinned: dict[str, Pinned] = {}
-        self._texts: dict[str, kept.Bytes] = {}
+        self._texts: dict[tuple[str, bool], kept.Bytes] = {}
+        self._tolds: dict[tuple[str, frozenset[str]], pl.DataFrame] = {}
         self._since: pl.DataFrame | None = None
         self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
         # Exports are prepared side by side; what they share is decided once, by whoever comes first.
@@ -175,7 +177,10 @@ class Selector:
         if fmt.of_rows:
             selected = decided.selected(export.policy, kinds)
             fitted = express(selected.decisions, capability_of(fmt, selected))
-            return Selection(rows=self._rows(selected, fitted)), {**fitted.lost, "audience": selected.kept_back.height}
+            return Selection(rows=self._rows(export, selected, fitted, kinds)), {
+                **fitted.lost,
+                "audience": selected.kept_back.height,
+            }
         chosen = decided.chosen(export.policy)
         if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
             fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
@@ -192,6 +197,8 @@ class Selector:
                 wanted = ["inbound", "outbound"]
             families = [family for kind, family in (("ipv4", 4), ("ipv6", 6)) if kind in kinds]
             parts["networks"] = pl.concat([self._area(export, chosen, families, way) for way in wanted])
+            if alone := [f for kind, f in (("ipv4", 4), ("ipv6", 6)) if fmt.takes_addresses_alone(kind)]:
+                parts["networks"], lost["network"] = one_by_one(parts["networks"], alone, chosen.networks, self.rules)
         if "url" in kinds:
             parts["urls"] = chosen.urls
         codes = [KINDS.index(kind) + 1 for kind in kinds]
@@ -252,13 +259,21 @@ class Selector:
         )
         return held.select("name", pl.format("held by the guard {}: {}", "guard", "detail").alias("why"))
 
-    def text(self, export: Export) -> kept.Bytes:
-        """What `export` is chosen from, to be kept for a way back."""
+    def text(self, export: Export, fmt: Format) -> kept.Bytes:
+        """What `export` is chosen from, to be kept for a way back; for people, with what is told of it."""
         with self._deciding:
-            key = export.name if export.name in self._pinned else f"policy {export.policy}"
+            key = (export.name if export.name in self._pinned else f"policy {export.policy}", fmt.of_rows)
             if key not in self._texts:
-                self._texts[key] = kept.Bytes.of(text(self._decided(export).chosen(export.policy), self.rules))
+                self._texts[key] = kept.Bytes.of(self._text(export, fmt))
             return self._texts[key]
+
+    def _text(self, export: Export, fmt: Format) -> bytes:
+        decided = self._decided(export)
+        if not fmt.of_rows:
+            return text(decided.chosen(export.policy), self.rules)
+        kinds = self._policies[export.policy].kinds
+        selected = decided.selected(export.policy, kinds)
+        return text(selected, self.rules, self._told(export, selected, kinds))
 
     def _area(self, export: Export, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
         decided = self._decided(export)
@@ -268,49 +283,35 @@ class Selector:
             self._areas[key] = areas(listed, [direction], decided.withheld.addresses, self.rules)
         return self._areas[key]
 
-    def _rows(self, chosen: Selected, fitted: Expressed) -> pl.DataFrame:
+    def _rows(self, export: Export, chosen: Selected, fitted: Expressed, kinds: Collection[str]) -> pl.DataFrame:
         """The unfolded list for people: what is blocked now, by which feeds, since when; rules included.
 
         Like every target that can't say 'allow', it never names a scope or a network with an allowed name or
         address inside: `fitted` narrowed the names, and of a cut network the pieces that are left stand alone.
         """
-        current = self._picture.current()
-        feeds = self._picture.feeds
-        names = {i: f.id for i, f in feeds.items()}
-        categories = {i: f.category for i, f in feeds.items()}
         domains = fitted.entries.group_by("name").agg(pl.col("subtree").any()).with_columns(kind=pl.lit(1, pl.UInt8))
         urls = chosen.urls.select(
             pl.col("url").alias("name"), pl.lit(False).alias("subtree"), pl.lit(4, pl.UInt8).alias("kind")
         )
-        blocked = pl.concat([domains, self._row_networks(chosen), urls]).join(
-            chosen.listed.select("name", "gid", "confidence"), on="name", how="left"
-        )
-        listings = current.listings.filter(~pl.col("expired")).join(blocked.drop_nulls("gid"), on="gid", how="semi")
-        by_name = (
-            listings.sort("gid", "confidence", "feed")
-            .group_by("gid")
-            .agg(
-                pl.col("feed").replace_strict(names, return_dtype=pl.String).sort().str.join(",").alias("feeds"),
-                pl.col("feed").last().replace_strict(categories, return_dtype=pl.String).alias("category"),
-            )
-        )
-        rows = blocked.join(by_name, on="gid", how="left").join(self._since_of(), on="name", how="left")
-        return rows.select(
-            pl.col("name").alias("indicator"),
-            pl.col("kind").replace_strict(dict(enumerate(KINDS, start=1)), return_dtype=pl.String),
-            pl.when("subtree").then(pl.lit("subtree")).otherwise(pl.lit("exact")).alias("scope"),
-            # What no feed lists by itself stands there by a rule, or is what a rule left of a listed network.
-            pl.col("category").fill_null("rule"),
-            pl.col("confidence").fill_null(100).cast(pl.Int64),
-            pl.col("feeds").fill_null(""),
-            pl.col("since").fill_null(""),
-        ).sort("kind", "indicator")
+        blocked = pl.concat([domains, self._row_networks(export, chosen), urls])
+        return rows.rows(blocked, self._told(export, chosen, kinds), self._since_of())
 
-    def _row_networks(self, chosen: Selected) -> pl.DataFrame:
+    def _told(self, export: Export, chosen: Selected, kinds: Collection[str]) -> pl.DataFrame:
+        """What is said of each of `kinds`: of a release that `export` is pinned to, what was said then."""
+        decided = self._decided(export)
+        if isinstance(decided, Pinned) and decided.told is not None:
+            return decided.told
+        key = (export.name if decided is not self.decided else f"policy {export.policy}", frozenset(kinds))
+        if key not in self._tolds:
+            current, feeds = self._picture.current(), self._picture.feeds
+            self._tolds[key] = rows.told(current, feeds, chosen.listed, self._since_of())
+        return self._tolds[key]
+
+    def _row_networks(self, export: Export, chosen: Selected) -> pl.DataFrame:
         """Listed networks that are blocked whole, and the rest of the blocked area in pieces: as `domains` above."""
         area_of = ["family", "first", "last"]
         listed = chosen.listed.filter(pl.col("kind").is_in([2, 3]))["name"]
-        united = areas(chosen.networks, ["both"], self.decided.withheld.addresses, self.rules)
+        united = areas(chosen.networks, ["both"], self._decided(export).withheld.addresses, self.rules)
         area = networks.parse(united["cidr"]).select(area_of)
         mine = networks.parse(listed).select(area_of)
         whole = networks.contains(mine, area)
@@ -609,8 +610,7 @@ def _prepare(job: _Job, config: Config, selector: Selector, record: Record, stac
     if reason is not None:
         return
     _check(job)
-    if not job.fmt.of_rows:
-        job.chosen = selector.text(export)
+    job.chosen = selector.text(export, job.fmt)
     if left:
         job.left_out = kept.Bytes.of(left_out.text(pl.concat(left).unique("name", keep="first")))
 

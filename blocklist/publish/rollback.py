@@ -20,6 +20,7 @@ from blocklist.errors import IndicatorError, RecordError
 from blocklist.ingest.guard import guard
 from blocklist.ingest.normalize import normalize
 from blocklist.picture import Picture
+from blocklist.publish import rows as rows_
 from blocklist.rules import Rule
 from blocklist.select.current import DOMAIN, Current, current
 from blocklist.select.express import Capability, Expressed, express
@@ -32,10 +33,11 @@ _SPEAK = {0: "both", 1: "inbound", 2: "outbound"}
 _SCHEMA = {"name": pl.String, "kind": pl.UInt8, "subtree": pl.UInt8, "direction": pl.UInt8}
 
 
-def text(chosen: Chosen, rules: Sequence[Rule]) -> bytes:
+def text(chosen: Chosen, rules: Sequence[Rule], told: pl.DataFrame | None = None) -> bytes:
     """What `chosen` holds by its listings, without the entries of `rules`: `name`, `kind`, `subtree`, `direction`.
 
-    Tab-separated and sorted, so that one day's differs little from the next one's.
+    Tab-separated and sorted, so that one day's differs little from the next one's. With `told` (see
+    `blocklist.publish.rows`) its columns follow.
     """
     ruled = rule_entries(rules).select("name", "subtree")
     domains = chosen.decisions.filter("block").select("name", "subtree")
@@ -61,6 +63,8 @@ def text(chosen: Chosen, rules: Sequence[Rule]) -> bytes:
     whole, *others = map(_sorted, parts)
     for other in others:
         whole = whole.merge_sorted(other, key="name")
+    if told is not None:
+        whole = whole.join(told, on="name", how="left", maintain_order="left")
     return whole.write_csv(separator="\t", quote_style="never").encode("ascii")
 
 
@@ -175,7 +179,8 @@ class Pinned:
     """Decisions of a kept `text` under the guards, holds, rules and verdicts of now; asked like `Decided`.
 
     `held`: `name: String`, `guard: String`, `subtree_only: Boolean` of what guards of now withhold from it. `refused`:
-    how many of its names the normaliser of now rejects. Raises RecordError when the bytes can't be read.
+    how many of its names the normaliser of now rejects. `told`: what lists for people said of its names, where that was
+    kept with them (see `blocklist.publish.rows`). Raises RecordError when the bytes can't be read.
     """
 
     def __init__(
@@ -184,6 +189,8 @@ class Pinned:
         self._rules, self._record = rules, record
         self._fitted: dict[Capability, Expressed] = {}
         rows = _read(kept.read(record.state, pin.chosen), pin)
+        columns = [column for column in rows_.SCHEMA if column in rows.columns]
+        self.told = rows.select(columns).unique("name") if columns == list(rows_.SCHEMA) else None
         self._feeds = {
             i: Feed(title="", url="file:", category="other", confidence=100, direction=way)  # type: ignore[arg-type]
             for i, way in _SPEAK.items()
@@ -231,9 +238,12 @@ def _narrowed(now: Current, held: pl.DataFrame) -> Current:
 
 
 def _read(data: bytes, pin: Pin) -> pl.DataFrame:
+    columns = {**_SCHEMA, **rows_.SCHEMA}
     try:
-        return pl.read_csv(io.BytesIO(data), separator="\t", quote_char=None, schema=_SCHEMA)
-    except pl.exceptions.PolarsError as error:
+        header = data[: data.find(b"\n")].decode("ascii").split("\t")
+        schema = {name: columns[name] for name in header} if set(header) <= set(columns) else _SCHEMA
+        return pl.read_csv(io.BytesIO(data), separator="\t", quote_char=None, schema=schema)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise RecordError(
             f"what release {pin.release} of {pin.export} held can't be read: {error}",
             hint=f"'blocklist release unpin {pin.export}' goes on with what is listed now",

@@ -119,6 +119,7 @@ def _networks(area: pl.DataFrame, category_of: pl.DataFrame, wanted: Sequence[st
     out = []
     for direction in area["direction"].unique(maintain_order=True):
         rest = networks.parse(area.filter(pl.col("direction") == direction)["cidr"]).select(_AREA)
+        alone = not area["cidr"].str.contains("/", literal=True).any()
         for category in wanted:
             if category == RULE:
                 part, rest = networks.union(rest), rest.clear()
@@ -126,7 +127,8 @@ def _networks(area: pl.DataFrame, category_of: pl.DataFrame, wanted: Sequence[st
                 theirs = networks.union(listed.filter(pl.col("category") == category).select(_AREA))
                 left = networks.subtract(rest, theirs)
                 part, rest = networks.subtract(rest, left), left
-            cidrs = networks.to_cidrs(part).sort("family", "first")
+            # Addresses that stand alone do so because the target takes no networks.
+            cidrs = networks.singles(part) if alone else networks.to_cidrs(part).sort("family", "first")
             out.append(
                 cidrs.select(
                     networks.text(cidrs).alias("cidr"),

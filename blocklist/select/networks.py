@@ -249,3 +249,13 @@ def to_cidrs(frame: pl.DataFrame, keep: tuple[str, ...] = ()) -> pl.DataFrame:
         found.append(cut.select("family", "first", pl.col("end").alias("last"), *keep))
         rows = cut.filter(pl.col("end") < _LAST).select("family", (pl.col("end") + 1).alias("first"), "last", *keep)
     return pl.concat(found).sort("family", "first")
+
+
+def singles(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every address of `frame` by itself, in its order. In and out: networks; as many rows as there are addresses."""
+    if (frame["first"] == frame["last"]).all():
+        return frame.select(_AREA)
+    size = (frame["last"] - frame["first"]).cast(pl.Int64) + 1
+    spread = frame.select("family", "first", pl.int_ranges(0, size).alias("step")).explode("step")
+    first = spread["first"] + spread["step"].cast(pl.UInt128)
+    return spread.select("family", first.alias("first"), first.alias("last"))

@@ -21,18 +21,20 @@ from blocklist.suffixes import SuffixRules
 class Target:
     """What an export's format can say, under the format's `name`.
 
-    `writes(name, subtree)`: can an entry be written at all (a zone has room for 253 characters)? `unwritable` says why
-    one can't. `directions` of
-    networks: a listing is taken when its own is among them.
+    `writes(name, subtree, covered)`: can an entry be written at all (a zone has room for 253 characters), where one
+    above it covers it or not? `writes_url` says so of a URL, `unwritable` why one can't. `directions` of networks: a
+    listing is taken when its own is among them. `alone`: kinds of addresses that it knows one by one, no networks.
     """
 
     name: str
     subtree: bool
     exact: bool
     allow: bool
-    writes: Callable[[str, bool], bool] = lambda name, subtree: True
+    writes: Callable[[str, bool, bool], bool] = lambda name, subtree, covered: True
     directions: Sequence[str] = ("inbound", "outbound", "both")
     unwritable: str = "is too long for the zone"
+    writes_url: Callable[[str], bool] = lambda url: True
+    alone: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,7 @@ def judge_name(name: str, facts: Facts, policy: Policy, target: Target, suffixes
             reasons[at] = entry
         elif entry is not None and (at, entry.subtree) not in ruled and not _freed(entry, rules):
             entries[at, entry.subtree] = entry
-    for key, entry in list(entries.items()):
-        covered = any((at, True) in entries for at in parents(entry.name))
-        if not target.writes(entry.name, entry.subtree or covered):
-            reasons[entry.name] = f"{entry.name} {target.unwritable}"
-            del entries[key]
+    _leave_out(chain, entries, reasons, rules, target)
 
     def allowed(at: str) -> bool:
         return any(not r.blocks and (r.name == at or r.name.endswith("." + at)) for r in rules)
@@ -127,6 +125,62 @@ def judge_name(name: str, facts: Facts, policy: Policy, target: Target, suffixes
         if missed:
             return Outcome(False, None, missed)
     return Outcome(False, None, "not listed")
+
+
+def _leave_out(
+    chain: Sequence[str],
+    entries: dict[tuple[str, bool], Entry],
+    reasons: dict[str, str],
+    rules: Sequence[Rule],
+    target: Target,
+) -> None:
+    """Take out of `entries` what a file of `target` can't hold, and give the reasons.
+
+    A block goes too where an allow at or below it can't be written, and with a block what was folded into it.
+    """
+    unsaid = [rule for rule in rules if not rule.blocks and target.allow and not _redundant(rule, rules)]
+    above: Entry | None = None
+    gone = False
+    for at in reversed(chain):
+        for entry in (entries.get((at, True)), entries.get((at, False))):
+            if entry is None:
+                continue
+            folded = target.subtree and above is not None and above.block == entry.block
+            covered = above is not None and above.name != at
+            why = None
+            if folded and gone and above is not None:
+                why = reasons[above.name]
+            elif not target.writes(entry.name, entry.subtree, covered):
+                why = f"{entry.name} {target.unwritable}"
+            elif entry.block and entry.subtree and (rule := _first_unsaid(entry, unsaid, target)) is not None:
+                why = (
+                    f"{entry.name} and all below it is not blocked here, as rule {rule.id} allows {rule.name}, "
+                    f"which {target.unwritable}"
+                )
+            if why is not None:
+                reasons[entry.name] = why
+                del entries[entry.name, entry.subtree]
+            if entry.subtree and not folded:
+                above, gone = entry, why is not None
+
+
+def _redundant(rule: Rule, rules: Sequence[Rule]) -> bool:
+    """Does an allow above an allowed name say the same already?"""
+    if rule.subtree:
+        above = parents(rule.name)
+        decides = deciding_rule(above[0], [r for r in rules if r.subtree]) if above else None
+    else:
+        decides = deciding_rule(rule.name, [r for r in rules if r.subtree])
+    return decides is not None and not decides.blocks
+
+
+def _first_unsaid(entry: Entry, unsaid: Sequence[Rule], target: Target) -> Rule | None:
+    """An allow at or below a block of a subtree that the target has no room, or no words, for."""
+    for rule in unsaid:
+        own = rule.name == entry.name
+        if (own or rule.name.endswith("." + entry.name)) and not target.writes(rule.name, rule.subtree, not own):
+            return rule
+    return None
 
 
 def _rule_entries(chain: Sequence[str], rules: Sequence[Rule]) -> dict[tuple[str, bool], Entry]:
@@ -279,18 +333,31 @@ def _missed(
 
 def judge_network(chain: Sequence[str], facts: Facts, policy: Policy, target: Target) -> Outcome:
     """What an export does with the address or network `chain[0]`; `chain` goes on with all networks around it."""
-    if rule := deciding_network_rule(chain, facts.rules):
-        return Outcome(rule.blocks, rule.name, by_rule(rule))
+    alone = ("ipv6" if ":" in chain[0] else "ipv4") in target.alone
+    rule = deciding_network_rule(chain, facts.rules)
+    if rule is not None and not (alone and rule.blocks and rule.name != chain[0]):
+        return _unless_network(Outcome(rule.blocks, rule.name, by_rule(rule)), rule.name, alone, target)
+    denied = by_rule(rule) if rule is not None else None
     reason = None
     for at in chain:
         entry = _listed_network(at, facts, policy, target)
-        if entry is None and (named := facts.exempt.get(chain[0])):
+        if rule is None and entry is None and (named := facts.exempt.get(chain[0])):
             whole = "it" if at == chain[0] else at
             return Outcome(False, None, f"{whole} is listed, but the address is cut out: {named}")
         if entry is None:
-            return Outcome(True, at, "it is listed" if at == chain[0] else f"{at} is listed")
+            because = "it is listed" if at == chain[0] else f"{at} is listed"
+            return _unless_network(Outcome(True, at, because), at, alone, target)
         reason = reason or entry
+    if denied is not None:
+        return Outcome(False, None, f"{denied}, but {target.name} takes single addresses only")
     return Outcome(False, None, reason or "not listed")
+
+
+def _unless_network(outcome: Outcome, by: str, alone: bool, target: Target) -> Outcome:
+    """`outcome` where a network decides that the target can't say."""
+    if outcome.blocked and alone and "/" in by:
+        return Outcome(False, None, f"{outcome.because}, but {target.name} takes single addresses only")
+    return outcome
 
 
 def _listed_network(at: str, facts: Facts, policy: Policy, target: Target) -> str | None:
@@ -313,8 +380,17 @@ def _listed_network(at: str, facts: Facts, policy: Policy, target: Target) -> st
 # URLs
 
 
-def judge_url(url: str, host: str | None, around: Sequence[str], facts: Facts, policy: Policy) -> Outcome:
+def judge_url(
+    url: str, host: str | None, around: Sequence[str], facts: Facts, policy: Policy, target: Target
+) -> Outcome:
     """What an export of URLs does with `url`; its host is a name, or an address with the networks `around` it."""
+    outcome = _decided_url(url, host, around, facts, policy)
+    if outcome.blocked and not target.writes_url(url):
+        return Outcome(False, None, f"{outcome.because}, but it {target.unwritable}")
+    return outcome
+
+
+def _decided_url(url: str, host: str | None, around: Sequence[str], facts: Facts, policy: Policy) -> Outcome:
     own = sorted((r for r in facts.rules if r.kind == "url" and r.name == url), key=lambda r: r.blocks)
     if own:
         return Outcome(own[0].blocks, own[0].name, by_rule(own[0]))
