@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from blocklist.audit import Answer, InExport, Listing
+from blocklist.audit import Answer, InExport
 from blocklist.config import Config, Policy
+from blocklist.evidence import Listing
 from blocklist.select.single import refusal, score
 
 

@@ -177,7 +177,7 @@ def _targets(texts: pl.DataFrame) -> pl.DataFrame:
     urls = urls.drop_nulls("host").select(
         "what",
         host.str.strip_chars("[]").alias("host"),
-        # What names a host alone stands for it, as in `blocklist.audit.recognise`.
+        # What names a host alone stands for it, as in `blocklist.audit.thing.recognise`.
         pl.when(~rest.str.contains(r"^/?\??$"))
         .then(pl.concat_str(pl.lit("//"), host, shown, slash, rest))
         .alias("url"),

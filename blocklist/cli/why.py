@@ -11,8 +11,9 @@ from blocklist.cli.screen import Screen, moment, safe, shared_options
 
 if TYPE_CHECKING:
     from blocklist.advice import Advice
-    from blocklist.audit import Answer, Audit, Listing
+    from blocklist.audit import Answer, Audit
     from blocklist.config import Config
+    from blocklist.evidence import Listing
 
 
 @click.command("why")

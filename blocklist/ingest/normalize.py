@@ -338,7 +338,7 @@ def _odd_urls(rows: pl.DataFrame, feed: Feed, rejects: Refused) -> tuple[pl.Data
     """URL indicators, and the rows whose URL stands for its host (nothing after it, or the feed says so).
 
     Comparison ignores scheme and default port (semantics), so the canonical form begins with `//`; a fragment
-    never reaches a server or proxy. `blocklist.audit.recognise` does the same for one value.
+    never reaches a server or proxy. `blocklist.audit.thing.recognise` does the same for one value.
     """
     groups = _TEXT.str.extract_groups(_URL_PARTS)
     scheme, port, rest = pl.col("scheme"), pl.col("port"), pl.col("rest")

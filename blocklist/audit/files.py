@@ -1,0 +1,97 @@
+"""What the published file of an export does with a thing, and what its next release will do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from blocklist.audit.answer import InExport
+from blocklist.audit.moment import Moment
+from blocklist.audit.releases import Live, Releases
+from blocklist.audit.rendering import Judge, Look, Rendering, none_of_kind, outcome
+from blocklist.config import Config, Export
+from blocklist.evidence import Facts
+from blocklist.publish.descriptor import Format
+from blocklist.publish.settings import Settings
+
+
+class Files:
+    """Of the exports at `now`, as `releases` tells of them."""
+
+    def __init__(self, config: Config, formats: Mapping[str, Format], now: Moment, releases: Releases) -> None:
+        self._config, self._formats, self._now, self._releases = config, formats, now, releases
+
+    def in_export(self, export: Export, kind: str, look: Look, judge: Judge) -> InExport:
+        """What the published file of `export` does, and what its next release will do if that differs."""
+        rendering, live = self.rendering(export), self._releases.live(export.name)
+        if rendering is None:
+            because = f"there is no format {export.format!r}"
+            return InExport(export.name, export.format, False, None, because, None, None)
+        name, fmt = export.name, rendering.export.format
+        pin = self._releases.pin(name)
+        facts = look if pin is None else _as_pinned(look, pin.moment)
+        now = outcome(rendering, kind, self._now, facts, judge)
+        command = f"run 'blocklist export {name}'" if self._now.run is None else "the record of then says so"
+        shadow = rendering.policy.mode == "shadow"
+        if shadow:
+            would = "would block it" if now.blocked else "would not block it"
+            command = f"the policy {rendering.export.policy} is in shadow mode: it {would}, and writes nothing"
+            if live is None:
+                return InExport(name, fmt, False, now.by, f"{now.because}; {command}", None, None)
+        elif live is None:
+            because = f"it was never published: {command}" if self._now.run is None else "it was not published by then"
+            if now.blocked:
+                because = f"{now.because}, but {because}"
+            return InExport(name, fmt, False, now.by, because, None, None, now.blocked or None)
+        assert live is not None
+        made_by = self._releases.settings_of(live.id)
+        rendered = Rendering.of(made_by) if made_by else rendering
+        missing = none_of_kind(rendering.export, rendering.format, kind)
+        then = now
+        if self._differs(live, made_by, rendering, rendered, look):
+            then = outcome(rendered, kind, live.moment, facts, judge)
+        if live.left_out is not None and then.blocked:
+            then, now = self._releases.without(live.left_out, then, now, rendered.format)
+        if pin is not None and missing is None:
+            then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
+        if then.blocked == now.blocked:
+            excluded, since = missing is not None, live.published
+            return InExport(name, fmt, now.blocked, now.by, now.because, live.id, since, excluded=excluded)
+        if self._now.run is None and not shadow and self._releases.gated(name, live.id):
+            command = f"its release is held: see 'blocklist release', then 'blocklist release approve {name}'"
+        because = f"{then.because}; not yet published: {now.because}; {command}"
+        return InExport(name, fmt, then.blocked, then.by, because, live.id, live.published, now.blocked)
+
+    def _differs(self, live: Live, made_by: Settings | None, now: Rendering, then: Rendering, look: Look) -> bool:
+        """Could the published file say something else than the record does?"""
+        if live.revision != self._releases.revision() or self._now.run is not None:
+            return True
+        if any(x.ends and live.moment.judged < x.ends <= self._now.judged for x in look(self._now).listings):
+            return True
+        if made_by is None:
+            return False
+        # Frames and lines of a format decide nothing here, and a reader of abilities knows no more of it.
+        same = (now.policy, now.export.kinds, now.export.options) == (
+            *(then.policy, then.export.kinds, then.export.options),
+        ) and now.format.name == then.format.name
+        common, config = made_by.common, self._config
+        return not same or common.feeds != config.feeds or common.protect != config.protect
+
+    def rendering(self, export: Export) -> Rendering | None:
+        """What `export` is made by as configured; of the past, what its release of then was made by."""
+        if self._now.run is not None and (live := self._releases.live(export.name)) is not None:
+            made_by = self._releases.settings_of(live.id)
+            if made_by is not None:
+                return Rendering.of(made_by)
+        fmt = self._formats.get(export.format)
+        return Rendering(export, self._releases.policy(export.policy), fmt) if fmt is not None else None
+
+
+def _as_pinned(look: Look, moment: Moment) -> Look:
+    """What is listed as of `moment`, and all else as of the moment that is asked for."""
+
+    def at(asked: Moment) -> Facts:
+        then, now = look(moment), look(asked)
+        return replace(now, listings=then.listings, verdicts=now.verdicts)
+
+    return at

@@ -1,0 +1,168 @@
+"""Releases in the record: which was live when, what made it, what it was pinned to, what it left out."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from blocklist.audit.moment import Moment, open_at
+from blocklist.catalog import Feed
+from blocklist.config import Config, Export, Policy
+from blocklist.errors import RecordError
+from blocklist.names import parents
+from blocklist.publish import left_out, settings
+from blocklist.publish.descriptor import Format
+from blocklist.publish.left_out import CUT
+from blocklist.publish.settings import Settings
+from blocklist.select.address import parse_one
+from blocklist.select.single import Outcome
+from blocklist.store import kept
+
+
+@dataclass(frozen=True)
+class Live:
+    """The release whose file is, or was, in place."""
+
+    id: int
+    published: str
+    revision: int
+    moment: Moment
+    left_out: str | None
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The moment of the release that an export is pinned to, and what is said of it."""
+
+    moment: Moment
+    said: str
+
+
+# Of a release: revision, run, time, and as of when it judged, of the listings that it shows; the rules it shows, where
+# these are newer: those of its own run.
+SHOWN = (
+    "coalesce(b.revision, r.revision), coalesce(b.run, r.run), coalesce(b.created, r.created), "
+    "CASE WHEN b.id IS NULL THEN coalesce(r.judged, r.created) ELSE coalesce(b.judged, b.created) END, "
+    "CASE WHEN b.id IS NOT NULL THEN r.run END, r.created, r.left_out "
+    "FROM release r LEFT JOIN release b ON b.id = r.amends"
+)
+
+
+def moment_of(release: int, run: int, at: str, judged: str, ruled: int | None, created: str) -> Moment:
+    return Moment(run, at, judged, None if ruled is None else (ruled, created), release)
+
+
+class Releases:
+    """Asks `connection` as of `now`."""
+
+    def __init__(self, config: Config, connection: sqlite3.Connection, now: Moment) -> None:
+        self._config, self._db, self._now = config, connection, now
+        self._feeds: dict[Moment, Mapping[str, Feed]] = {}
+        self._settings: dict[int, Settings | None] = {}
+
+    def exports(self) -> Mapping[str, Export]:
+        """Those configured now, and those that had a file at that time."""
+        if self._now.run is None:
+            return self._config.exports
+        rows = self._db.execute("SELECT DISTINCT export FROM release WHERE published <= ?", (self._now.at,))
+        found = dict(self._config.exports)
+        for (name,) in rows:
+            live = self.live(name)
+            made_by = self.settings_of(live.id) if live is not None else None
+            if made_by is not None:
+                found[name] = made_by.own.export
+        return found
+
+    def live(self, export: str) -> Live | None:
+        if self._now.run is None:
+            where, values = "r.state = 'live'", [export]
+        else:
+            where, values = "r.published <= ? ORDER BY r.published DESC, r.id DESC LIMIT 1", [export, self._now.at]
+        row = self._db.execute(
+            f"SELECT r.id, r.published, coalesce(r.amends, r.id), {SHOWN} WHERE r.export = ? AND {where}", values
+        ).fetchone()
+        if row is None:
+            return None
+        number, published, shown, revision, *moment, left = row
+        return Live(number, published, revision, moment_of(shown, *moment), left)
+
+    def settings_of(self, release: int) -> Settings | None:
+        if release not in self._settings:
+            self._settings[release] = settings.of_release(self._db, release)
+        return self._settings[release]
+
+    def feeds_at(self, moment: Moment) -> Mapping[str, Feed]:
+        """The feeds as they were configured then, by id."""
+        if moment not in self._feeds:
+            made_by = self.settings_of(moment.release) if moment.release is not None else None
+            if moment.run is None:
+                self._feeds[moment] = self._config.feeds
+            elif made_by is not None:
+                self._feeds[moment] = made_by.common.feeds
+            else:
+                self._feeds[moment] = settings.feeds_at(self._db, moment.run) or self._config.feeds
+        return self._feeds[moment]
+
+    def protected(self, moment: Moment) -> Sequence[str]:
+        """What `[protect]` named then, and the resolvers of then."""
+        made_by = self.settings_of(moment.release) if moment.release is not None else None
+        if made_by is None:
+            return self._config.protected_networks
+        verify = msgspec.structs.replace(self._config.verify, resolvers=made_by.common.resolvers)
+        return replace(self._config, protect=made_by.common.protect, verify=verify).protected_networks
+
+    def pin(self, export: str) -> Pin | None:
+        held, values = open_at(self._now)
+        row = self._db.execute(
+            "SELECT r.id, r.run, r.created, coalesce(r.judged, r.created), x.author, x.reason "
+            f"FROM pin x JOIN release r ON r.id = x.release WHERE x.export = ? AND {held}",
+            (export, *values),
+        ).fetchone()
+        if row is None:
+            return None
+        return Pin(Moment(row[1], row[2], row[3], release=row[0]), f"pinned to release {row[0]} by {row[4]}: {row[5]}")
+
+    def without(self, kept_out: str, then: Outcome, now: Outcome, fmt: Format) -> tuple[Outcome, Outcome]:
+        """The outcomes where the live release left out the entry that would decide."""
+        try:
+            data = kept.read(self._config.state, kept_out)
+        except RecordError:
+            return then, now
+        by = then.by or ""
+        why = left_out.reason(data, by)
+        # Of a folded list one entry stood for all below it: cut, it stands for none of them.
+        above = parents(by) if why is None and fmt.fold and parse_one(by) is None else ()
+        why = why or next((f"{w} ({name})" for name in above if (w := left_out.reason(data, name)) and CUT in w), None)
+        if why is None and parse_one(by) is not None:
+            why = _around_left_out(data, by)
+        if why is None:
+            return then, now
+        passes = replace(then, blocked=False, because=why)
+        return passes, passes if now.blocked and now.by == then.by else now
+
+    def revision(self) -> int:
+        return int(self._db.execute("SELECT value FROM counter WHERE name = 'revision'").fetchone()[0])
+
+    def gated(self, export: str, live: int) -> bool:
+        """Is the newest release of `export`, after the live one, held?"""
+        row = self._db.execute(
+            "SELECT state FROM release WHERE export = ? AND id > ? ORDER BY id DESC LIMIT 1", (export, live)
+        ).fetchone()
+        return row is not None and row[0] == "held"
+
+    def policy(self, name: str) -> Policy:
+        return self._config.policies.get(name) or Policy()
+
+
+def _around_left_out(data: bytes, name: str) -> str | None:
+    """Why the network around `name` was left out, if one was."""
+    asked = parse_one(name)
+    for line in data.decode("ascii").splitlines():
+        text, _, why = line.partition("\t")
+        found = parse_one(text)
+        if asked and found and found[0] == asked[0] and found[1] <= asked[1] and asked[2] <= found[2]:
+            return f"{why} ({text})"
+    return None
