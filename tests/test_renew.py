@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from blocklist.rules import Rule
 from blocklist.select.current import CATEGORY, current
 from blocklist.select.express import Capability, express
 from blocklist.select.policy import Withheld, areas, ruled, select, unruled
-from blocklist.select.renew import Touched, concerned, refitted, renewed
+from blocklist.select.renew import Touched, concerned, refitted, renewed, spoken_of
 from blocklist.store import derived
 from blocklist.suffixes import SuffixRules
 from tests.installation import World
@@ -151,11 +152,20 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
         both = [areas(chosen.networks, [direction], addresses, said) for chosen in (now, whole)]
         assert_frame_equal(*both)
     spoken = concerned(before, anew, touched)
+    under_others, by_others = ruled(unruled(before, said), other), decided(states[0], said=other)
+    of_rules = spoken_of(before, under_others, (*said, *other))
     for capability in CAPABILITIES:
         fitted = refitted(express(before.decisions, capability), before.decisions, now.decisions, spoken, capability)
         wanted = express(whole.decisions, capability)
         assert_frame_equal(fitted.entries, wanted.entries)
         assert fitted.lost == wanted.lost, capability
+        if of_rules is not None:
+            fitted = refitted(
+                express(before.decisions, capability), before.decisions, under_others.decisions, of_rules, capability
+            )
+            wanted = express(by_others.decisions, capability)
+            assert_frame_equal(fitted.entries, wanted.entries)
+            assert fitted.lost == wanted.lost, capability
 
 
 # The files that this takes
@@ -188,13 +198,16 @@ def world(tmp_path: Path) -> World:
     return world
 
 
-def anew(world: World, folder: Path) -> dict[str, list[bytes]]:
+RULES = (("allow", "n40.example"), ("deny", "pages.test"))
+
+
+def anew(world: World, folder: Path, rules: Sequence[tuple[str, str]] = RULES) -> dict[str, list[bytes]]:
     """What an installation without a past makes of the same feeds and rules."""
     other = World(folder, dict(world.feeds), dict(world.exports), dict(world.policies), dict(world.tables))
     shutil.copytree(world.base / "feeds", folder / "feeds")
     (folder / "exports").mkdir()
     other.write()
-    for action, name in (("allow", "n40.example"), ("deny", "pages.test")):
+    for action, name in rules:
         assert other.run(action, "add", name, "--reason", "test").code == 0
     assert other.update().code == 0
     return {fmt: body(folder / "exports" / fmt) for fmt in TARGETS}
@@ -219,6 +232,36 @@ def test_updates_decide_anew_only_what_changed_and_publish_the_same(
         expected = anew(world, tmp_path_factory.mktemp("anew"))
         for fmt in TARGETS:
             assert body(world.base / "exports" / fmt) == expected[fmt], (fmt, turn)
+
+
+def test_a_rule_decides_anew_only_what_it_speaks_of(
+    world: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A false positive at three in the morning must not wait until all is decided again."""
+    assert world.update().code == 0
+    rules: list[tuple[str, str]] = []
+    for turn, (action, name) in enumerate(
+        [("allow", "n40.example"), ("deny", "pages.test"), ("allow", "x.n30.example"), ("allow", "192.0.2.8")]
+    ):
+        rules.append((action, name))
+        with monkeypatch.context() as patched:
+            patched.setattr(Picture, "current", refuse)
+            ran = world.run(action, "add", name, "--reason", "test", "--now")
+        assert ran.code == 0, ran.text
+        expected = anew(world, tmp_path_factory.mktemp("anew"), rules)
+        for fmt in TARGETS:
+            assert body(world.base / "exports" / fmt) == expected[fmt], (fmt, name)
+        # And with news of feeds in the same run as a rule that went.
+        if turn == 2:
+            assert world.run("deny", "remove", "2", "--reason", "test").code == 0
+            rules.remove(("deny", "pages.test"))
+            world.lines("malware", lines(1))
+            with monkeypatch.context() as patched:
+                patched.setattr(Picture, "current", refuse)
+                assert world.update().code == 0
+            expected = anew(world, tmp_path_factory.mktemp("anew"), rules)
+            for fmt in TARGETS:
+                assert body(world.base / "exports" / fmt) == expected[fmt], fmt
 
 
 @pytest.mark.parametrize("damage", ["lost", "torn", "flipped", "empty", "stale"])

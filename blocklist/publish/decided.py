@@ -2,7 +2,7 @@
 
 Two kinds of files in the folder `decided` of the state, both caches: the decisions of each policy, and what they are
 for targets that can say the same. A file is used as it is when all that it was computed from is as it was; it is
-brought up to date when only listings, holds or verdicts changed, and the update of this process knows which.
+brought up to date when only listings, holds, verdicts or rules changed, and the update of this process knows which.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from blocklist.rules import Rule
 from blocklist.select.current import CATEGORY, DOMAIN
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.lineage import Lineage
-from blocklist.select.policy import Chosen, Selected, Withheld, in_force, select
-from blocklist.select.renew import Touched, concerned, refitted, renewed
+from blocklist.select.policy import Chosen, Selected, Withheld, in_force, ruled, select, unruled
+from blocklist.select.renew import Touched, concerned, no_single_label, refitted, renewed, spoken_of
 from blocklist.store import derived
 from blocklist.store.record import Record
 
 # Where more of the names are touched, deciding for all is as quick.
 _MOST = 0.2
 # What a file holds; one of another shape is not read.
-_SHAPE = 2
+_SHAPE = 3
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,13 @@ class Decided:
             told, frames = kept
             then = frames.pop("held")
             before, token = Chosen(**frames), told["token"]
+            laid, ruled_names = self._ruled(before, msgspec.convert(told["rules"], list[Rule]))
             touched = self._touched(told["listed"], listed, then, held)
-            if touched is not None and not len(touched.hashes):
-                return _Known(before, token)
-            if touched is not None and len(touched.hashes) < _MOST * before.decisions.height:
-                return self._renew(name, before, token, touched)
+            if touched is not None and ruled_names is not None:
+                if not len(touched.hashes) and not len(ruled_names):
+                    return _Known(before, token)
+                if len(touched.hashes) < _MOST * before.decisions.height:
+                    return self._renew(name, before, token, laid, touched, ruled_names)
         made = self.selected(name, policy.kinds)
         return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__dataclass_fields__}), gids=made.gids)
 
@@ -164,7 +166,19 @@ class Decided:
         now = clock.text(self._picture.at)
         return bool(told["judged"] <= now and (told["until"] is None or now < told["until"]))
 
-    def _renew(self, name: str, before: Chosen, token: str, touched: Touched) -> _Known:
+    def _ruled(self, before: Chosen, rules: Sequence[Rule]) -> tuple[Chosen, pl.Series | None]:
+        """`before` with the rules of now in place of `rules`, and the names of which this speaks; None: of any."""
+        if list(rules) == list(self._rules):
+            return before, pl.Series("name", [], dtype=pl.String)
+        laid = ruled(unruled(before, rules), self._rules)
+        return laid, spoken_of(before, laid, (*rules, *self._rules))
+
+    def _renew(
+        self, name: str, before: Chosen, token: str, laid: Chosen, touched: Touched, ruled_names: pl.Series
+    ) -> _Known:
+        """`laid`, which is `before` under other rules for `ruled_names`, with what is `touched` decided anew."""
+        if not len(touched.hashes):
+            return self._keep(name, laid, before=before, before_token=token, names=ruled_names)
         anew = select(
             self._picture.about(touched.among),
             self._picture.feeds,
@@ -173,8 +187,8 @@ class Decided:
             self._rules,
             self._record.dead_names(),
         )
-        names = concerned(before, anew, touched)
-        return self._keep(name, renewed(before, anew, touched), before=before, before_token=token, names=names)
+        names = pl.concat([concerned(laid, anew, touched), ruled_names]).unique()
+        return self._keep(name, renewed(laid, anew, touched), before=before, before_token=token, names=names)
 
     def _keep(self, name: str, chosen: Chosen, **came_from: Any) -> _Known:
         known = _Known(chosen, secrets.token_hex(16), **came_from)
@@ -230,9 +244,9 @@ class Decided:
     # What decisions are computed from
 
     def _fixed(self, policy: Policy) -> str:
-        """Everything but listings, holds and verdicts."""
+        """Everything but listings, holds, verdicts and rules."""
         feeds = self._picture.feeds
-        parts = [_SHAPE, self._picture.suffix_digest, policy, [(i, feeds[i]) for i in sorted(feeds)], self._rules]
+        parts = [_SHAPE, self._picture.suffix_digest, policy, [(i, feeds[i]) for i in sorted(feeds)]]
         return derived.digest(msgspec.to_builtins(parts))
 
     def _held(self, policy: Policy) -> pl.DataFrame:
@@ -260,8 +274,7 @@ class Decided:
         names = pl.concat([series.alias("name") for series in changed])
         if not len(names):
             return Touched.of(names)
-        # A single label stands above names of all groups, and no feed can list one.
-        if not names.str.contains(".", literal=True).all():
+        if not no_single_label(names):
             return None
         # All that rules say goes with it: an allow narrows what is above it, a deny covers what is below.
         return Touched.of(names, pl.Series([rule.name for rule in self._rules], dtype=pl.String))

@@ -105,7 +105,10 @@ def unruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
     none, no_urls = chosen.yielded.clear(), chosen.yielded_urls.clear()
     return replace(
         chosen,
-        decisions=pl.concat([chosen.decisions.join(said, on=["name", "subtree"], how="anti"), chosen.yielded]),
+        decisions=put_in(
+            chosen.decisions.join(said, on=["name", "subtree"], how="anti", maintain_order="left"),
+            chosen.yielded.sort("name", "subtree"),
+        ),
         urls=pl.concat([chosen.urls.filter(~pl.col("url").is_in(denied)), chosen.yielded_urls]).sort("url"),
         yielded=none,
         yielded_urls=no_urls,

@@ -8,10 +8,12 @@ Where rules, feeds or the policy changed, nothing of this holds and all is decid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from blocklist.rules import Rule
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import group_of
 from blocklist.select.policy import Chosen, put_in
@@ -59,6 +61,23 @@ def concerned(before: Chosen, anew: Chosen, touched: Touched) -> pl.Series:
     """The names that are `touched` for which something was or is decided (String)."""
     old = before.decisions["name"]
     return pl.concat([old.filter(touched.among(old)), anew.decisions["name"]])
+
+
+def spoken_of(before: Chosen, laid: Chosen, rules: Sequence[Rule]) -> pl.Series | None:
+    """The names (String) for which `before` and `laid`, the same under others of these `rules`, may differ, and those
+    that cover what may then come back; None where that may be any.
+    """
+    spoken = pl.Series("name", [rule.name for rule in rules if rule.kind == "domain"], dtype=pl.String)
+    if not no_single_label(spoken):
+        return None
+    # Where a target knows only subtrees, an allow decides whether the name of two labels above it covers its group.
+    top = spoken.str.extract(r"([^.]+\.[^.]+)$")
+    return pl.concat([spoken, top, before.yielded["name"], laid.yielded["name"]]).unique()
+
+
+def no_single_label(names: pl.Series) -> bool:
+    """Is none of `names` a single label? It stands above names of all groups; no feed can list one, a rule may."""
+    return bool(names.str.contains(".", literal=True).all())
 
 
 def refitted(
