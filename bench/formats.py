@@ -34,8 +34,10 @@ def _rules(names: list[str]) -> str:
 
 
 def _trails(names: list[str]) -> str:
+    """Ten trails under a reference, in the four shapes that publishers write."""
     shapes = ("{}\n", "{}\n", "{}:8080\n", "{}/gate.php\n")
-    return "".join(shapes[i % 4].format(n) for i, n in enumerate(names))
+    heads = (f"\n# Reference: https://report.example/{i}\n\n" for i in range(len(names)))
+    return "".join((next(heads) if i % 10 == 0 else "") + shapes[i % 4].format(n) for i, n in enumerate(names))
 
 
 FORMATS: dict[str, tuple[InputFormat, Writer]] = {

@@ -101,7 +101,8 @@ what cells may stand in (`"`, empty for nothing), whether the first record names
 What a line means where neither feed nor row says so: `hosts`, `lines`, `csv`, `json`, `jsonl`, `urls` name one host
 (`exact`); `wildcard`, `adblock`, `dnsmasq`, `unbound`, `maltrail` name a host and everything below it (`subtree`). A
 zone (`rpz`) and rules (`suricata`) say it themselves. A range of addresses, `192.0.2.1-192.0.2.9`, may stand wherever
-an address may. `auto` looks at the content and says what it chose and why: `blocklist feeds test FILE` shows it.
+an address may. The first `# Reference: URL` above the trails of a `maltrail` list is their `reference`, until the next
+comments. `auto` looks at the content and says what it chose and why: `blocklist feeds test FILE` shows it.
 
 ## Sources of many documents
 

@@ -73,7 +73,6 @@ FORMATS = [
     "sure",
     "jsonl",
     "urls",
-    "maltrail",
     "dshield",
     "suricata",
 ]

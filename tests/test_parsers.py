@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from installation import World
 from test_formats import feed, found, read
 
 from blocklist.catalog import InputFormat
@@ -204,6 +205,74 @@ def test_maltrail_trails_lose_their_port_and_a_path_makes_a_url() -> None:
         "2001:db8::1",
     ]
     assert out.rejects == {Reject.UNSUPPORTED: 1}
+
+
+TRAILS = """\
+# Copyright (c) 2014-2026 Maltrail developers (https://github.example/maltrail/)
+
+# Aliases: bluewolf, redfox
+# MITRE: https://attack.example/groups/G0001/
+
+early.example
+
+# Reference: https://report.example/1
+# Reference: https://report.example/second
+
+one.example
+192.0.2.1:443 # Reference: https://report.example/no
+
+two.example/gate.php
+
+# Note: moved here
+# Referecne: http://report.example/2 (# 2026-11-29)
+# BANNER_0_HASH-HOST=e315d6ad1e2c4d68dcc7fe74f7af3755
+
+three.example
+
+# Generic
+
+four.example
+
+# Reference:
+five.example
+# Reference: # Reference: https://report.example/3#part
+six.example
+# Reference: https://report.example/unused
+"""
+WHENCE = {
+    "early.example": None,
+    "one.example": "https://report.example/1",
+    "192.0.2.1": "https://report.example/1",
+    "//two.example/gate.php": "https://report.example/1",
+    "three.example": "http://report.example/2",
+    "four.example": None,
+    "five.example": None,
+    "six.example": "https://report.example/3#part",
+}
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3, 5, 500_000])
+def test_maltrail_trails_carry_the_reference_above_them(lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 10 if lines < 500_000 else module.BLOCK)
+    monkeypatch.setattr(module, "BLOCK_LINES", lines)
+    out = read(TRAILS, InputFormat(name="maltrail"))
+    said = dict(out.frame.select("name", "extra").iter_rows())
+    assert {n: json.loads(x)["reference"] if x else None for n, x in said.items()} == WHENCE
+    rows = TRAILS.splitlines()
+    assert all(name.rpartition("//")[2] in rows[line - 1] for name, line in found(out))
+    assert (out.lines, out.comments, out.blank) == (len(rows), 12, rows.count(""))
+
+
+def test_a_trails_reference_is_shown_by_why_and_changes_with_the_list(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("trails", TRAILS, format="maltrail")
+    assert world.update().code == 0
+    assert "reference https://report.example/1" in world.run("why", "http://two.example/gate.php").out
+    assert world.why("three.example")["listings"][0]["row"]["reference"] == "http://report.example/2"
+    # The reference's own line changes, and none of the trails.
+    world.lines("trails", TRAILS.replace("https://report.example/1\n", "https://report.example/9\n"))
+    assert world.update().code == 0
+    assert "reference https://report.example/9" in world.run("why", "192.0.2.1").out
 
 
 def test_rules_keep_their_message_number_and_page() -> None:

@@ -66,7 +66,8 @@ COMMENTS: dict[str, tuple[str, ...]] = {
     "jsonl": (),
     "scored": ("#",),
     "urls": ("#", ";"),
-    "maltrail": ("#",),
+    # They name the source of the lines below: told apart in the parser.
+    "maltrail": (),
     "dshield": ("#",),
     "rpz": (";",),
     "suricata": ("#",),
@@ -77,8 +78,9 @@ COMMENTS: dict[str, tuple[str, ...]] = {
 # Formats whose document is one value and not lines.
 WHOLE = frozenset({"misp", "json", "stix"})
 
-# Formats whose lines mean the same wherever they stand; a table's depend on its header, a zone's on those above.
-BY_LINE = frozenset(COMMENTS) - {"auto", "csv", "rpz"}
+# Formats whose lines mean the same wherever they stand; a table's depend on its header, a zone's and a trail's on those
+# above.
+BY_LINE = frozenset(COMMENTS) - {"auto", "csv", "rpz", "maltrail"}
 
 # Formats in which the white space before a line means something.
 INDENTED = frozenset({"rpz"})
