@@ -434,8 +434,6 @@ def _check_delivery(export: Export, place: str, problems: Problems) -> None:
                 problems.add(f"{place}.{key}", error.message)
     if export.delivery != "file" and export.primary is None:
         problems.add(f"{place}.primary", f"is missing: delivery = {export.delivery!r} asks it which serial it serves")
-    if export.split is not None and (export.delivery != "file" or export.primary is not None):
-        problems.add(f"{place}.split", "goes with files alone: a primary is fed one zone; give each zone an export")
     if export.tsig is not None and not _SECRET_NAME.fullmatch(export.tsig):
         problems.add(f"{place}.tsig", "names a secret by letters, digits, '-' and '_', and never holds it")
     for key in ("tsig", "notify"):

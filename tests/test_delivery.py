@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,9 +48,9 @@ def delivered(world: World, served: Served, **keys: object) -> None:
     world.export("dns", "rpz", **{**made, **keys})
 
 
-def in_file(world: World) -> set[str]:
+def in_file(world: World, name: str = "dns") -> set[str]:
     """The records of the published file as a secondary must have them, without the SOA."""
-    zone = zones.read(world.base / "exports" / "dns")
+    zone = zones.read(world.base / "exports" / name)
     found = {zones.record(line, zone.ttl) for line in zone.lines}
     return {f"{item.owner} {item.kind} {item.data}" for item in found}
 
@@ -95,6 +96,71 @@ def test_the_primary_gets_the_whole_then_only_what_changed(pair: tuple[World, Se
     assert "whole" not in str(third["note"])
     assert "new.example CNAME ." not in served.records() and served.records() == in_file(world)
     assert update(world)["note"] == ""
+
+
+@pytest.mark.parametrize("way", ["rfc2136", "knot", "file"])
+def test_the_zones_of_a_split_export_are_delivered_each_and_have_one_serial(
+    world: World, lab: driver.Lab, way: str
+) -> None:
+    categories = ["phishing", "malware", "rule"]
+    world.policies["default"] = {"categories": categories[:2]}
+    world.feed("p", ["phish.example", *names(50, zone="phish.test")], category="phishing")
+    origins = {category: f"{category}.{ZONE}" for category in categories}
+    exports = world.base / "exports"
+    exports.mkdir()
+    own = lab.folder if way == "rfc2136" else exports
+    files = {origin: own / f"dns-{category}" for category, origin in origins.items()}
+    for path in (own / "other", *files.values()):
+        path.write_text(EMPTY)
+    keys: dict[str, object] = {"split": "category", "options": {"origin": ZONE, "version": "none"}}
+    if way == "knot":
+        more = "".join(
+            f'  - domain: {origin}\n    file: "{path}"\n    zonefile-sync: -1\n    zonefile-load: difference\n'
+            f"    journal-content: changes\n    acl: resolvers\n"
+            for origin, path in files.items()
+        )
+        served = primaries.knot(lab, own / "other", driver.CONF.joinpath("primary-knot.conf").read_text() + more)
+        keys |= {"delivery": "knot", "socket": str(served.socket)}
+    elif way == "rfc2136":
+        served = primaries.bind(lab, own / "other", 'allow-update { key "rpz-key"; };', files)
+        keys |= {"delivery": "rfc2136", "tsig": "rpz-key"}
+    else:
+        served = primaries.bind(lab, own / "other", "ixfr-from-differences yes;", files)
+        keys |= {"reload": [*served.rndc(), "reload", "{origin}"]}
+    delivered(world, served, **keys)
+    world.run("deny", "add", "ordered.example", "--reason", "an order")
+    first = update(world)
+    assert "3 of 3 zones delivered" in str(first["note"])
+    for category, origin in origins.items():
+        assert served.serial(origin) == first["serial"]
+        assert served.records(origin) == in_file(world, f"dns-{category}")
+    assert "phish.example CNAME ." in served.records(origins["phishing"])
+    assert "ordered.example CNAME ." in served.records(origins["rule"])
+    assert update(world)["note"] == ""
+
+    world.lines("a", [*MANY[5:], "new.example"])
+    second = update(world)
+    assert "3 of 3 zones delivered" in str(second["note"]) and "drifted" not in str(second["note"])
+    assert served.records(origins["malware"]) == in_file(world, "dns-malware")
+    probed = world.run("probe", "--json")
+    assert probed.code == 0, probed.text
+    reports = [json.loads(line) for line in probed.out.splitlines()][:-1]
+    assert [(r["part"], r["served"], r["state"]) for r in reports] == [
+        (category, second["serial"], "ok") for category in ("malware", "phishing", "rule")
+    ]
+    if way == "file":
+        return
+    # One that drifted is mended alone.
+    kept = next(p for p in (world.state / "delivery").iterdir() if len(zones.read(p).lines) > 2_900)
+    assert set(zones.read(kept).lines) == set(zones.read(exports / "dns-malware").lines)
+    if way == "rfc2136":
+        message = dns.update.UpdateMessage(origins["malware"])
+        message.use_tsig(dns.tsig.Key("rpz-key", SECRET, "hmac-sha256"))
+        message.add("stray", 300, "CNAME", ".")
+        dns.query.tcp(message, "127.0.0.1", 5, served.port)
+        ran = world.update()
+        assert ran.code == 0 and "stray CNAME ." not in served.records(origins["malware"])
+        assert len({served.serial(origin) for origin in origins.values()}) == 1
 
 
 def test_a_primary_that_drifted_is_mended(pair: tuple[World, Served]) -> None:

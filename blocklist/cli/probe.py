@@ -65,7 +65,7 @@ def command(screen: Screen, names: tuple[str, ...], sample: int, grace: str, met
         notes += [f"missed {', '.join(r.missed_names)}"] if r.missed else []
         rows.append(
             (
-                r.export,
+                f"{r.export}, {r.part}" if r.part else r.export,
                 r.engine,
                 r.role,
                 r.state,

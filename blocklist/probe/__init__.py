@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from blocklist import clock
-from blocklist.config import LOCAL_SETS, Config, Export
+from blocklist.config import LOCAL_SETS, REASONS, Config, Export
 from blocklist.errors import ReleaseError
 from blocklist.probe import resolver, sets
+from blocklist.publish import split
 from blocklist.publish.delivery import zone as zones
 from blocklist.publish.descriptor import Format
-from blocklist.rules import rules_in_force
+from blocklist.rules import Rule, rules_in_force
 from blocklist.verify.endpoint import parse_resolver
 
 State = Literal["ok", "catching up", "stale", "not enforcing", "silent"]
@@ -27,7 +28,8 @@ FAILED: tuple[State, ...] = ("stale", "not enforcing", "silent")
 class Report:
     """One engine and one export. `lag` is in seconds, since the first release that the engine does not have yet.
 
-    `proved`: sampled blocks whose answer names this very zone; another NXDOMAIN may be the name's own.
+    `part`: of a split export, the category whose file this is about. `proved`: sampled blocks whose answer names this
+    very zone; another NXDOMAIN may be the name's own.
     """
 
     export: str
@@ -48,6 +50,7 @@ class Report:
     sets: dict[str, tuple[int, int]] = field(default_factory=dict)
     note: str = ""
     seconds: float = 0.0
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class _Live:
     id: int
     serial: int
     published: datetime
-    path: Path
+    files: list[tuple[str, Path]]
 
 
 def examine(
@@ -84,19 +87,28 @@ def examine(
                 yield Report(export.name, engine, role, "not enforcing", note="the export was never published")
             continue
         fmt = formats[export.format]
-        questions = None
-        if any(role != "firewall" for _, role in engines):
-            origin = str(fmt.settle({**export.options, "serial": 1})["origin"])
-            version = str(fmt.settle({**export.options, "serial": 1})["version"])
-            zone = zones.read(live.path)
-            questions = resolver.questions(zone, origin, version, sample, rules, config.verify.control.exists)
-        reports = [Report(export.name, engine, role, "ok", live.id, live.serial) for engine, role in engines]
-        with ThreadPoolExecutor(min(len(reports), 8), "probe") as pool:
-            done = [pool.submit(_one, report, export, fmt, live, questions) for report in reports]
-        for report, future in zip(reports, done, strict=True):
-            future.result()
-            _judge(report, db, live, now, grace)
-            yield report
+        for part, path in live.files:
+            reports = [
+                Report(export.name, engine, role, "ok", live.id, live.serial, part=part) for engine, role in engines
+            ]
+            questions = None
+            if any(role != "firewall" for _, role in engines):
+                questions = _questions(export, fmt, part, path, sample, rules, config)
+            with ThreadPoolExecutor(min(len(reports), 8), "probe") as pool:
+                done = [pool.submit(_one, report, export, fmt, path, questions) for report in reports]
+            for report, future in zip(reports, done, strict=True):
+                future.result()
+                _judge(report, db, live, now, grace)
+                yield report
+
+
+def _questions(
+    export: Export, fmt: Format, part: str, path: Path, sample: int, rules: Sequence[Rule], config: Config
+) -> resolver.Questions:
+    options = fmt.settle(split.options(fmt, {**export.options, "serial": 1}, part))
+    return resolver.questions(
+        zones.read(path), str(options["origin"]), str(options["version"]), sample, rules, config.verify.control.exists
+    )
 
 
 def _engines(export: Export) -> list[tuple[str, str]]:
@@ -107,16 +119,20 @@ def _engines(export: Export) -> list[tuple[str, str]]:
 
 def _live(db: sqlite3.Connection, export: str) -> _Live | None:
     row = db.execute(
-        "SELECT id, serial, published, path FROM release WHERE export = ? AND state = 'live'", (export,)
+        "SELECT id, serial, published FROM release WHERE export = ? AND state = 'live'", (export,)
     ).fetchone()
-    return _Live(row[0], row[1], clock.parse(row[2]), Path(row[3])) if row else None
+    if row is None:
+        return None
+    files = [(part, path) for part, path in split.places(db, row[0]) if part != REASONS]
+    return _Live(row[0], row[1], clock.parse(row[2]), files)
 
 
-def _one(report: Report, export: Export, fmt: Format, live: _Live, questions: resolver.Questions | None) -> None:
+def _one(report: Report, export: Export, fmt: Format, path: Path, questions: resolver.Questions | None) -> None:
     """Ask the engine, and write into `report` what it showed."""
     if report.role == "firewall":
         try:
-            report.sets = sets.counted(report.engine, fmt.settle({**export.options, "serial": 1}), live.path)
+            options = fmt.settle(split.options(fmt, {**export.options, "serial": 1}, report.part))
+            report.sets = sets.counted(report.engine, options, path)
         except ReleaseError as error:
             report.state, report.note = "silent", error.message
         return
@@ -148,6 +164,8 @@ def _judge(report: Report, db: sqlite3.Connection, live: _Live, now: datetime, g
     since = (now - live.published).total_seconds()
     if report.served is not None and report.served != live.serial:
         report.state = "catching up" if report.behind and report.lag < grace else "stale"
+    elif not wrong and report.part and report.served is None and not report.sampled and report.role == "resolver":
+        report.note = report.note or "it is empty: no answer shows whether it is in use"
     elif wrong or (report.role != "firewall" and report.served is None and not report.sampled):
         report.state = "catching up" if since < grace else "not enforcing"
 

@@ -45,7 +45,8 @@ def _lines(reports: list[Report]) -> Iterator[str]:
 
 
 def _labels(report: Report) -> str:
-    pairs = (("export", report.export), ("engine", report.engine), ("role", report.role))
+    pairs = [("export", report.export), ("engine", report.engine), ("role", report.role)]
+    pairs += [("part", report.part)] if report.part else []
     return ",".join(f'{key}="{_escaped(value)}"' for key, value in pairs)
 
 

@@ -526,7 +526,8 @@ def _floor(job: _Job, base: Path) -> tuple[int, int, bool]:
     from blocklist.publish import delivery
     from blocklist.publish.delivery.zone import later
 
-    served, least = delivery.floor(job.export, job.fmt, base)
+    categories = [category for category, _ in job.paths if category != REASONS]
+    served, least = delivery.floor(job.export, job.fmt, base, categories)
     return served, least, job.live is not None and later(served, job.live.serial)
 
 
@@ -1088,9 +1089,10 @@ def _deliver(job: _Job, record: Record, live: Live, base: Path) -> None:
         return
     from blocklist.publish import delivery
 
-    what = delivery.Consignment(job.export, job.fmt, Path(live.path), live.serial, base, record.state)
+    places = [(c, path) for c, path in split.places(record.connection, live.id) if c != REASONS]
+    parts = [delivery.Consignment(job.export, job.fmt, path, live.serial, base, record.state, c) for c, path in places]
     try:
-        note = delivery.deliver(what, loaded=live.reloaded is not None)
+        note = delivery.deliver_all(parts, loaded=live.reloaded is not None)
     except ReleaseError as error:
         job.outcome.outcome, job.outcome.error, job.outcome.hint = "failed", error.message, error.hint
         return

@@ -9,6 +9,8 @@ and what is below it) goes with that one, since engines ask zones one after the 
 from __future__ import annotations
 
 import hashlib
+import json
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,12 @@ def paths(export: Export, policy: Policy, base: Path) -> list[tuple[str, Path]]:
     if export.split is None:
         return [("", path)]
     return list(split_names(path, policy.categories).items())
+
+
+def places(connection: sqlite3.Connection, release: int) -> list[tuple[str, Path]]:
+    """Where the files of a recorded release were put, by category; that of one that is not split has none."""
+    path, files = connection.execute("SELECT path, files FROM release WHERE id = ?", (release,)).fetchone()
+    return [(file["category"], Path(file["path"])) for file in json.loads(files)] if files else [("", Path(path))]
 
 
 def path_of(path: Path, category: str) -> Path:

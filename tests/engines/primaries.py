@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,13 +42,13 @@ class Served:
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in self.lab.folder.glob("*.log"))
 
-    def serial(self) -> int:
-        reply = dns.query.udp(dns.message.make_query(ZONE, "SOA"), "127.0.0.1", 5, self.port)
+    def serial(self, origin: str = ZONE) -> int:
+        reply = dns.query.udp(dns.message.make_query(origin, "SOA"), "127.0.0.1", 5, self.port)
         return int(reply.answer[0][0].serial)
 
-    def records(self) -> set[str]:
+    def records(self, origin: str = ZONE) -> set[str]:
         """What the primary gives to a secondary, without the SOA: `OWNER TYPE DATA`, relative to the zone."""
-        query, _ = dns.xfr.make_query(zone := dns.zone.Zone(ZONE))
+        query, _ = dns.xfr.make_query(zone := dns.zone.Zone(origin))
         if self.control:
             query.use_tsig(dns.tsig.Key("rpz-key", SECRET, "hmac-sha256"))
         dns.query.inbound_xfr("127.0.0.1", zone, query, port=self.port, lifetime=30)
@@ -67,12 +68,15 @@ class Served:
         return [driver.program("rndc"), "-c", str(path)]
 
 
-def bind(lab: driver.Lab, zone: Path, feeding: str) -> Served:
-    """BIND with the zone in the file `zone`. `feeding`: the statements that say how it changes."""
+def bind(lab: driver.Lab, zone: Path, feeding: str, more: Mapping[str, Path] | None = None) -> Served:
+    """BIND with the zone in the file `zone`. `feeding`: the statements that say how it changes. `more`: other zones."""
     port, control = driver.free_port(), driver.free_port()
     conf = lab.configure(
         "primary-named.conf", port=port, control=control, secret=SECRET, origin=ZONE, zone=zone, feeding=feeding
     )
+    for origin, path in (more or {}).items():
+        own = f'zone "{origin}" {{ type primary; file "{path}"; {feeding} allow-transfer {{ key "rpz-key"; }}; }};\n'
+        conf.write_text(conf.read_text() + own)
     lab.start([driver.program("named"), "-g", "-n", "1", "-c", str(conf)], port)
     return Served(lab, port, zone, control)
 

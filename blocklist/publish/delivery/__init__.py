@@ -10,6 +10,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ from blocklist.errors import ReleaseError
 from blocklist.ingest import transfer
 from blocklist.ingest.reasons import Failure
 from blocklist.ingest.tsig import load_key
+from blocklist.publish import split
 from blocklist.publish.delivery import knot, rfc2136
 from blocklist.publish.delivery import zone as zones
-from blocklist.publish.delivery.primary import Primary
+from blocklist.publish.delivery.primary import Primary, Silent
 from blocklist.publish.delivery.rfc2136 import Drifted
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import reload
@@ -35,7 +37,10 @@ _AXFR_LARGEST = 4 << 30
 
 @dataclass(frozen=True)
 class Consignment:
-    """What is to be delivered: the published file of an export, whose serial is `serial`."""
+    """What is to be delivered: the published file of an export, whose serial is `serial`.
+
+    `category`: of a split export, whose files are zones of their own.
+    """
 
     export: Export
     fmt: Format
@@ -43,14 +48,21 @@ class Consignment:
     serial: int
     base: Path
     state: Path
+    category: str = ""
 
     @property
     def place(self) -> str:
-        return f"export {self.export.name}"
+        return f"export {self.export.name}" + (f" ({self.category})" if self.category else "")
 
     @property
     def origin(self) -> str:
-        return str(self.fmt.settle({**self.export.options, "serial": 1})["origin"])
+        given = split.options(self.fmt, {**self.export.options, "serial": 1}, self.category)
+        return str(self.fmt.settle(given)["origin"])
+
+    @property
+    def reload(self) -> list[str]:
+        """The command of the export, with the name of this zone where it asks for that."""
+        return [word.replace("{origin}", self.origin) for word in self.export.reload]
 
     def primary(self) -> Primary:
         """Raises ReleaseError when the key can't be had."""
@@ -62,16 +74,22 @@ class Consignment:
         return Primary(parse_resolver(self.export.primary), dns.name.from_text(self.origin), self.place, key)
 
 
-def floor(export: Export, fmt: Format, base: Path) -> tuple[int, int]:
+def floor(export: Export, fmt: Format, base: Path, categories: Sequence[str] = ("",)) -> tuple[int, int]:
     """The serial that the primary serves, and the least that a new release may have; zeros when it can't be asked.
 
-    Raises ReleaseError when no serial is left above the one served.
+    Of the zones of a split export, the highest. Raises ReleaseError when no serial is left above the one served.
     """
-    try:
-        primary = Consignment(export, fmt, Path(), 0, base, Path()).primary()
-        served = primary.serial(attempts=1)
-    except ReleaseError:
-        return 0, 0  # delivery will say why, when the file is in place
+    served = 0
+    for category in categories:
+        try:
+            primary = Consignment(export, fmt, Path(), 0, base, Path(), category).primary()
+            served = max(served, primary.serial(attempts=1))
+        except Silent:
+            break
+        except ReleaseError:
+            continue  # delivery will say why, when the file is in place
+    if not served:
+        return 0, 0
     least = served + (rfc2136.ROOM if export.delivery == "rfc2136" else 1)
     if least >= 2**32:
         raise ReleaseError(
@@ -79,6 +97,34 @@ def floor(export: Export, fmt: Format, base: Path) -> tuple[int, int]:
             hint="begin the zone anew there with serial 1, and remove the copies of the secondaries",
         )
     return served, least
+
+
+def deliver_all(parts: Sequence[Consignment], *, loaded: bool) -> str | None:
+    """`deliver` for every zone of a release. Raises ReleaseError when all were tried and some failed."""
+    if len(parts) == 1:
+        return deliver(parts[0], loaded=loaded)
+    started = time.perf_counter()
+    notes: dict[str, str] = {}
+    failed: list[ReleaseError] = []
+    for what in parts:
+        try:
+            note = deliver(what, loaded=loaded)
+        except Silent as error:
+            failed.append(error)
+            break  # the others are served by nobody else
+        except ReleaseError as error:
+            failed.append(error)
+        else:
+            if note is not None:
+                notes[what.category] = note
+    if failed:
+        more = f"; {len(failed) - 1} more zones failed too" if len(failed) > 1 else ""
+        raise ReleaseError(f"{failed[0].message}{more}", hint=failed[0].hint)
+    if not notes:
+        return None
+    odd = [f"{c}: {note}" for c, note in notes.items() if "drifted" in note or "not acknowledged" in note]
+    told = f"{len(notes)} of {len(parts)} zones delivered, served after {time.perf_counter() - started:.1f} s"
+    return "; ".join([told, *odd])
 
 
 def deliver(what: Consignment, *, loaded: bool) -> str | None:
@@ -145,7 +191,7 @@ def _whole(what: Consignment, primary: Primary, served: str, deadline: float) ->
     """The whole of the file: by the export's `reload`, by Knot's, or by comparing with what the primary gives."""
     export = what.export
     if export.reload:
-        reload(export.reload, float(parse_duration(export.reload_timeout)), f"{what.place}: reload")
+        reload(what.reload, float(parse_duration(export.reload_timeout)), f"{what.place}: reload")
         return "loaded the whole file"
     if export.delivery == "knot":
         with _control(what, deadline) as control:
@@ -201,7 +247,8 @@ def _folder(what: Consignment) -> Path:
 
 def _stem(what: Consignment) -> str:
     # An export may be named with any letters, a file may not.
-    return hashlib.sha256(what.export.name.encode()).hexdigest()[:16]
+    whose = what.export.name + (f"\0{what.category}" if what.category else "")
+    return hashlib.sha256(whose.encode()).hexdigest()[:16]
 
 
 def _kept(what: Consignment) -> Path | None:
@@ -241,4 +288,4 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-__all__ = ["Consignment", "deliver", "floor"]
+__all__ = ["Consignment", "deliver", "deliver_all", "floor"]
