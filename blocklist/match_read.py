@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ from blocklist.select import networks
 
 _BLOCK = 16 * 2**20
 _PIECE = 2**20
+_AT_ONCE = 2
 # A line of a log that is longer says nothing that a list could hold (RFC 9110 §4.1: URLs of 8,000 octets).
 _MAX_LINE = 16_000
 # Counts of blocks are joined when there are so many of them.
@@ -61,11 +65,15 @@ def read(places: list[str], form: str | None = None) -> Asked:
         log, counts = _read(place, form)
         logs.append(log)
         parts.append(_understood(counts, log.form))
-    together = pl.concat(parts)
     keys = ["host", "address", "url"]
-    numbered = together.select(keys).unique(maintain_order=True).with_row_index("thing")
-    pairs = together.join(numbered, on=keys, nulls_equal=True).group_by("thing", "client").agg(pl.col("count").sum())
-    return Asked(logs, numbered.select(keys), pairs)
+    things = pl.concat([known.select(keys) for known, _ in parts]).unique(maintain_order=True).with_row_index("thing")
+    pairs = []
+    for known, counts in parts:
+        # By the number of its text each, so that nothing is joined by text but what differs.
+        number = known.join(things, on=keys, how="left", nulls_equal=True, maintain_order="left")["thing"]
+        pairs.append(counts.select(number.gather(counts["text"]).alias("thing"), "client", "count"))
+    together = pl.concat(pairs).group_by("thing", "client").agg(pl.col("count").sum())
+    return Asked(logs, things.select(keys), together)
 
 
 def _read(place: str, asked: str | None) -> tuple[Log, pl.DataFrame]:
@@ -73,22 +81,42 @@ def _read(place: str, asked: str | None) -> tuple[Log, pl.DataFrame]:
     how: Reader | None = None
     lines = queries = waiting = 0
     parts: list[pl.DataFrame] = []
-    for block in _blocks(place):
-        frame = _lines(block)
-        lines += frame.height
-        frame = frame.filter(pl.col("line").str.len_bytes().is_between(1, _MAX_LINE))
-        if how is None:
-            how = reader(frame, place, asked)
-        found = how.read(frame).group_by("what", "client").agg(pl.len().alias("count"))
-        queries += int(found["count"].sum())
-        parts.append(found)
+    work: deque[Future[tuple[int, pl.DataFrame]]] = deque()
+
+    def take(done: Future[tuple[int, pl.DataFrame]]) -> None:
+        nonlocal lines, queries, waiting, parts
+        count, found = done.result()
+        lines += count
+        queries += found.height
         waiting += found.height
+        parts.append(found.with_columns(count=pl.lit(1, pl.UInt32)))
         if waiting > _JOINED:
             parts = [_joined(parts)]
             waiting = 0
+
+    # Patterns run on one core each; a few blocks at a time are in memory.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for block in _blocks(place):
+            if how is None:
+                how = reader(_readable(_lines(block)), place, asked)
+            work.append(pool.submit(_asked_in, block, how))
+            if len(work) > _AT_ONCE:
+                take(work.popleft())
+        for done in work:
+            take(done)
     if how is None:
         raise LogError(f"{place}: it is empty", hint="a log of queries was expected")
     return Log(place, how.form, lines, queries), _joined(parts)
+
+
+def _asked_in(block: bytes, how: Reader) -> tuple[int, pl.DataFrame]:
+    """How many lines a block has, and `what`, `client` of those that ask."""
+    frame = _lines(block)
+    return frame.height, how.read(_readable(frame))
+
+
+def _readable(lines: pl.DataFrame) -> pl.DataFrame:
+    return lines.filter(pl.col("line").str.len_bytes().is_between(1, _MAX_LINE))
 
 
 def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
@@ -96,9 +124,10 @@ def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def _lines(block: bytes) -> pl.DataFrame:
-    text = block.decode("utf-8", errors="replace").removesuffix("\n")
-    lines = pl.Series("line", [text]).str.split("\n").explode(keep_nulls=False, empty_as_null=False)
-    return lines.str.strip_suffix("\r").to_frame()
+    try:
+        return pl.read_lines(io.BytesIO(block), name="line")
+    except pl.exceptions.ComputeError:  # not UTF-8
+        return pl.read_lines(io.BytesIO(block.decode("utf-8", errors="replace").encode()), name="line")
 
 
 # Files
@@ -146,14 +175,15 @@ def _pieces(place: str) -> Iterator[bytes]:
 # Meaning
 
 
-def _understood(counts: pl.DataFrame, form: Form) -> pl.DataFrame:
-    """`what` as `host`, `address`, `url`."""
+def _understood(counts: pl.DataFrame, form: Form) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """`host`, `address`, `url` of each text that means something, and `counts` with the row of its `text` in that."""
     texts = counts.select(pl.col("what").unique())
     if form.names:
         known = texts.with_columns(_plain(pl.col("what")).alias("host"), address=pl.lit(False), url=_NO_URL)
     else:
         known = _targets(texts)
-    return counts.join(known, on="what").select("host", "address", "url", "client", "count")
+    counted = counts.join(known.select("what").with_row_index("text"), on="what")
+    return known.select("host", "address", "url"), counted.select("text", "client", "count")
 
 
 _NO_URL = pl.lit(None, pl.String)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -144,7 +144,7 @@ def builtin_digest() -> str:
 @cache
 def builtin_rules() -> SuffixRules:
     """The rules that the installed `publicsuffixlist` package carries."""
-    return parse_rules(_builtin_list().read_text(encoding="utf-8"))
+    return replace(parse_rules(_builtin_list().read_text(encoding="utf-8")), digest=builtin_digest())
 
 
 def builtin_rules_about(names: Iterable[str]) -> SuffixRules:

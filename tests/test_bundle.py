@@ -481,7 +481,7 @@ def test_no_json_whatever_brings_the_check_down(bundle: bytes, tmp_path: Path, d
 
 def test_a_bundle_of_the_past_proves_what_is_listed_no_more(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.feed("alpha", ["evil.example", "other.example"])
+    world.feed("alpha", ["evil.example", "other.example"], publisher="Then & Co.")
     world.export("dns", "rpz")
     assert world.update("--no-verify").code == 0
     ((then,),) = world.rows("SELECT published FROM release")
@@ -497,4 +497,5 @@ def test_a_bundle_of_the_past_proves_what_is_listed_no_more(tmp_path: Path) -> N
     with zipfile.ZipFile(tmp_path / "then.zip") as bundle:
         answer = json.loads(bundle.read("answer.json"))
         assert answer["at"] == then and answer["blocked"] and answer["listings"][0]["line"] == 1
+        assert [s["publisher"] for s in json.loads(bundle.read("proof.json"))["sources"]] == ["Then & Co."]
         assert b"evil.example\nother.example\n" in [bundle.read(n) for n in bundle.namelist()]

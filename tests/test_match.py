@@ -7,16 +7,18 @@ import gzip
 import io
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from installation import PROGRAM, World, names
 
-from blocklist.match_forms import FORMS
+from blocklist.match_forms import FORMS, Reader
 
 # Lines as the programs write them (tests/test_match_engines.py has them write some), of one query by 192.0.2.1 each.
 WRITTEN = {
@@ -84,6 +86,33 @@ def test_a_line_is_recognised_by_itself(world: World, form: str) -> None:
     assert found["blocked"][0]["what"] in ("a.evil.example", "//a.evil.example/x")
     assert found["blocked"][0]["entry"] == "evil.example"
     assert found["top_clients"] == [{"client": "192.0.2.1", "queries": 1, "names": 1}]
+
+
+_WORD = st.text("abz019.-_:;#%()/ \\é", max_size=12)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(
+                "{} client {}{}#{} ({}): {}query: {} IN A +".format,
+                _WORD,
+                st.sampled_from(["", "@0x7f01 "]),
+                st.sampled_from(["192.0.2.1", "2001:db8::1", "fe80::1%eth0", "name", ""]),
+                st.integers(0, 70_000),
+                _WORD,
+                st.sampled_from(["", "view in: ", "response: "]),
+                _WORD,
+            ),
+            _WORD,
+        ),
+        min_size=1,
+    )
+)
+def test_quick_patterns_find_what_the_whole_pattern_finds(lines: list[str]) -> None:
+    frame = pl.DataFrame({"line": lines})
+    for form in FORMS:
+        assert Reader(form).read(frame).equals(Reader(replace(form, quick=None)).read(frame)), form.name
 
 
 @pytest.mark.parametrize("family", ["bind", "unbound"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList  # type: ignore[import-untyped]
 
-from blocklist.suffixes import SuffixRules, builtin_rules, parse_rules
+from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules, parse_rules
 
 RULES = """
 // ===BEGIN ICANN DOMAINS===
@@ -79,6 +79,11 @@ def test_the_definition_equals_the_packages_own_reading(asked: list[str]) -> Non
     for name in asked:
         assert rules.is_suffix(name) is (oracle.publicsuffix(name) == name), name
         assert rules.registrable(name) == oracle.privatesuffix(name), name
+
+
+def test_the_built_in_list_has_one_digest() -> None:
+    # By it decisions of one command are known again by another, whether that read the rules or not.
+    assert builtin_rules().digest == builtin_digest()
 
 
 def test_the_built_in_list_holds_private_suffixes_and_wildcards() -> None:

@@ -16,6 +16,7 @@ from blocklist.audit.near import near
 from blocklist.audit.releases import SHOWN, Releases, moment_of
 from blocklist.audit.rendering import Judge, Look, Rendering, outcome, with_host
 from blocklist.audit.thing import Thing, around_network, host_of, recognise
+from blocklist.catalog import Feed
 from blocklist.config import Config, Policy
 from blocklist.evidence import Facts, Hold, Listing, Verdict
 from blocklist.lifetime import stale_since
@@ -53,6 +54,11 @@ class Audit:
     def connection(self) -> sqlite3.Connection:
         """The reading connection, in the state of the record that the answers are from."""
         return self._db
+
+    @property
+    def feeds(self) -> Mapping[str, Feed]:
+        """The feeds as they were configured at that time, by id."""
+        return self._releases.feeds_at(self._now)
 
     def why(self, text: str, *, lines: bool = True) -> Answer:
         """The answer for `text`. `lines`: read the raw lines out of the kept bytes too."""

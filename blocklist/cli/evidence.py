@@ -70,7 +70,7 @@ def bundle_of(audit: Audit, config: Config, answer: dict[str, Any], *, excerpt: 
     from blocklist.bundle.collect import collect
 
     made = clock.text(clock.now())
-    return collect(audit.connection, config.state, config.feeds, answer, made=made, excerpt=excerpt)
+    return collect(audit.connection, config.state, audit.feeds, answer, made=made, excerpt=excerpt)
 
 
 def write_bundle(bundle: Bundle, answer: dict[str, Any], path: Path | None) -> Path:

@@ -39,6 +39,7 @@ def command(
       blocklist why evil.example --at 2026-03-03
       blocklist why portal.example --resolve
       blocklist why evil.example --evidence -o evil.zip
+      blocklist why evil.example --at 2026-03-03 --evidence
     """
     if at is not None and resolve:
         raise click.UsageError("--resolve is about now; leave out --at")
