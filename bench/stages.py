@@ -119,7 +119,8 @@ def write_query_log(path: Path, lines: int, listed: list[str]) -> None:
 def verify(work: Path) -> dict[str, Any]:
     """Names of one zone, half of them there, asked of NSD on loopback; dnsperf and dnspython ask it too."""
     from blocklist.verify.endpoint import Resolver
-    from blocklist.verify.resolver import resolve_all, run
+    from blocklist.verify.loop import run
+    from blocklist.verify.resolver import resolve_all
 
     names = [f"h{i:06}.example" for i in range(50_000)]
     random.Random(SEED).shuffle(names)

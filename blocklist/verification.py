@@ -18,10 +18,12 @@ from blocklist.quantities import parse_duration
 from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules
 from blocklist.verify.classify import Status
+from blocklist.verify.control import Control
 from blocklist.verify.endpoint import Resolver, parse_resolver
 from blocklist.verify.known import Known, Mark
+from blocklist.verify.loop import run
 from blocklist.verify.preflight import preflight
-from blocklist.verify.resolver import Control, resolve_all, run
+from blocklist.verify.resolver import resolve_all
 from blocklist.verify.schedule import due, is_dead, questions_a_day
 
 if TYPE_CHECKING:

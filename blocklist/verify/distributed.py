@@ -1,7 +1,7 @@
 """The engine on other machines: names are dealt out to Dask workers, each with resolvers of its own.
 
 One lot of names at a time to each worker, so that the rate caps hold; a lost worker's lot goes to another. The engine
-runs unchanged in the worker: what comes back is the frame of `blocklist.verify.resolver`, with `@WORKER` behind each
+runs unchanged in the worker: what comes back is the frame of `blocklist.verify.results`, with `@WORKER` behind each
 resolver in the column `resolver`.
 """
 
@@ -17,18 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from blocklist.errors import BlocklistError
+from blocklist.verify.control import Control
 from blocklist.verify.endpoint import Resolver, parse_resolver
 from blocklist.verify.known import Known
+from blocklist.verify.loop import run
 from blocklist.verify.preflight import preflight
-from blocklist.verify.resolver import (
-    Control,
-    Resolution,
-    ResolverReport,
-    Summary,
-    frame_schema,
-    resolve_all,
-    run,
-)
+from blocklist.verify.resolver import resolve_all
+from blocklist.verify.results import Resolution, ResolverReport, Summary, frame_schema
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,9 +9,9 @@ from typing import Final
 
 from blocklist.errors import BlocklistError
 from blocklist.verify.classify import Status
-from blocklist.verify.resolver import Control, Resolver, resolve_all
-
-__all__ = ["Control", "Preflight", "judge", "preflight"]
+from blocklist.verify.control import Control
+from blocklist.verify.endpoint import Resolver
+from blocklist.verify.resolver import resolve_all
 
 INVENTED: Final = 3  # random names put to each resolver: some may be lost on the way
 ATTEMPTS: Final = 5  # more than for a name: one resolver condemned by chance costs the whole run its quorum
