@@ -126,7 +126,7 @@ def verify(work: Path) -> dict[str, Any]:
     random.Random(SEED).shuffle(names)
     with nsd(work, names[::2]) as port:
         resolvers = [Resolver("127.0.0.1", port), Resolver("127.0.0.2", port)]
-        found_out = run(resolve_all(names, resolvers, rate=0, window=400))
+        found_out = run(resolve_all(names, resolvers, rate=0, window=400, keep_case=resolvers))
         there = set(names[::2])
         frame, summary = found_out.frame, found_out.summary
         wrong = sum(

@@ -78,6 +78,7 @@ def work(names: Sequence[str], task: Task) -> Resolution:
             known=task.known,
             zone_of=zone_of,
             control=task.control,
+            keep_case=tested.keep_case,
         )
     )
     for one, why in tested.dropped:
@@ -273,6 +274,8 @@ class _Dealer:
                 before.lost + report.lost,
                 report.dropped or before.dropped,
                 before.filtered + report.filtered,
+                report.keeps_case if report.keeps_case is not None else before.keeps_case,
+                before.miscased + report.miscased,
             )
         if len(lot.seen) >= self.vantages:
             self.lots.remove(lot)

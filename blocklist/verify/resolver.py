@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from blocklist.verify.classify import Observation, Status, Verdict, classify, next_question, quick
@@ -14,7 +14,7 @@ from blocklist.verify.endpoint import Resolver
 from blocklist.verify.known import Known
 from blocklist.verify.results import Resolution, ResolverReport, Summary
 from blocklist.verify.settled import Settled
-from blocklist.verify.upstream import FIRST_WINDOW, Channel, Idents, Name, Pending, Probe, Upstream
+from blocklist.verify.upstream import FIRST_WINDOW, Case, Channel, Idents, Name, Pending, Probe, Upstream
 from blocklist.verify.watch import Watch
 from blocklist.verify.wire import (
     AAAA,
@@ -23,11 +23,13 @@ from blocklist.verify.wire import (
     A,
     Answer,
     Outcome,
+    RandomCase,
     answers,
     encode_name,
     encode_query,
     encode_question,
     read_reply,
+    repeats,
 )
 from blocklist.verify.zones import Zones
 
@@ -56,6 +58,8 @@ async def resolve_all(
     known: Known | None = None,
     zone_of: Callable[[str], str | None] | None = None,
     control: Control | None = None,
+    keep_case: Collection[Resolver] = (),
+    learn_case: bool = False,
 ) -> Resolution:
     """Ask the resolvers for A and AAAA of each name and settle a verdict.
 
@@ -72,6 +76,10 @@ async def resolve_all(
     control names rightly, and must not have hidden names that others see. One that does not is dropped with the
     reason, and names that rest on its word are asked again of the others.
 
+    Resolvers among `keep_case` get questions in random case, and replies that don't repeat it are refused: the
+    question is put again over TCP. With `learn_case` all get such questions, any case is heard, and
+    `ResolverReport.keeps_case` tells who repeats it.
+
     `on_batch` gets frames of up to `batch` rows as they come (and what is left at the end, at the deadline,
     on cancellation or error), called in the event loop, so that it may commit them through a connection of
     the caller's thread. Every settled name is handed over exactly once.
@@ -86,6 +94,9 @@ async def resolve_all(
     distinct = tuple(dict.fromkeys(resolvers))
     engine = _Engine(names, distinct, rate, timeout, attempts, window, deadline, known or Known())
     engine.settled = Settled(distinct, batch, on_batch)
+    for upstream in engine.upstreams:
+        known_case = Case.KEPT if upstream.resolver in keep_case else Case.PLAIN
+        upstream.case = Case.LEARN if learn_case else known_case
     if zone_of is not None:
         engine.look_up(zone_of)
     if control is not None:
@@ -128,6 +139,7 @@ class _Engine:
         self.active = 0
         self.stopped: str | None = None
         self.idents = Idents()
+        self.cases = RandomCase()
         self.connections: set[asyncio.Task[None]] = set()
 
     def look_up(self, zone_of: Callable[[str], str | None]) -> None:
@@ -220,6 +232,7 @@ class _Engine:
     def _send_some(self, upstream: Upstream, room: int) -> None:
         """Send up to `room` queries, a handful to each socket in turn."""
         queue, edns, late = upstream.queue, upstream.edns, self.now + self.timeout
+        mix = None if upstream.case is Case.PLAIN else self.cases.mix
         while room >= 1:
             upstream.turn = turn = (upstream.turn + 1) % len(upstream.channels)
             channel = upstream.channels[turn]
@@ -240,6 +253,8 @@ class _Engine:
                     self._partner(upstream).queue.append((name, AAAA))
                     name.waiting = 2
                 question = encode_question(name.encoded, qtype)
+                if mix is not None:
+                    question = mix(question)
                 ident = self.idents.free(pending)
                 query = (name, qtype, question)
                 pending[ident] = query
@@ -273,7 +288,7 @@ class _Engine:
 
     def _drain(self, upstream: Upstream, channel: Channel) -> None:
         receive, pending = channel.socket.recv, channel.pending
-        replied = 0
+        replied = same_case = 0
         heard = False
         for _ in range(DRAIN):
             try:
@@ -292,8 +307,18 @@ class _Engine:
                 heard = True
                 continue
             name, qtype, question = query
-            if not answers(data, question):
+            if repeats(data, question):
+                same_case += 1
+            elif not answers(data, question):
                 continue
+            else:
+                upstream.miscased += 1
+                if upstream.case is Case.KEPT:
+                    # Forged, or from a machine that does not keep it: over TCP nobody can guess.
+                    del pending[ident]
+                    replied += 1
+                    self._ask_by_tcp(upstream, query)
+                    continue
             del pending[ident]
             replied += 1
             answer = read_reply(data, question, name.text)
@@ -306,6 +331,7 @@ class _Engine:
                 self._learn(upstream, name, qtype, answer)
             if upstream.dropped is not None or self.finished.done():
                 break
+        upstream.same_case += same_case
         if (heard or replied) and upstream.dropped is None:
             upstream.heard_from(replied, self.now)
 
@@ -492,7 +518,10 @@ class _Engine:
             queries=queries,
             seconds=seconds,
             rate=queries / seconds if seconds else 0.0,
-            resolvers=[ResolverReport(str(u.resolver), u.sent, u.lost, u.dropped, u.filtered) for u in self.upstreams],
+            resolvers=[
+                ResolverReport(str(u.resolver), u.sent, u.lost, u.dropped, u.filtered, u.keeps_case, u.miscased)
+                for u in self.upstreams
+            ],
             unfinished=self.total - checked,
             stopped=self.stopped,
         )

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class ResolverReport:
     """One resolver's run: queries sent to it, lost (no answer in time), and why it was dropped.
 
-    `filtered`: replies that said of themselves that they are filtered (RFC 8914).
+    `filtered`: replies that said of themselves that they are filtered (RFC 8914). `keeps_case`: does it repeat a
+    question letter by letter? None where that was not looked at. `miscased`: replies refused since they did not,
+    though it does: forged, or of another machine behind the same address.
     """
 
     address: str
@@ -24,6 +26,8 @@ class ResolverReport:
     lost: int
     dropped: str | None = None
     filtered: int = 0
+    keeps_case: bool | None = None
+    miscased: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final
 
 from blocklist.verify.classify import Seen
@@ -24,7 +25,19 @@ CANT_SEGMENT: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOP
 FIRST_WINDOW: Final = 16.0  # queries under way to a resolver at the start, so that no run opens with a burst
 LEAST_WINDOW: Final = 16.0  # what any resolver bears; keeps a lossy path moving
 TOLERATED_LOSS: Final = 0.02  # below this a loss says nothing about the window
+ENOUGH: Final = 4  # replies that repeated the case of a question before a resolver counts as one that keeps it
 TCP_AT_ONCE: Final = 16  # connections to one resolver
+
+
+class Case(Enum):
+    """The case of letters in questions to a resolver, and in what it repeats of them."""
+
+    PLAIN = 0
+    """Lower case; a reply may repeat it in any."""
+    LEARN = 1
+    """Random case; a reply may repeat it in any, and what it does is noted."""
+    KEPT = 2
+    """Random case, and a reply must repeat it."""
 
 
 class Name:
@@ -89,6 +102,9 @@ class Upstream:
     lost_in_a_row: int = 0
     heard: float = 0.0
     edns: bool = True
+    case: Case = Case.PLAIN
+    same_case: int = 0  # replies that repeated the question letter by letter
+    miscased: int = 0  # replies that did not
     segments: bool = sys.platform == "linux"
     error: str | None = None
     dropped: str | None = None
@@ -188,6 +204,13 @@ class Upstream:
                 self.starting = False
                 floor = min(LEAST_WINDOW, self.most)
                 self.window = max(floor, self.window * (1 - loss / 2))
+
+    @property
+    def keeps_case(self) -> bool | None:
+        """Does it repeat questions letter by letter? None when it was not asked, or too little."""
+        if self.case is Case.LEARN:
+            return not self.miscased if self.miscased or self.same_case >= ENOUGH else None
+        return True if self.case is Case.KEPT else None
 
     def unanswered(self) -> list[tuple[Name, int]]:
         """Take away everything that is under way or waits."""
