@@ -26,7 +26,8 @@ MAX_UDP: Final = 1232
 
 _QUERY_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0001")  # RD; one question, one additional record
 _PLAIN_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0000")
-_EDNS: Final = b"\0" + bytes.fromhex("0029") + MAX_UDP.to_bytes(2) + bytes(6)  # RFC 6891 §6.1.2, version 0, no DO
+_OPT: Final = bytes.fromhex("00 0029")  # owner and type
+_EDNS: Final = _OPT + MAX_UDP.to_bytes(2) + bytes(6)  # RFC 6891 §6.1.2, version 0, no DO
 _CLASS_IN: Final = b"\0\x01"
 _TAIL: Final = {A: b"\0\x01" + _CLASS_IN, NS: b"\0\x02" + _CLASS_IN, AAAA: b"\0\x1c" + _CLASS_IN}
 _LENGTH_OCTET: Final = tuple(bytes([length]) for length in range(64))
@@ -165,6 +166,9 @@ def read_reply(data: bytes, question: bytes, name: str) -> Answer:
     if question[-3] == NS and data[6:8] != b"\0\0":
         names = read_servers(data) if rcode == NOERROR else ()
         return Answer(Outcome.ADDRESS if names else Outcome.FAILED, rcode, tuple(name.encode() for name in names))
+    # RFC 6891 §6.1.3: upper bits of the rcode stand in the OPT record, in nearly every reply the last, without options.
+    if data[10:12] != b"\0\0" and (data[-11:-8] != _OPT or data[-6]):
+        return _read_any(data, question, name)
     answer: Answer | None
     try:
         if data[6:8] != b"\0\0":
