@@ -119,13 +119,14 @@ def write_query_log(path: Path, lines: int, listed: list[str]) -> None:
 def verify(work: Path) -> dict[str, Any]:
     """Names of one zone, half of them there, asked of NSD on loopback; dnsperf and dnspython ask it too."""
     from blocklist.verify.endpoint import Resolver
-    from blocklist.verify.resolver import resolve_all, run
+    from blocklist.verify.loop import run
+    from blocklist.verify.resolver import resolve_all
 
     names = [f"h{i:06}.example" for i in range(50_000)]
     random.Random(SEED).shuffle(names)
     with nsd(work, names[::2]) as port:
         resolvers = [Resolver("127.0.0.1", port), Resolver("127.0.0.2", port)]
-        found_out = run(resolve_all(names, resolvers, rate=0, window=400))
+        found_out = run(resolve_all(names, resolvers, rate=0, window=400, keep_case=resolvers))
         there = set(names[::2])
         frame, summary = found_out.frame, found_out.summary
         wrong = sum(

@@ -18,10 +18,13 @@ from blocklist.quantities import parse_duration
 from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules
 from blocklist.verify.classify import Status
-from blocklist.verify.endpoint import Resolver, parse_resolver
+from blocklist.verify.control import Control
+from blocklist.verify.endpoint import parse_resolver
 from blocklist.verify.known import Known, Mark
+from blocklist.verify.loop import run
 from blocklist.verify.preflight import preflight
-from blocklist.verify.resolver import Control, resolve_all, run
+from blocklist.verify.resolver import resolve_all
+from blocklist.verify.results import ResolverReport
 from blocklist.verify.schedule import due, is_dead, questions_a_day
 
 if TYPE_CHECKING:
@@ -116,10 +119,12 @@ def verify(
         task = Task(tuple(wanted), asking.rate, asking.timeout, asking.attempts, known, control, zones=True)
         resolution = resolve_on(scheduler, asked, task, vantages=vantages, on_batch=keep, deadline=deadline)
     else:
+        tested = run(preflight(wanted, control, rate=config.verify.rate, timeout=config.verify.timeout))
+        out.resolvers += [_reported(ResolverReport(str(r), 0, 0, why)) for r, why in tested.dropped]
         resolution = run(
             resolve_all(
                 asked,
-                _preflight(config, control, wanted, out),
+                tested.usable,
                 rate=config.verify.rate,
                 timeout=config.verify.timeout,
                 attempts=config.verify.attempts,
@@ -128,14 +133,13 @@ def verify(
                 known=known,
                 zone_of=picture.suffixes.registrable,
                 control=control,
+                keep_case=tested.keep_case,
             )
         )
     summary = resolution.summary
     out.checked, out.verdicts, out.queries = summary.checked, dict(summary.verdicts), summary.queries
     out.unfinished, out.stopped = summary.unfinished, summary.stopped
-    out.resolvers += [
-        {"address": r.address, "sent": r.sent, "lost": r.lost, "dropped": r.dropped} for r in summary.resolvers
-    ]
+    out.resolvers += [_reported(r) for r in summary.resolvers]
     if out.checked:
         checks = questions_a_day(_verdicts(record), datetime.now(UTC))
         out.daily = round(checks * out.queries / out.checked)
@@ -165,10 +169,9 @@ def _control(config: Config, record: Record) -> Control:
     return Control(tuple(table.exists), table.missing, tuple(table.canaries), tuple(row[0] for row in rows))
 
 
-def _preflight(config: Config, control: Control, wanted: Sequence[Resolver], out: Verified) -> Sequence[Resolver]:
-    tested = run(preflight(wanted, control, rate=config.verify.rate, timeout=config.verify.timeout))
-    out.resolvers += [{"address": str(r), "sent": 0, "lost": 0, "dropped": why} for r, why in tested.dropped]
-    return tested.usable
+def _reported(report: ResolverReport) -> dict[str, Any]:
+    told = ("address", "sent", "lost", "dropped", "keeps_case", "miscased")
+    return {key: getattr(report, key) for key in told}
 
 
 def _due(record: Record, picture: Picture, everything: bool, limit: int | None) -> list[str]:

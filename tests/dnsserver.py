@@ -93,7 +93,7 @@ class HostileServer(LoopbackServer):
             if reply is None:
                 return
             question = dns.message.from_wire(data).question[0]
-            manner = self.manners.get(question.name.to_text(omit_final_dot=True))
+            manner = self.manners.get(question.name.to_text(omit_final_dot=True).lower())
             kind = manner.kind if manner else ""
             if kind == "64k over tcp":
                 section = data[12 : 12 + len(question.name.to_wire() or b"") + 4]

@@ -16,11 +16,12 @@ import pytest
 from installation import World
 
 from blocklist.errors import BlocklistError
+from blocklist.verify.control import Control
 from blocklist.verify.distributed import RESOLVERS, Task, merged, resolve_on
 from blocklist.verify.endpoint import Resolver
 from blocklist.verify.known import Known
 from blocklist.verify.loopback import LoopbackServer, serving
-from blocklist.verify.resolver import Control, Resolution, frame_schema
+from blocklist.verify.results import Resolution, frame_schema
 
 pytestmark = pytest.mark.slow
 NAMES = [f"h{number:04}.example" for number in range(2000)]

@@ -16,17 +16,14 @@ import pytest
 from dnsserver import HostileServer, Manner, SpoofedSource, closed_port
 
 from blocklist.errors import BlocklistError, ConfigError
-from blocklist.verify import resolver
+from blocklist.verify import upstream
+from blocklist.verify.control import Control
+from blocklist.verify.endpoint import Resolver, parse_resolver
+from blocklist.verify.loop import run
 from blocklist.verify.loopback import LoopbackServer, serving
-from blocklist.verify.preflight import Control, preflight
-from blocklist.verify.resolver import (
-    Resolution,
-    Resolver,
-    frame_schema,
-    parse_resolver,
-    resolve_all,
-    run,
-)
+from blocklist.verify.preflight import preflight
+from blocklist.verify.resolver import resolve_all
+from blocklist.verify.results import Resolution, frame_schema
 
 TABLE = {
     "evil.example": ["192.0.2.1", "2001:db8::1"],
@@ -236,8 +233,8 @@ def test_the_last_resolver_to_fall_silent_ends_the_run_and_says_so() -> None:
 def test_where_the_kernel_cannot_send_many_at_once_they_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"h{number}.example" for number in range(200)]
     asked = []
-    for segment in (resolver.UDP_SEGMENT, 9999):
-        monkeypatch.setattr(resolver, "UDP_SEGMENT", segment)
+    for segment in (upstream.UDP_SEGMENT, 9999):
+        monkeypatch.setattr(upstream, "UDP_SEGMENT", segment)
         server = LoopbackServer(living(names))
         result = verify(names, server, timeout=10.0)
         assert result.summary.verdicts == {"live": 200}

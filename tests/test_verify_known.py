@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from blocklist.verify.classify import Observation, Seen, Status, classify, next_question, quick
 from blocklist.verify.endpoint import Resolver
 from blocklist.verify.known import Known, Mark
+from blocklist.verify.loop import run
 from blocklist.verify.loopback import LoopbackServer, serving
-from blocklist.verify.resolver import Resolution, resolve_all, run
+from blocklist.verify.resolver import resolve_all
+from blocklist.verify.results import Resolution
 from blocklist.verify.wire import AAAA, A, Answer, Outcome
 
 SINK = Mark("sinkhole", "sinks, line 3")

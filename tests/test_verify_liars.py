@@ -14,9 +14,13 @@ import pytest
 from dnsserver import HostileServer, Manner
 
 from blocklist.errors import BlocklistError
+from blocklist.verify.control import Control
+from blocklist.verify.endpoint import Resolver
+from blocklist.verify.loop import run
 from blocklist.verify.loopback import LoopbackServer, serving
-from blocklist.verify.preflight import Control, preflight
-from blocklist.verify.resolver import Resolution, Resolver, resolve_all, run
+from blocklist.verify.preflight import preflight
+from blocklist.verify.resolver import resolve_all
+from blocklist.verify.results import Resolution
 
 CONTROL = Control(exists=("control.example",), missing="example")
 LIVING = [f"live{number}.example" for number in range(200)]

@@ -148,6 +148,17 @@ def test_badvers_is_not_nodata() -> None:
     assert read(response, question, "evil.example") == Answer(Outcome.FAILED, 16)
 
 
+def test_upper_bits_of_the_rcode_make_no_denial() -> None:
+    question, response = ask("gone.example")
+    response.authority.append(dns.rrset.from_text("example.", 60, "IN", "SOA", "ns. host. 1 1 1 1 1"))
+    response.use_edns(0)
+    response.set_rcode(dns.rcode.Rcode.make(19))  # NXDOMAIN in the header's four bits
+    assert read(response, question, "gone.example") == Answer(Outcome.FAILED, 19)
+    response.answer.append(dns.rrset.from_text("gone.example.", 60, "IN", "A", "192.0.2.1"))
+    response.set_rcode(dns.rcode.Rcode.make(32))
+    assert read(response, question, "gone.example") == Answer(Outcome.FAILED, 32)
+
+
 TABLE = {"evil.example": ["192.0.2.1", "192.0.2.2", "2001:db8::1"], "empty.example": []}
 SERVER = LoopbackServer(TABLE)
 

@@ -1,7 +1,7 @@
 """The engine on other machines: names are dealt out to Dask workers, each with resolvers of its own.
 
 One lot of names at a time to each worker, so that the rate caps hold; a lost worker's lot goes to another. The engine
-runs unchanged in the worker: what comes back is the frame of `blocklist.verify.resolver`, with `@WORKER` behind each
+runs unchanged in the worker: what comes back is the frame of `blocklist.verify.results`, with `@WORKER` behind each
 resolver in the column `resolver`.
 """
 
@@ -17,18 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from blocklist.errors import BlocklistError
+from blocklist.verify.control import Control
 from blocklist.verify.endpoint import Resolver, parse_resolver
 from blocklist.verify.known import Known
+from blocklist.verify.loop import run
 from blocklist.verify.preflight import preflight
-from blocklist.verify.resolver import (
-    Control,
-    Resolution,
-    ResolverReport,
-    Summary,
-    frame_schema,
-    resolve_all,
-    run,
-)
+from blocklist.verify.resolver import resolve_all
+from blocklist.verify.results import Resolution, ResolverReport, Summary, frame_schema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,6 +78,7 @@ def work(names: Sequence[str], task: Task) -> Resolution:
             known=task.known,
             zone_of=zone_of,
             control=task.control,
+            keep_case=tested.keep_case,
         )
     )
     for one, why in tested.dropped:
@@ -278,6 +274,8 @@ class _Dealer:
                 before.lost + report.lost,
                 report.dropped or before.dropped,
                 before.filtered + report.filtered,
+                report.keeps_case if report.keeps_case is not None else before.keeps_case,
+                before.miscased + report.miscased,
             )
         if len(lot.seen) >= self.vantages:
             self.lots.remove(lot)

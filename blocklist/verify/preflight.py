@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from blocklist.errors import BlocklistError
 from blocklist.verify.classify import Status
-from blocklist.verify.resolver import Control, Resolver, resolve_all
-
-__all__ = ["Control", "Preflight", "judge", "preflight"]
+from blocklist.verify.control import Control
+from blocklist.verify.endpoint import Resolver
+from blocklist.verify.resolver import resolve_all
 
 INVENTED: Final = 3  # random names put to each resolver: some may be lost on the way
 ATTEMPTS: Final = 5  # more than for a name: one resolver condemned by chance costs the whole run its quorum
@@ -23,10 +23,22 @@ VANISHED_SHARE: Final = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """`usable` resolvers in their order, and those `dropped` with the reason of each."""
+    """`usable` resolvers in their order, those `dropped` with the reason of each, and who keeps the case of a question.
+
+    That is 0x20 (draft-vixie-dnsext-dns0x20): letters in random case, which a forger has to guess.
+    """
 
     usable: tuple[Resolver, ...]
     dropped: tuple[tuple[Resolver, str], ...]
+    keep_case: frozenset[Resolver] = frozenset()
+
+
+class _Said(NamedTuple):
+    """Why a resolver can't be used, in words that follow its address (None when it can), and all that it said."""
+
+    fault: str | None
+    statuses: dict[str, Status]
+    keeps_case: bool
 
 
 async def preflight(
@@ -55,21 +67,23 @@ async def preflight(
             f"no resolver can be trusted, so nothing was verified: {told}",
             hint="choose other [verify] resolvers, or [verify] control names that suit your network",
         )
-    return Preflight(tuple(one for one, why in zip(distinct, reasons, strict=True) if why is None), dropped)
+    usable = tuple(one for one, why in zip(distinct, reasons, strict=True) if why is None)
+    kept = frozenset(one for one, said in zip(distinct, asked, strict=True) if said.keeps_case)
+    return Preflight(usable, dropped, kept.intersection(usable))
 
 
-def _who_hides(asked: Sequence[tuple[str | None, dict[str, Status]]], control: Control) -> list[str | None]:
+def _who_hides(asked: Sequence[_Said], control: Control) -> list[str | None]:
     """The reasons, and those of resolvers that don't see listed names which were live when last asked.
 
     One that misses many that others see filters. If none sees most of them, all filter, or load this very list.
     """
-    seen = [{name for name, status in said.items() if status in (Status.LIVE, Status.PARKED)} for _, said in asked]
+    seen = [{name for name, status in said.items() if status in (Status.LIVE, Status.PARKED)} for _, said, _ in asked]
     gone = (Status.NXDOMAIN, Status.SINKHOLED)
     lived = {name.rstrip(".").lower() for name in control.lived}
     reasons: list[str | None] = []
-    for index, (why, said) in enumerate(asked):
+    for index, (why, said, _) in enumerate(asked):
         missed = {name for name in lived if said.get(name) in gone}
-        elsewhere = {n for i, names in enumerate(seen) if i != index and asked[i][0] is None for n in names & lived}
+        elsewhere = {n for i, names in enumerate(seen) if i != index and asked[i].fault is None for n in names & lived}
         hidden = missed & elsewhere
         if why is None and len(hidden) >= HIDES and len(hidden) > HIDES_SHARE * len(elsewhere):
             why = f"hides {len(hidden)} of {len(elsewhere)} listed names that another resolver sees: it filters"
@@ -80,10 +94,7 @@ def _who_hides(asked: Sequence[tuple[str | None, dict[str, Status]]], control: C
     return reasons
 
 
-async def _fault(
-    resolver: Resolver, control: Control, rate: int, seconds: float
-) -> tuple[str | None, dict[str, Status]]:
-    """Why a resolver can't be used, in words that follow its address (None when it can), and all that it said."""
+async def _fault(resolver: Resolver, control: Control, rate: int, seconds: float) -> _Said:
     invented = [control.invented() for _ in range(INVENTED)]
     exists = [name.rstrip(".").lower() for name in control.exists]
     canaries = [name.rstrip(".").lower() for name in control.canaries]
@@ -91,14 +102,14 @@ async def _fault(
     asked = [*exists, *invented, *canaries]
     names = list(dict.fromkeys([*asked, *lived]))
     # Alone, so that its word is not outvoted: the quorum of one resolver is one.
-    result = await resolve_all(names, [resolver], rate=rate, timeout=seconds, attempts=ATTEMPTS)
+    result = await resolve_all(names, [resolver], rate=rate, timeout=seconds, attempts=ATTEMPTS, learn_case=True)
     rows = result.frame.select("name", "status", "rcode").iter_rows()
     said = {name: (Status(status), rcode) for name, status, rcode in rows}
-    filtered = result.summary.resolvers[0].filtered
-    if filtered:
-        return f"says of {filtered} of {len(names)} names that it filters them (RFC 8914)", {}
+    report = result.summary.resolvers[0]
+    if report.filtered:
+        return _Said(f"says of {report.filtered} of {len(names)} names that it filters them (RFC 8914)", {}, False)
     why = judge({name: said.get(name, (Status.UNKNOWN, None)) for name in asked}, exists, invented, canaries)
-    return why, {name: status for name, (status, _) in said.items()}
+    return _Said(why, {name: status for name, (status, _) in said.items()}, bool(report.keeps_case))
 
 
 def judge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 from struct import Struct
 from struct import error as StructError
@@ -25,7 +26,8 @@ MAX_UDP: Final = 1232
 
 _QUERY_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0001")  # RD; one question, one additional record
 _PLAIN_HEAD: Final = bytes.fromhex("0100 0001 0000 0000 0000")
-_EDNS: Final = b"\0" + bytes.fromhex("0029") + MAX_UDP.to_bytes(2) + bytes(6)  # RFC 6891 §6.1.2, version 0, no DO
+_OPT: Final = bytes.fromhex("00 0029")  # owner and type
+_EDNS: Final = _OPT + MAX_UDP.to_bytes(2) + bytes(6)  # RFC 6891 §6.1.2, version 0, no DO
 _CLASS_IN: Final = b"\0\x01"
 _TAIL: Final = {A: b"\0\x01" + _CLASS_IN, NS: b"\0\x02" + _CLASS_IN, AAAA: b"\0\x1c" + _CLASS_IN}
 _LENGTH_OCTET: Final = tuple(bytes([length]) for length in range(64))
@@ -36,6 +38,9 @@ _FIELDS: Final = Struct(">HHIH")  # the same after an owner of another shape
 # RFC 8914 §4.5, §4.16–18: Forged Answer, Blocked, Censored, Filtered.
 FILTERING: Final = {4: "forged", 15: "blocked", 16: "censored", 17: "filtered"}
 _EDE_OPTION: Final = b"\0\x0f\0"  # the option's code, and the upper octet of a length
+
+_CASE: Final = bytes(0x20 if 0x41 <= octet & 0xDF <= 0x5A else 0 for octet in range(256))  # the bit that is case
+_POOL: Final = 1 << 16
 
 _RCODES: Final = (
     *("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"),
@@ -108,6 +113,30 @@ def encode_query(ident: int, question: bytes, *, edns: bool = True) -> bytes:
     return ident.to_bytes(2) + _PLAIN_HEAD + question
 
 
+class RandomCase:
+    """Questions with each letter in random case: what a forger must guess besides id and port.
+
+    draft-vixie-dnsext-dns0x20-00 §2. Lengths, types and class are no letters, so the whole section may be mixed.
+    """
+
+    def __init__(self) -> None:
+        self._pool, self._at = b"", 0
+
+    def mix(self, question: bytes) -> bytes:
+        """The same question, in the sense of RFC 4343, with a bit from the system's generator in each letter."""
+        size = len(question)
+        if self._at + size > len(self._pool):
+            self._pool, self._at = os.urandom(_POOL), 0
+        bits = int.from_bytes(self._pool[self._at : self._at + size])
+        self._at += size
+        return (int.from_bytes(question) ^ int.from_bytes(question.translate(_CASE)) & bits).to_bytes(size)
+
+
+def repeats(data: bytes, question: bytes) -> bool:
+    """`answers`, and the question has come back octet by octet as it was sent."""
+    return data[2] & 0xF8 == 0x80 and data[4:6] == b"\0\1" and data[12 : 12 + len(question)] == question
+
+
 def answers(data: bytes, question: bytes) -> bool:
     """Whether `data` replies to `question`: QR, opcode 0, one question, the same name (any case) and type.
 
@@ -117,7 +146,7 @@ def answers(data: bytes, question: bytes) -> bool:
     if len(data) < 12 + len(question) or data[2] & 0xF8 != 0x80 or data[4:6] != b"\0\x01":
         return False
     section = data[12 : 12 + len(question)]
-    return section == question or section.lower() == question
+    return section == question or section.lower() == question.lower()
 
 
 def read_reply(data: bytes, question: bytes, name: str) -> Answer:
@@ -137,6 +166,9 @@ def read_reply(data: bytes, question: bytes, name: str) -> Answer:
     if question[-3] == NS and data[6:8] != b"\0\0":
         names = read_servers(data) if rcode == NOERROR else ()
         return Answer(Outcome.ADDRESS if names else Outcome.FAILED, rcode, tuple(name.encode() for name in names))
+    # RFC 6891 §6.1.3: upper bits of the rcode stand in the OPT record, in nearly every reply the last, without options.
+    if data[10:12] != b"\0\0" and (data[-11:-8] != _OPT or data[-6]):
+        return _read_any(data, question, name)
     answer: Answer | None
     try:
         if data[6:8] != b"\0\0":

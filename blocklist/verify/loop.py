@@ -1,0 +1,30 @@
+"""The event loop that the engine runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """`asyncio.run`, on uvloop where it is installed (half as many microseconds a wake-up)."""
+    thresholds = gc.get_threshold()
+    # Millions of small tuples that are in no circle: looking through them again and again took a tenth of the time.
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(main)
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop  # type: ignore[no-any-return,unused-ignore]
