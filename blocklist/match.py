@@ -22,8 +22,8 @@ from blocklist.picture import Picture
 from blocklist.publish import settings
 from blocklist.publish.descriptor import Format
 from blocklist.publish.past import PastRecord
-from blocklist.publish.release import Selector, capability_of
 from blocklist.publish.selection import Selection
+from blocklist.publish.selector import Selector, capability_of
 from blocklist.rules import Rule, rules_at, rules_in_force
 from blocklist.select import networks
 from blocklist.select.current import DOMAIN, Current

@@ -26,8 +26,8 @@ from blocklist.decisions import add_rule, release_hold
 from blocklist.errors import IndicatorError
 from blocklist.picture import Picture
 from blocklist.publish.descriptor import Format, builtin
-from blocklist.publish.release import Selector
 from blocklist.publish.selection import Selection
+from blocklist.publish.selector import Selector
 from blocklist.rules import rules_in_force
 from blocklist.store.record import Record, Snapshot
 from blocklist.suffixes import builtin_rules

@@ -108,7 +108,7 @@ def _once(
         return _once_then(screen, config, export, formats[fmt], at, output)
     from blocklist import clock
     from blocklist.picture import Picture
-    from blocklist.publish.release import Selector, render_once
+    from blocklist.publish.selector import Selector, render_once
     from blocklist.rules import rules_in_force
 
     with writing(config, screen, "export") as record:

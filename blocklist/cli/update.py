@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from blocklist.catalog import Feed
     from blocklist.config import Config
-    from blocklist.publish.release import ExportOutcome
+    from blocklist.publish.job import ExportOutcome
     from blocklist.update import FeedOutcome, Updated
 
 

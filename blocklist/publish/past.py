@@ -22,8 +22,8 @@ from blocklist.picture import Picture
 from blocklist.publish import settings
 from blocklist.publish.capacity import unlimited
 from blocklist.publish.descriptor import Format
-from blocklist.publish.release import Selector
 from blocklist.publish.render import Rendered, render
+from blocklist.publish.selector import Selector
 from blocklist.rules import rules_at
 from blocklist.store import kept
 from blocklist.store.record import Record, Snapshot

@@ -1,0 +1,76 @@
+"""What an export of a run comes to: its job while it is prepared, its outcome, and the release in place before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from blocklist.config import Export
+from blocklist.publish import split
+from blocklist.publish.descriptor import Format
+from blocklist.publish.plan import Plan
+from blocklist.publish.render import Rendered
+from blocklist.publish.rollback import Pin
+from blocklist.store import kept
+
+ExportOutcomeName = Literal["published", "unchanged", "held", "failed", "shadow"]
+
+
+@dataclass
+class ExportOutcome:
+    """What became of one export; a line of the screen and an item of `--json`."""
+
+    name: str
+    format: str
+    outcome: ExportOutcomeName
+    entries: int = 0
+    added: int = 0
+    removed: int = 0
+    release: int | None = None
+    serial: int | None = None
+    lost: dict[str, int] = field(default_factory=dict)
+    checked: str = ""
+    note: str = ""
+    error: str | None = None
+    hint: str | None = None
+    seconds: float = 0.0
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True)
+class Live:
+    """The release whose file is in place."""
+
+    id: int
+    serial: int
+    digest: str
+    body_digest: str
+    entries: int
+    inputs: str
+    reloaded: str | None
+    path: str
+    amends: int | None
+
+
+@dataclass
+class Job:
+    export: Export
+    fmt: Format
+    path: Path
+    inputs: str
+    live: Live | None
+    outcome: ExportOutcome
+    paths: list[tuple[str, Path]] = field(default_factory=list)
+    candidate: split.Files | None = None
+    rendered: Rendered | None = None
+    entries: pl.Series | None = None
+    chosen: kept.Bytes | None = None
+    left_out: kept.Bytes | None = None
+    pin: Pin | None = None
+    state: str = "pending"
+    same_body: bool = False
+    amends: int | None = None
+    amended: Job | None = None

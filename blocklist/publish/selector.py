@@ -1,0 +1,289 @@
+"""What each export of a run holds: policies are decided once, however many exports and formats ask."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+
+from blocklist import clock
+from blocklist.catalog import KINDS
+from blocklist.config import REASONS, Config, Export, Policy
+from blocklist.picture import Picture
+from blocklist.publish import approved, reasons, rows, split
+from blocklist.publish.approved import Approved
+from blocklist.publish.change import listed_in
+from blocklist.publish.decided import Decided
+from blocklist.publish.descriptor import Format
+from blocklist.publish.job import Job
+from blocklist.publish.networks import one_by_one
+from blocklist.publish.plan import Plan, plan
+from blocklist.publish.render import Rendered, render
+from blocklist.publish.rollback import Pinned, pins, text
+from blocklist.publish.selection import Selection
+from blocklist.rules import Rule
+from blocklist.select import networks
+from blocklist.select.express import Capability, Expressed, express
+from blocklist.select.fold import names_between
+from blocklist.select.policy import Chosen, Selected, areas
+from blocklist.store import kept
+from blocklist.store.record import Record
+
+
+class Selector:
+    """Selections for the exports of a run; a policy is decided once however many formats ask."""
+
+    def __init__(
+        self,
+        picture: Picture,
+        record: Record,
+        policies: Mapping[str, Policy],
+        rules: Sequence[Rule],
+        *,
+        keep: bool = False,
+        config: Config | None = None,
+        instead: Approved | None = None,
+    ) -> None:
+        self._config, self._instead = config, instead
+        self._picture, self._record, self._policies, self.rules = picture, record, policies, rules
+        self.decided = Decided(picture, record, policies, rules, keep=keep)
+        self.pins = pins(record)
+        self._pinned: dict[str, Pinned] = {}
+        self._texts: dict[tuple[str, bool], kept.Bytes] = {}
+        self._tolds: dict[tuple[str, frozenset[str]], pl.DataFrame] = {}
+        self._since: pl.DataFrame | None = None
+        self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
+        # Exports are prepared side by side; what they share is decided once, by whoever comes first.
+        self._deciding = threading.Lock()
+
+    def selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
+        """What `export` holds, fitted to what its format can say, and what is lost by that."""
+        with self._deciding:
+            return self._selection(export, fmt)
+
+    def approved(self, export: Export, fmt: Format, release: int) -> tuple[Selection, dict[str, int]] | None:
+        """What `export` held in `release`, under the rules of now; None where that is not kept."""
+        if fmt.of_rows:
+            return None
+        with self._deciding:
+            if (decided := self._approved(release)) is None:
+                return None
+            others = Selector(self._picture, self._record, self._policies, self.rules, instead=decided)
+            return others.selection(export, fmt)
+
+    def approved_text(self, release: int) -> kept.Bytes | None:
+        """The same to be kept for a way back."""
+        with self._deciding:
+            decided = self._approved(release)
+            return None if decided is None else kept.Bytes.of(text(decided.chosen(""), self.rules))
+
+    def _approved(self, release: int) -> Approved | None:
+        kept_ = approved.read(self._record.state, release)
+        return Approved(approved.under(*kept_, self.rules), self.decided.withheld) if kept_ else None
+
+    def keep(self, export: Export, path: Path) -> None:
+        """Keep at `path` what `export` is chosen from, for `approved`."""
+        with self._deciding:
+            decided = self._decided(export)
+            if isinstance(decided, Decided):
+                decided.keep(export.policy, path)
+            else:
+                approved.write(path, decided.chosen(export.policy), self.rules)
+
+    def plan(
+        self, job: Job, selection: Selection, old: Selection | None, counts: tuple[int | None, int, int, int]
+    ) -> Plan:
+        """What a release of `job` with `selection` would change."""
+        with self._deciding:
+            return plan(
+                job.export.name,
+                old,
+                selection,
+                picture=self._picture,
+                record=self._record,
+                rules=self.rules,
+                since_run=listed_in(self._record, job.live.id) if job.live else None,
+                counts=counts,
+                gate=job.outcome.error if job.state == "held" else None,
+            )
+
+    def _selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
+        kinds = export.kinds if export.kinds is not None else _default_kinds(fmt, export.options)
+        lost: dict[str, int] = {}
+        parts: dict[str, pl.DataFrame] = {}
+        decided = self._decided(export)
+        if fmt.of_rows:
+            selected = decided.selected(export.policy, kinds)
+            fitted = express(selected.decisions, capability_of(fmt, selected))
+            return Selection(rows=self._rows(export, selected, fitted, kinds)), {
+                **fitted.lost,
+                "audience": selected.kept_back.height,
+            }
+        chosen = decided.chosen(export.policy)
+        if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
+            fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
+            lost = dict(fitted.lost)
+            parts["domains"] = fitted.entries
+            if fmt.code == "rpz":
+                parts["between"] = names_between(fitted.entries)
+        if {"ipv4", "ipv6"} & set(kinds):
+            # Packet filters match source or destination; other targets take all networks as one area, unless
+            # an option asks for one direction.
+            asked = str(export.options.get("direction", "any"))
+            wanted = ["both"] if asked == "any" else [asked]
+            if fmt.directed:
+                wanted = ["inbound", "outbound"]
+            families = [family for kind, family in (("ipv4", 4), ("ipv6", 6)) if kind in kinds]
+            parts["networks"] = pl.concat([self._area(export, chosen, families, way) for way in wanted])
+            if alone := [f for kind, f in (("ipv4", 4), ("ipv6", 6)) if fmt.takes_addresses_alone(kind)]:
+                parts["networks"], lost["network"] = one_by_one(parts["networks"], alone, chosen.networks, self.rules)
+        if "url" in kinds:
+            parts["urls"] = chosen.urls
+        codes = [KINDS.index(kind) + 1 for kind in kinds]
+        lost["audience"] = int(chosen.kept_back["kind"].is_in(codes).sum())
+        return Selection(**parts), lost
+
+    def _decided(self, export: Export) -> Decided | Pinned | Approved:
+        """Who decides for `export`: the current picture, or what the release held that it is pinned to."""
+        if self._instead is not None:
+            return self._instead
+        pin = self.pins.get(export.name)
+        if pin is None or self._config is None:
+            return self.decided
+        if export.name not in self._pinned:
+            policy = self._policies[export.policy]
+            self._pinned[export.name] = Pinned(pin, self._config, self._picture, self._record, policy, self.rules)
+        return self._pinned[export.name]
+
+    def parts(
+        self, export: Export, selection: Selection, shows: int | None
+    ) -> tuple[dict[str, Selection], pl.DataFrame]:
+        """`selection` by category, and what is said of its entries; of an export that is not split, whole.
+
+        `shows`: the release whose listings these are, where they are not those of now.
+        """
+        if export.split is None:
+            return {"": selection}, pl.DataFrame()
+        policy = self._policies[export.policy]
+        with self._deciding:
+            listed = self._decided(export).chosen(export.policy).networks["name"]
+            texts = (
+                selection.domains["name"],
+                selection.networks["cidr"],
+                selection.urls["url"],
+                selection.rows["indicator"],
+            )
+            names = pl.concat([listed.alias("name"), *(text.alias("name") for text in texts)]).unique()
+            current = self._picture.current()
+            known = reasons.told(current, self._picture.feeds, policy, self._picture.listings(), names)
+        if shows is not None:
+            gone = names.filter(~names.is_in(known["name"].implode())).to_list()
+            known = pl.concat([known, reasons.told_then(self._record, gone, shows)])
+        wanted = [c for c, _ in split.paths(export, policy, Path()) if c != REASONS]
+        return split.parts(selection, known.select("name", "category"), wanted), known
+
+    def listed(self, export: Export) -> pl.DataFrame:
+        """`name`, `confidence` of all that `export` was chosen from."""
+        with self._deciding:
+            return self._decided(export).selected(export.policy, self._policies[export.policy].kinds).listed
+
+    def held_back(self, export: Export) -> pl.DataFrame | None:
+        """`name`, `why` of what guards of now withhold from the release that `export` is pinned to, if it is."""
+        decided = self._pinned.get(export.name)
+        if decided is None:
+            return None
+        held = decided.held.filter(
+            ~pl.col("subtree_only") & pl.col("name").is_in(decided.withheld.names["name"].implode())
+        )
+        return held.select("name", pl.format("held by the guard {}: {}", "guard", "detail").alias("why"))
+
+    def text(self, export: Export, fmt: Format) -> kept.Bytes:
+        """What `export` is chosen from, to be kept for a way back; for people, with what is told of it."""
+        with self._deciding:
+            key = (export.name if export.name in self._pinned else f"policy {export.policy}", fmt.of_rows)
+            if key not in self._texts:
+                self._texts[key] = kept.Bytes.of(self._text(export, fmt))
+            return self._texts[key]
+
+    def _text(self, export: Export, fmt: Format) -> bytes:
+        decided = self._decided(export)
+        if not fmt.of_rows:
+            return text(decided.chosen(export.policy), self.rules)
+        kinds = self._policies[export.policy].kinds
+        selected = decided.selected(export.policy, kinds)
+        return text(selected, self.rules, self._told(export, selected, kinds))
+
+    def _area(self, export: Export, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
+        decided = self._decided(export)
+        key = (export.policy if decided is self.decided else decided, *families, direction)
+        if key not in self._areas:
+            listed = chosen.networks.filter(pl.col("family").is_in(families))
+            self._areas[key] = areas(listed, [direction], decided.withheld.addresses, self.rules)
+        return self._areas[key]
+
+    def _rows(self, export: Export, chosen: Selected, fitted: Expressed, kinds: Collection[str]) -> pl.DataFrame:
+        """The unfolded list for people: what is blocked now, by which feeds, since when; rules included.
+
+        Like every target that can't say 'allow', it never names a scope or a network with an allowed name or
+        address inside: `fitted` narrowed the names, and of a cut network the pieces that are left stand alone.
+        """
+        domains = fitted.entries.group_by("name").agg(pl.col("subtree").any()).with_columns(kind=pl.lit(1, pl.UInt8))
+        urls = chosen.urls.select(
+            pl.col("url").alias("name"), pl.lit(False).alias("subtree"), pl.lit(4, pl.UInt8).alias("kind")
+        )
+        blocked = pl.concat([domains, self._row_networks(export, chosen), urls])
+        return rows.rows(blocked, self._told(export, chosen, kinds), self._since_of())
+
+    def _told(self, export: Export, chosen: Selected, kinds: Collection[str]) -> pl.DataFrame:
+        """What is said of each of `kinds`: of a release that `export` is pinned to, what was said then."""
+        decided = self._decided(export)
+        if isinstance(decided, Pinned) and decided.told is not None:
+            return decided.told
+        key = (export.name if decided is not self.decided else f"policy {export.policy}", frozenset(kinds))
+        if key not in self._tolds:
+            current, feeds = self._picture.current(), self._picture.feeds
+            self._tolds[key] = rows.told(current, feeds, chosen.listed, self._since_of())
+        return self._tolds[key]
+
+    def _row_networks(self, export: Export, chosen: Selected) -> pl.DataFrame:
+        """Listed networks that are blocked whole, and the rest of the blocked area in pieces: as `domains` above."""
+        area_of = ["family", "first", "last"]
+        listed = chosen.listed.filter(pl.col("kind").is_in([2, 3]))["name"]
+        united = areas(chosen.networks, ["both"], self._decided(export).withheld.addresses, self.rules)
+        area = networks.parse(united["cidr"]).select(area_of)
+        mine = networks.parse(listed).select(area_of)
+        whole = networks.contains(mine, area)
+        rest = networks.to_cidrs(networks.subtract(area, mine.filter(whole)))
+        texts = pl.concat([listed.filter(whole).alias("name"), networks.text(rest).alias("name")])
+        kind = pl.when(pl.col("name").str.contains(":", literal=True)).then(3).otherwise(2).cast(pl.UInt8)
+        return texts.to_frame().select("name", pl.lit(False).alias("subtree"), kind.alias("kind"))
+
+    def _since_of(self) -> pl.DataFrame:
+        if self._since is None:
+            self._since = self._record.first_listed()
+        return self._since
+
+
+def capability_of(fmt: Format, chosen: Chosen) -> Capability:
+    """What `fmt` can say; formats that can say the same share the folding."""
+    # Where nothing is allowed, a target that can't say 'allow' loses nothing.
+    allow = fmt.takes_allow or bool(chosen.decisions["block"].all())
+    return Capability(fmt.takes_subtree, fmt.takes_exact, allow, fold=fmt.fold)
+
+
+def _default_kinds(fmt: Format, options: Mapping[str, object]) -> list[str]:
+    # Scanners of SSH are not answer addresses: an RPZ takes domains unless its option asks for more.
+    if fmt.code == "rpz" and not options.get("addresses"):
+        return ["domain"]
+    return list(fmt.kinds)
+
+
+def render_once(selector: Selector, export: Export, fmt: Format, out: BinaryIO) -> tuple[Rendered, dict[str, int]]:
+    """A one-off to a stream, no release kept."""
+    selection, lost = selector.selection(export, fmt)
+    serial = int(clock.now().timestamp())
+    rendered = render(fmt, selection, {**export.options, "serial": serial}, out)
+    return rendered, {k: v for k, v in {**lost, **rendered.lost}.items() if v}
