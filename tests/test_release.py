@@ -189,10 +189,12 @@ def test_a_failed_reload_keeps_the_file_and_is_tried_again_until_it_works(world:
     assert world.update().code == 4, "said at every run until it works"
     status = world.run("status")
     assert status.code == 4 and "not loaded" in status.out
+    assert "was not loaded: the engine may still serve an earlier one" in world.run("why", "x.example").out
     world.script("reload", f"echo reloaded >> {world.base}/log")
     ran = world.update()
     assert ran.code == 0 and ran.export("list")["outcome"] == "unchanged" and "reloaded" in ran.export("list")["note"]
     world.update()
+    assert "was not loaded" not in world.run("why", "x.example").out
     assert (world.base / "log").read_text() == "reloaded\n"
     assert world.run("status").code == 0
 

@@ -143,6 +143,23 @@ class Releases:
         passes = replace(then, blocked=False, because=why)
         return passes, passes if now.blocked and now.by == then.by else now
 
+    def unloaded(self) -> list[str]:
+        """What is in place and was not loaded: its engine may still do what an earlier release says."""
+        if self._now.run is not None:
+            return []
+        rows = self._db.execute(
+            "SELECT export, id FROM release WHERE state = 'live' AND reloaded IS NULL ORDER BY export"
+        )
+        told = []
+        for name, release in rows:
+            export = self._config.exports.get(name)
+            if export is not None and (export.reload or export.primary is not None):
+                told.append(
+                    f"release {release} of {name} is in place, but was not loaded: the engine may still serve an earlier "
+                    f"one; 'blocklist export {name}' tries again"
+                )
+        return told
+
     def revision(self) -> int:
         return int(self._db.execute("SELECT value FROM counter WHERE name = 'revision'").fetchone()[0])
 

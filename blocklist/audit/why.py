@@ -263,7 +263,7 @@ class Audit:
             holds=holds,
             rules=rules,
             verdict=verdict,
-            notes=[*notes, *self._of_feeds(listings, any(e.blocked for e in exports))],
+            notes=[*notes, *self._releases.unloaded(), *self._of_feeds(listings, any(e.blocked for e in exports))],
             near=[] if listings or self._now.run is not None else near(self._db, thing),
         )
 
