@@ -155,8 +155,8 @@ class Releases:
             export = self._config.exports.get(name)
             if export is not None and (export.reload or export.primary is not None):
                 told.append(
-                    f"release {release} of {name} is in place, but was not loaded: the engine may still serve an earlier "
-                    f"one; 'blocklist export {name}' tries again"
+                    f"release {release} of {name} is in place, but was not loaded: the engine may still serve an "
+                    f"earlier one; 'blocklist export {name}' tries again"
                 )
         return told
 

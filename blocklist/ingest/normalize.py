@@ -292,7 +292,8 @@ def _odd_addresses(rows: pl.DataFrame, rejects: Refused) -> pl.DataFrame:
 
 def _ranges(rows: pl.DataFrame, rejects: Refused) -> tuple[pl.DataFrame, int]:
     """Rows whose `text` is `low-high` as the fewest CIDRs each, and how many more rows that makes."""
-    rows = rows.with_columns(_TEXT.str.replace_all(r"[ \t]", ""))
+    if rows["text"].str.contains_any([" ", "\t"]).any():
+        rows = rows.with_columns(_TEXT.str.replace_all(r"[ \t]", ""))
     rows = pl.concat([rows, networks.parse_range(rows["text"]).drop("masked")], how="horizontal")
     bad = rows["family"].is_null()
     rejects.refuse(Reject.BAD_ADDRESS, rows["number"].filter(bad))
@@ -315,9 +316,8 @@ def _ranges(rows: pl.DataFrame, rejects: Refused) -> tuple[pl.DataFrame, int]:
     if not parts:
         return rows, 0
     cidrs = pl.concat(parts)
-    cidrs = cidrs.with_columns(networks.text(cidrs.drop("row")).alias("text"))
-    known = rows.select("row", "number", "subtree", "confidence", "extra")
-    return cidrs.join(known, on="row", how="left", maintain_order="left"), count - rows.height
+    known = rows.select("number", "subtree", "confidence", "extra")[cidrs["row"]]
+    return known.with_columns(cidrs["family"], networks.text(cidrs.drop("row")).alias("text")), count - rows.height
 
 
 def _urls(rows: pl.DataFrame, feed: Feed, rejects: Refused) -> tuple[pl.DataFrame, pl.DataFrame]:

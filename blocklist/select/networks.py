@@ -22,12 +22,15 @@ _HIGHEST = pl.Series([2**128 - 1], dtype=pl.UInt128)
 _ONE = pl.Series([1], dtype=pl.UInt128)
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4 = rf"^{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}(?:/(?:3[0-2]|[12]?[0-9]))?$"
+_QUAD = rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}"
+_IPV4 = rf"^{_QUAD}(?:/(?:3[0-2]|[12]?[0-9]))?$"
+_RANGE_V4 = rf"^{_QUAD}-{_QUAD}$"
 _IPV6 = r"^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?$"
 # Host bits below a prefix, by their number.
 _HOSTS_V4 = pl.Series([2**bits - 1 for bits in range(33)], dtype=pl.UInt32)
 _HOSTS = pl.Series([2**bits - 1 for bits in range(129)], dtype=pl.UInt128)
 _OCTETS = pl.Series([str(octet) for octet in range(256)])
+_POWERS = pl.Series([2**bits for bits in range(33)], dtype=pl.Int64)
 
 
 def parse(text: pl.Series) -> pl.DataFrame:
@@ -77,14 +80,37 @@ def within_v4(cidrs: Iterable[str]) -> str:
 
 def parse_range(text: pl.Series) -> pl.DataFrame:
     """`low-high`, two bare addresses of one family, no blanks, to networks row by row; columns of `parse`."""
-    ends = pl.DataFrame({"text": text}).select(
-        pl.col("text").str.extract(r"^([^-/]+)-[^-/]+$").alias("low"),
-        pl.col("text").str.extract(r"^[^-/]+-([^-/]+)$").alias("high"),
+    rows = pl.DataFrame({"text": text}, schema={"text": pl.String})
+    quads = rows["text"].str.contains(_RANGE_V4)
+    if rows.height and quads.all(ignore_nulls=False):
+        both = _parse_range_v4(rows)
+    else:
+        # What is no pair of quads is IPv6, of which there are few, or nothing.
+        bare = pl.when(~pl.col("text").str.contains("/", literal=True)).then("text")
+        ends = rows.select(bare.str.splitn("-", 2).struct.rename_fields(["low", "high"]).struct.unnest())
+        low, high = parse(ends["low"]), parse(ends["high"])
+        alike = low["family"] == high["family"]
+        both = low.with_columns(high["last"]).select(pl.when(alike).then(pl.all()))
+    good = pl.col("first") <= pl.col("last")
+    return both.select(pl.when(good).then(pl.all()))
+
+
+def _parse_range_v4(rows: pl.DataFrame) -> pl.DataFrame:
+    """`text`, two dotted quads with a hyphen between them, to the columns of `parse`, in whatever order they stand."""
+    dotted = pl.col("text").str.replace("-", ".", literal=True)
+    octets = rows.select(dotted.str.split_exact(".", 7).struct.unnest())
+    ends = []
+    for four in (octets.columns[:4], octets.columns[4:]):
+        value = pl.lit(0, dtype=pl.UInt32)
+        for column in four:
+            value = value * 256 + pl.col(column).cast(pl.UInt32)
+        ends.append(value.cast(pl.UInt128))
+    return octets.select(
+        pl.lit(4, dtype=pl.UInt8).alias("family"),
+        ends[0].alias("first"),
+        ends[1].alias("last"),
+        pl.lit(False).alias("masked"),
     )
-    low, high = parse(ends["low"]), parse(ends["high"])
-    good = (low["family"] == high["family"]) & (low["first"] <= high["last"])
-    both = low.with_columns(high["last"])
-    return both.select(pl.when(good).then(pl.col(column)).alias(column) for column in both.columns)
 
 
 def _parse_v4(rows: pl.DataFrame) -> pl.DataFrame:
@@ -233,11 +259,54 @@ def _meets(a: pl.DataFrame, b: pl.DataFrame, begun_by: str, reaches: str) -> pl.
 def to_cidrs(frame: pl.DataFrame, keep: tuple[str, ...] = ()) -> pl.DataFrame:
     """Ranges to the fewest CIDRs each, sorted. In and out: networks, and the columns `keep` of each range.
 
-    For the fewest over all rows, take the `union` first. Every turn cuts the largest block off the front of
-    what is left of each range, so there are at most two turns a bit of the address, most with few rows.
+    For the fewest over all rows, take the `union` first.
     """
     rows = frame.select(*_AREA, *keep).drop_nulls(_AREA)
-    found = [rows.clear()]
+    families = (_cidrs_v4(rows.filter(_FAMILY == 4), keep), _cidrs_v6(rows.filter(_FAMILY == 6), keep))
+    # A million: 0.1 s to sort by one column, 0.5 s by two.
+    return pl.concat([rows.clear(), *(pl.concat(found).sort("first") for found in families if found)])
+
+
+def _cidrs_v4(rows: pl.DataFrame, keep: tuple[str, ...]) -> list[pl.DataFrame]:
+    """`to_cidrs` of IPv4, a frame a size of block, unsorted.
+
+    `middle` is the address of the range, or the one behind it, with the most zeros at its end. What lies before and
+    behind it are sums of powers of two, a block each: before it they grow towards it, behind it they shrink.
+    """
+    first = rows["first"].cast(pl.Int64)
+    end = rows["last"].cast(pl.Int64) + 1
+    highest = _POWERS.gather(63 - (first ^ end).bitwise_leading_zeros())  # the highest bit in which they differ
+    middle = end - (end & (highest - 1))
+    before, behind = middle - first, end - middle
+    found = []
+    for bits in range(33):
+        block = 1 << bits
+        for part, begin in (
+            (before, first + (before & (block - 1))),
+            (behind, end - (behind & (2 * block - 1))),
+        ):
+            has = (part & block) != 0
+            if not has.any():
+                continue
+            low = begin.filter(has)
+            found.append(
+                rows.filter(has).select(
+                    "family",
+                    low.cast(pl.UInt128).alias("first"),
+                    (low + (block - 1)).cast(pl.UInt128).alias("last"),
+                    *keep,
+                )
+            )
+    return found
+
+
+def _cidrs_v6(rows: pl.DataFrame, keep: tuple[str, ...]) -> list[pl.DataFrame]:
+    """`to_cidrs` of IPv6, a frame a turn, unsorted.
+
+    Every turn cuts the largest block off the front of what is left of each range, so there are at most two turns a
+    bit of the address, most with few rows.
+    """
+    found = []
     while rows.height:
         length = rows["last"] - rows["first"]  # the number of addresses less one, which can't overflow
         fits = 127 - (length + _ONE).bitwise_leading_zeros().cast(pl.Int16)
@@ -248,7 +317,7 @@ def to_cidrs(frame: pl.DataFrame, keep: tuple[str, ...] = ()) -> pl.DataFrame:
         cut = rows.with_columns(end)
         found.append(cut.select("family", "first", pl.col("end").alias("last"), *keep))
         rows = cut.filter(pl.col("end") < _LAST).select("family", (pl.col("end") + 1).alias("first"), "last", *keep)
-    return pl.concat(found).sort("family", "first")
+    return found
 
 
 def singles(frame: pl.DataFrame) -> pl.DataFrame:
