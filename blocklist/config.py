@@ -420,12 +420,17 @@ def _check_guards(
 
 
 LOCAL_SETS = ("nftables", "ipset")
+_PROXY = re.compile(r"http://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
 
 
 def _check_delivery(export: Export, place: str, problems: Problems) -> None:
     problems.check(f"{place}.delivery_timeout", parse_duration, export.delivery_timeout)
     asked = [("primary", [export.primary] if export.primary else []), ("notify", export.notify)]
-    asked.append(("probe", [engine for engine in export.probe if engine not in LOCAL_SETS]))
+    others = [engine for engine in export.probe if engine not in LOCAL_SETS]
+    asked.append(("probe", [engine for engine in others if not engine.startswith("http:")]))
+    for proxy in others:
+        if proxy.startswith("http:") and not _PROXY.fullmatch(proxy):
+            problems.add(f"{place}.probe", f"{proxy!r} is no proxy; write 'http://192.0.2.7:3128'")
     for key, texts in asked:
         for text in texts:
             try:

@@ -22,8 +22,9 @@ def command(screen: Screen, names: tuple[str, ...], sample: int, grace: str, met
     """Ask the engines themselves what they enforce.
 
     The primary of an export is asked for its serial; every resolver in its 'probe' for the version record, for
-    canaries (twice: fresh, and from its cache) and for a random sample of the published zone; "nftables" and
-    "ipset" there count the sets of this machine. The exit code is for monitoring: 0 when all of them enforce the
+    canaries (twice: fresh, and from its cache) and for a random sample of the published zone or list; a Squid
+    ("http://ADDRESS:PORT") for the same, through itself and without fetching anything; "nftables" and "ipset" there
+    count the sets of this machine. The exit code is for monitoring: 0 when all of them enforce the
     live release or are on their way to it, 4 when one is silent, stale or does not act on what it should.
 
     \b

@@ -36,9 +36,8 @@ def configuration(screen: Screen) -> tuple[Config, Mapping[str, Format]]:
             except ConfigError as error:
                 problems.lines += error.message.splitlines()
             for engine in export.probe:
-                wanted = engine if engine in LOCAL_SETS else "rpz"
-                if formats[export.format].code != wanted:
-                    problems.add(f"export.{export.name}.probe", f'{engine!r} can be asked about format = "{wanted}"')
+                if (wanted := _asks(engine, fmt)) is not None:
+                    problems.add(f"export.{export.name}.probe", f"{engine!r} can be asked about {wanted}")
             if (export.delivery != "file" or export.primary) and formats[export.format].code != "rpz":
                 problems.add(f"export.{export.name}.delivery", "and 'primary' are for zones: format = \"rpz\"")
     if problems.lines:
@@ -48,6 +47,21 @@ def configuration(screen: Screen) -> tuple[Config, Mapping[str, Format]]:
             hint="nothing was run; mend these and run the command again",
         )
     return config, formats
+
+
+def _asks(engine: str, fmt: Format) -> str | None:
+    """What `engine` can be asked about, where that is not a list in `fmt`; else None."""
+    if engine in LOCAL_SETS:
+        return None if fmt.code == engine else f'format = "{engine}"'
+    if engine.startswith("http:"):
+        return (
+            None if fmt.name in ("squid", "squid-dst", "squid-url") else "the lists of Squid, which answers by itself"
+        )
+    from blocklist.publish.reading import readable
+
+    if fmt.code == "rpz" or (fmt.group == "dns" and fmt.code is None and readable(fmt)):
+        return None
+    return 'format = "rpz" and the other lists of names for resolvers'
 
 
 @contextmanager

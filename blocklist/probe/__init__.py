@@ -13,7 +13,7 @@ from typing import Literal
 from blocklist import clock
 from blocklist.config import LOCAL_SETS, REASONS, Config, Export
 from blocklist.errors import ReleaseError
-from blocklist.probe import resolver, sets
+from blocklist.probe import listed, proxy, resolver, sets
 from blocklist.publish import split
 from blocklist.publish.delivery import zone as zones
 from blocklist.publish.descriptor import Format
@@ -106,15 +106,23 @@ def _questions(
     export: Export, fmt: Format, part: str, path: Path, sample: int, rules: Sequence[Rule], config: Config
 ) -> resolver.Questions:
     options = fmt.settle(split.options(fmt, {**export.options, "serial": 1}, part))
-    return resolver.questions(
-        zones.read(path), str(options["origin"]), str(options["version"]), sample, rules, config.verify.control.exists
-    )
+    exists = config.verify.control.exists
+    if fmt.code != "rpz":
+        return listed.questions(fmt, options, path, sample, rules, exists)
+    zone = zones.read(path)
+    return resolver.questions(zone, str(options["origin"]), str(options["version"]), sample, rules, exists)
 
 
 def _engines(export: Export) -> list[tuple[str, str]]:
-    """What to ask, and as what: the primary, resolvers, this machine's own sets."""
+    """What to ask, and as what: the primary, resolvers, proxies, this machine's own sets."""
     found = [(export.primary, "primary")] if export.primary else []
-    return [*found, *((engine, "firewall" if engine in LOCAL_SETS else "resolver") for engine in export.probe)]
+    return [*found, *((engine, _role(engine)) for engine in export.probe)]
+
+
+def _role(engine: str) -> str:
+    if engine in LOCAL_SETS:
+        return "firewall"
+    return "proxy" if engine.startswith(proxy.SCHEME) else "resolver"
 
 
 def _live(db: sqlite3.Connection, export: str) -> _Live | None:
@@ -137,7 +145,10 @@ def _one(report: Report, export: Export, fmt: Format, path: Path, questions: res
             report.state, report.note = "silent", error.message
         return
     assert questions is not None
-    found = resolver.ask(parse_resolver(report.engine), questions, primary=report.role == "primary")
+    if report.role == "proxy":
+        found = proxy.ask(report.engine, questions)
+    else:
+        found = resolver.ask(parse_resolver(report.engine), questions, primary=report.role == "primary")
     report.served, report.note, report.seconds = found.serial, found.note, found.seconds
     report.canaries, report.canaries_wrong = found.canaries, found.canaries_wrong
     report.sampled, report.proved = found.sampled, found.proved
@@ -164,7 +175,7 @@ def _judge(report: Report, db: sqlite3.Connection, live: _Live, now: datetime, g
     since = (now - live.published).total_seconds()
     if report.served is not None and report.served != live.serial:
         report.state = "catching up" if report.behind and report.lag < grace else "stale"
-    elif not wrong and report.part and report.served is None and not report.sampled and report.role == "resolver":
+    elif not wrong and report.part and report.served is None and not report.sampled and report.role != "primary":
         report.note = report.note or "it is empty: no answer shows whether it is in use"
     elif wrong or (report.role != "firewall" and report.served is None and not report.sampled):
         report.state = "catching up" if since < grace else "not enforcing"

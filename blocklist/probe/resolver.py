@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 import dns.edns
 import dns.exception
@@ -24,14 +25,17 @@ from blocklist.verify.endpoint import Resolver
 
 _PATIENCE = 2.0
 _AT_ONCE = 32
-_RULES, _FIXED = 4, 2
+RULES, FIXED = 4, 2
 # Extended errors of a policy: Blocked, Censored, Filtered, Prohibited (RFC 8914 §4.16–4.19).
 _POLICY = (15, 16, 17, 18)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A name, and the target of its CNAME in the zone: the action that a client must see."""
+    """A name, and the target of its CNAME in the zone: the action that a client must see.
+
+    Of a list that is no zone, `blocked` (however the engine says so) or `passes`.
+    """
 
     name: str
     action: str
@@ -39,7 +43,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """What to ask about one zone; `version` is the name of its version record, or nothing."""
+    """What to ask about one zone or list; `version` is the name of its version record, or nothing."""
 
     origin: str
     version: str
@@ -73,9 +77,9 @@ def questions(
     names = lines.filter(
         lines.str.contains(" CNAME ", literal=True) & ~lines.str.contains(".rpz-ip CNAME", literal=True)
     )
-    fixed = names.gather(names.hash(seed=1).arg_sort().head(_FIXED)) if len(names) else names
+    fixed = names.gather(names.hash(seed=1).arg_sort().head(FIXED)) if len(names) else names
     ruled = [rule for rule in reversed(rules) if rule.kind == "domain"]
-    wanted = [rule.name for blocks in (True, False) for rule in [r for r in ruled if r.blocks is blocks][:_RULES]]
+    wanted = [rule.name for blocks in (True, False) for rule in [r for r in ruled if r.blocks is blocks][:RULES]]
     of_rules = names.filter(names.str.split(" ").list.first().is_in(wanted)) if wanted else names.clear()
     canaries = [_question(line) for line in (*of_rules, *fixed)]
     canaries += [Question(name, "rpz-passthru.") for name in exists]
@@ -103,7 +107,7 @@ def ask(server: Resolver, asked: Questions, *, primary: bool) -> Found:
         if asked.version:
             found.serial = _version(server, asked.version, found)
         else:
-            _exchange(server, asked.origin, "SOA")
+            _exchange(server, asked.origin or ".", "SOA")
     except (dns.exception.DNSException, OSError) as error:
         found.answers = False
         found.note = "no answer" if isinstance(error, dns.exception.Timeout) else f"no proper answer: {error}"
@@ -165,9 +169,13 @@ def _shows(server: Resolver, question: Question, origin: str) -> tuple[bool, boo
         reply = _exchange(server, question.name, "A")
     except (dns.exception.DNSException, OSError):
         return question.action == "rpz-drop.", False
-    named = _names_zone(reply, origin)
+    named = _names_zone(reply, origin) if origin else False
     nothing = not reply.answer
     match question.action:
+        case "blocked":
+            return _refuses(reply), False
+        case "passes":
+            return not _refuses(reply), False
         case ".":
             return reply.rcode() == dns.rcode.NXDOMAIN, named
         case "*.":
@@ -186,6 +194,14 @@ def _shows(server: Resolver, question: Question, origin: str) -> tuple[bool, boo
             return cname, cname
 
 
+def _refuses(reply: dns.message.Message) -> bool:
+    """Does the answer lead nowhere: no such name, no data, refused, or the address of nobody?"""
+    if reply.rcode() in (dns.rcode.NXDOMAIN, dns.rcode.REFUSED):
+        return True
+    addresses = [data.address for rrset in reply.answer if rrset.rdtype == dns.rdatatype.A for data in rrset]
+    return reply.rcode() == dns.rcode.NOERROR and all(ip_address(a).is_unspecified for a in addresses)
+
+
 def _names_zone(reply: dns.message.Message, origin: str) -> bool:
     """BIND adds the zone's SOA to what it rewrites; others say so by an extended error."""
     zone = dns.name.from_text(origin)
@@ -197,4 +213,4 @@ def _names_zone(reply: dns.message.Message, origin: str) -> bool:
     return soa or any(isinstance(option, dns.edns.EDEOption) and option.code in _POLICY for option in reply.options)
 
 
-__all__ = ["Found", "Question", "Questions", "ask", "questions"]
+__all__ = ["FIXED", "RULES", "Found", "Question", "Questions", "ask", "questions"]
