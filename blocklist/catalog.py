@@ -40,6 +40,7 @@ PLACEHOLDER = "{secret}"
 REFERENCE_LINGER = "30d"
 Tlp = Literal["clear", "green", "amber", "amber+strict", "red"]
 TLP: tuple[str, ...] = get_args(Tlp)
+
 # How far each audience may be told (TLP 2.0, first.org/tlp): amber ends at one's own clients, green at the community.
 Audience = Literal["house", "clients", "partners", "public"]
 REACH: dict[str, str] = {"house": "red", "clients": "amber", "partners": "green", "public": "clear"}
@@ -361,9 +362,17 @@ def folder_descriptors(folder: Path, problems: Problems) -> Iterator[tuple[str, 
             problems.add(f"feeds.d/{path.name}", f"can't be read: {error}")
 
 
+def tlp_level(text: str) -> str:
+    """A marking in the words of TLP 2.0, which calls clear what TLP 1.0 called white; other text as it is."""
+    level = text.strip().lower().removeprefix("tlp:").strip()
+    return "clear" if level == "white" else level
+
+
 def decode_feed(feed_id: str, where: str, raw: Mapping[str, Any], problems: Problems) -> Feed | None:
     """A raw table as a Feed, or None with the problems appended."""
     table = dict(raw)
+    if isinstance(tlp := table.get("tlp"), str):
+        table["tlp"] = tlp_level(tlp)
     if "id" in table:
         problems.add(below(where, "id"), "is given by the file's or table's name; remove the key")
         return None

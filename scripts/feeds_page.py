@@ -96,7 +96,8 @@ a number counts from 1; of a list of them the first that is filled |
 | `skip_if` | jsonl: objects with this key are metadata |
 | `to_ids` | misp: only attributes that are marked for detection (`true`) |
 | `delimiter`, `quote`, `header` | csv: one ASCII character (`,`; a blank for any run of white space), \
-what cells may stand in (`"`, empty for nothing), whether the first record names the columns (`true`) |
+what cells may stand in (`"`, empty for nothing), whether the first record names the columns (`true`); \
+a quoted cell may go on over 100 lines |
 
 What a line means where neither feed nor row says so: `hosts`, `lines`, `csv`, `json`, `jsonl`, `urls` name one host
 (`exact`); `wildcard`, `adblock`, `dnsmasq`, `unbound`, `maltrail` name a host and everything below it (`subtree`). A

@@ -111,6 +111,8 @@ def test_a_misp_event_lists_what_is_marked_for_detection() -> None:
         ]
     )
     assert parsed.comments == 4 and parsed.rejects == {Reject.SYNTAX: 1, Reject.UNSUPPORTED: 1}
+    # Fifteen attributes, of which one names two things.
+    assert (parsed.lines, parsed.extra, parsed.accepted) == (15, 1, 10)
 
 
 def test_to_ids_may_be_ignored() -> None:
@@ -303,7 +305,7 @@ def test_a_pattern_names_what_alone_is_enough(pattern: str, expected: Alternativ
 def test_a_stix_bundle_lists_live_indicators() -> None:
     parsed = read(
         bundle(
-            indicator(1, "[domain-name:value = 'a.example']"),
+            indicator(1, "[domain-name:value IN ('a.example', 'b.example')]"),
             indicator(2, "[domain-name:value = 'revoked.example']", revoked=True),
             indicator(3, "[domain-name:value = 'benign.example']", indicator_types=["benign"]),
             indicator(4, "alert dns any any -> any any", pattern_type="suricata"),
@@ -316,7 +318,9 @@ def test_a_stix_bundle_lists_live_indicators() -> None:
         ),
         "stix",
     )
-    assert named(parsed) == ["a.example", "new.example"]
+    assert named(parsed) == ["a.example", "b.example", "new.example"]
+    # Ten objects, of which one names two.
+    assert (parsed.lines, parsed.extra) == (10, 1)
     assert parsed.comments == 4 and parsed.rejects == {Reject.UNSUPPORTED: 1, Reject.SYNTAX: 3}
 
 

@@ -511,6 +511,31 @@ def test_a_csv_quote_that_does_not_close_costs_its_own_line_only() -> None:
     assert [n for n, _ in found(out)] == ["b.example", "c.example"] and out.rejects == {Reject.SYNTAX: 3}
 
 
+def test_a_csv_record_over_several_lines_is_one_with_the_number_of_its_first() -> None:
+    spec = InputFormat(name="csv", value="domain", reason="why")
+    out = read(
+        'domain,why\na.example,"seen in ""spam"",\n\n# not a comment, but not kept either\nb.example,twice"\n'
+        'c.example,once\n"first\nsecond.example",x\nd.example,"x\ny\nz"\n',
+        spec,
+    )
+    assert found(out) == [("a.example", 2), ("c.example", 6), ("d.example", 9)]
+    assert json.loads(out.frame["extra"][0]) == {"reason": 'seen in "spam", b.example,twice'}
+    assert out.rejects == {Reject.SYNTAX: 1} and out.rejects.lines[Reject.SYNTAX] == [7]
+    # The heading, the rest of three records, and what looked like a comment.
+    assert (out.lines, out.comments, out.blank) == (11, 6, 1)
+
+
+def test_a_csv_quote_that_another_opens_or_that_closes_too_late_costs_its_own_line_only() -> None:
+    spec = InputFormat(name="csv", value="domain")
+    out = read('domain,why\na.example,"open\nb.example,x\n"c.example,open\nd.example,y\n', spec)
+    assert found(out) == [("b.example", 3), ("d.example", 5)] and out.rejects == {Reject.SYNTAX: 2}
+    rows = "".join(f"n{i}.example,x\n" for i in range(99))
+    out = read(f'domain,why\na.example,"open\n{rows}",x\n', spec)
+    assert found(out) == [("a.example", 2)] and out.comments == 101 and not out.rejects
+    out = read(f'domain,why\na.example,"open\n{rows}z.example,x\n",x\n', spec)
+    assert out.frame.height == 100 and out.rejects == {Reject.SYNTAX: 2}
+
+
 def test_an_empty_or_missing_csv_cell_is_refused_and_counted() -> None:
     out = read("why,domain\nx,a.example\nx,\nx\n,\n", InputFormat(name="csv", value="domain"))
     assert out.rejects == {Reject.SYNTAX: 3} and out.kinds == {"domain": 1}

@@ -217,6 +217,35 @@ def test_what_a_row_says_is_judged_and_what_can_not_be_read_is_counted() -> None
     assert '"tags":["a","b"]' in parsed.frame["extra"][0] and parsed.notes == {"unreadable expires": 1}
 
 
+@pytest.mark.parametrize(
+    ("said", "level"),
+    [
+        ("white", "clear"),
+        ("TLP:WHITE", "clear"),
+        ("tlp: Clear", "clear"),
+        ("TLP:AMBER+STRICT", "amber+strict"),
+        ("whiteish", None),
+        ("", None),
+    ],
+)
+def test_a_marking_of_tlp_1_is_told_in_the_words_of_tlp_2(said: str, level: str | None, world: World) -> None:
+    world.feed("rows", f"evil.example,{said}\n", format={"name": "csv", "value": 1, "tlp": 2, "header": False})
+    assert world.update().code == 0
+    assert world.why("evil.example")["listings"][0]["tlp"] == level
+    told = world.run("why", "evil.example").out
+    assert (f"TLP {level.upper()}" in told) if level else ("TLP" not in told)
+
+
+def test_a_feed_marked_white_is_clear(world: World) -> None:
+    world.feed("white", ["evil.example"], tlp="white")
+    world.feed("loud", ["bad.example"], tlp="TLP:CLEAR")
+    assert world.update().code == 0
+    assert [world.why(name)["listings"][0]["tlp"] for name in ("evil.example", "bad.example")] == ["clear", "clear"]
+    world.feed("grey", ["x.example"], tlp="grey")
+    ran = world.update()
+    assert ran.code == 1 and "feed.grey.tlp: unknown value 'grey'" in ran.err
+
+
 def test_held_list_says_who_lists_it_how_well_known_it_is_and_what_it_would_block(world: World) -> None:
     world.feed("bad", ["bank.test", "hosting.test", "co.uk", "192.0.2.0/24"], format="wildcard")
     world.feed("worse", ["bank.test"])

@@ -275,6 +275,22 @@ def test_a_trails_reference_is_shown_by_why_and_changes_with_the_list(tmp_path: 
     assert "reference https://report.example/9" in world.run("why", "192.0.2.1").out
 
 
+def test_the_items_of_a_document_are_its_lines() -> None:
+    items = ["a.example", 7, None, ["b.example"], {"v": "c.example"}, {"v": "192.0.2.1-192.0.2.6"}, {}, {"v": "x y"}]
+    out = read(json.dumps({"on": items}), InputFormat(name="json", value="v"))
+    assert out.frame["name"].to_list() == [
+        "192.0.2.1",
+        "192.0.2.2/31",
+        "192.0.2.4/31",
+        "192.0.2.6",
+        "a.example",
+        "c.example",
+    ]
+    assert (out.lines, out.accepted, out.extra) == (8, 6, 3) and out.rejects == {Reject.SYNTAX: 5}
+    out = read(json.dumps({"list": [".a.example", ".", "", "b.example", "a.example"]}))
+    assert out.format == "misp" and (out.lines, out.accepted, out.comments, out.extra) == (5, 3, 2, 0)
+
+
 def test_rules_keep_their_message_number_and_page() -> None:
     out = read(
         'alert dns $HOME_NET any -> any any (msg:"C2 \\"x\\""; dns.query; dotprefix; content:".evil.example"; nocase; '

@@ -104,8 +104,9 @@ def parse(data: bytes, feed: Feed) -> Parsed:
         out.comments = read.comments
         out.rejects.add(read.rejects)
         frames.append(_normalize(_without_ports(read.frame, spec), feed, out))
-        # A document has no lines of its own to account for: its items are its lines.
-        out.lines = out.accepted + sum(out.rejects.values()) - out.extra + out.comments
+        # A document has no lines of its own to account for: its items are its lines, and what one says twice is extra.
+        out.lines = read.items
+        out.extra += read.frame.height + read.comments + sum(read.rejects.values()) - read.items
     else:
         lines = LineReader(feed, out, spec)
         frames += (lines.read(block, first) for first, block in blocks(data))

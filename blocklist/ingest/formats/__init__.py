@@ -41,13 +41,15 @@ JUDGED = ("kind",)
 class Rows:
     """What a format read: `frame` (see the module), lines refused by reason, lines that are its comments.
 
-    `cancels`: names that the file takes back, wherever it lists them.
+    `cancels`: names that the file takes back, wherever it lists them. `items`: how many a document holds, each of which
+    is a row or more, refused, or a comment.
     """
 
     frame: pl.DataFrame
     rejects: Refused = field(default_factory=Refused)
     comments: int = 0
     cancels: frozenset[str] = frozenset()
+    items: int = 0
 
 
 LineParser = Callable[[pl.DataFrame, InputFormat], Rows]

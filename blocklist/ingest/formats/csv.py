@@ -1,12 +1,14 @@
-"""Tables with a separator (RFC 4180 quoting, one record a line): columns by header or by number.
+"""Tables with a separator (RFC 4180 quoting): columns by header or by number.
 
 The separator is any character, a blank for any run of white space; cells may stand in quotes of any kind or of none.
+A record may go on over line ends in a quoted cell; it has the number of its first line.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+from bisect import bisect_right
 
 import polars as pl
 
@@ -18,15 +20,17 @@ from blocklist.names import Reject
 
 # ASCII's own separator of units stands between cells while quotes are taken off.
 _CELL = "\x1f"
+# Prose in a cell is shorter; a quote that does not close within these costs its own line alone.
+_MOST_LINES = 100
 _HINT = 'set format = { name = "csv", value = "the column" }'
 
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """Rows of the table with `value` as text and the override columns that `spec` names.
 
-    Each record is read alone, so that a quote that does not close costs its own line and numbers stay true. With
-    several columns in `value` the first that is filled holds. Raises FeedError when a named column is not there: the
-    publisher changed the table.
+    Each line is read alone, so that numbers stay true, and those after it are only asked where its last quote is open.
+    Lines that a record goes on over are counted among the comments. With several columns in `value` the first that is
+    filled holds. Raises FeedError when a named column is not there: the publisher changed the table.
     """
     if spec.value is None:
         raise FeedError("the feed does not say which column holds the indicator", hint=_HINT)
@@ -42,10 +46,11 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
         if (column := getattr(spec, role)) is not None
     }
     where = {_index(column, names): spec.accepted(column) for column in spec.where}
-    table = _read(body, spec, sorted({*values, *columns.values(), *where}))
+    table, more = _read(body, spec, sorted({*values, *columns.values(), *where}))
     rejects = Refused()
-    if table.height < body.height:
-        rejects.refuse(Reject.SYNTAX, body["number"].filter(~body["number"].is_in(table["number"].implode())))
+    if table.height + len(more) < body.height:
+        known = pl.concat([table["number"], more])
+        rejects.refuse(Reject.SYNTAX, body["number"].filter(~body["number"].is_in(known.implode())))
     if table.height and all(table[str(value)].null_count() == table.height for value in values):
         raise FeedError(f"the table has no column {values[0] + 1} in any of its rows")
     readable = table.height
@@ -62,15 +67,16 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
         else:
             selected.append(cell.alias(role))
     # Rows that `where` leaves out are the feed's own comments, so that every line is accounted for.
-    comments = lines.height - body.height + readable - table.height
+    comments = lines.height - body.height + len(more) + readable - table.height
     return Rows(table.select(selected), rejects, comments=comments)
 
 
-def _read(lines: pl.DataFrame, spec: InputFormat, wanted: list[int]) -> pl.DataFrame:
+def _read(lines: pl.DataFrame, spec: InputFormat, wanted: list[int]) -> tuple[pl.DataFrame, pl.Series]:
     """`number` and the `wanted` cells, stripped, each column named by its index; null where a record ends before.
 
-    Records that can't be read are left out.
+    Records that can't be read are left out. With them the numbers of lines that belong to a record above.
     """
+    more: list[int] = []
     delimiter = spec.delimiter
     if delimiter == " ":
         # Columns that are set with blanks: any run of white space is one separator.
@@ -91,12 +97,40 @@ def _read(lines: pl.DataFrame, spec: InputFormat, wanted: list[int]) -> pl.DataF
         parts.append(_split(usual, _CELL, wanted))
         if odd.any():
             rows = []
-            for number, line in plain.filter(odd).select("number", "line").iter_rows():
-                if (record := _cells(line, spec)) is not None:
-                    rows.append((number, *(record[i] if i < len(record) else None for i in wanted)))
+            records, more = _records(plain.filter(odd), lines, spec)
+            for number, record in records:
+                rows.append((number, *(record[i] if i < len(record) else None for i in wanted)))
             parts.append(pl.DataFrame(rows, schema=parts[0].schema, orient="row"))
         table = pl.concat(parts)
-    return table.with_columns(pl.col(pl.String).str.strip_chars())
+    inside = pl.Series("number", more, dtype=pl.UInt32)
+    if more:
+        table = table.filter(~pl.col("number").is_in(inside.implode()))
+    return table.with_columns(pl.col(pl.String).str.strip_chars()), inside
+
+
+def _records(
+    odd: pl.DataFrame, lines: pl.DataFrame, spec: InputFormat
+) -> tuple[list[tuple[int, list[str]]], list[int]]:
+    """Records that begin in the lines of `odd`, some of `lines`, by their numbers; and lines that others go on over."""
+    records: list[tuple[int, list[str]]] = []
+    more: list[int] = []
+    numbers, texts = lines["number"], lines["line"]
+    # A quote that is open is closed in the next line that has an odd number of them.
+    half = (texts.str.count_matches(spec.quote, literal=True) % 2 == 1).arg_true().to_list()
+    places = numbers.search_sorted(odd["number"]).to_list()
+    for place, line in zip(places, odd["line"], strict=True):
+        if more and numbers[place] <= more[-1]:
+            continue
+        record = _cells(line, spec)
+        if record is None and line.count(spec.quote) % 2:
+            end = half[after] if (after := bisect_right(half, place)) < len(half) else len(texts)
+            if end < len(texts) and end - place <= _MOST_LINES:
+                # A blank for each line end: a cell is shown in one line.
+                record = _cells(" ".join(texts[place : end + 1]), spec)
+                more += numbers[place + 1 : end + 1].to_list() if record is not None else []
+        if record is not None:
+            records.append((numbers[place], record))
+    return records, more
 
 
 def _split(lines: pl.DataFrame, delimiter: str, wanted: list[int]) -> pl.DataFrame:

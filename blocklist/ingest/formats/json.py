@@ -68,7 +68,8 @@ def parse(data: bytes, spec: InputFormat) -> Rows:
             selected.append((cell.str.to_lowercase() == "subtree").fill_null(False).alias("subtree"))
         else:
             selected.append(cell.alias(role))
-    return Rows(left.filter(~missing).select(selected), rejects, comments=frame.height - left.height)
+    rows = left.filter(~missing).select(selected)
+    return Rows(rows, rejects, comments=frame.height - left.height, items=len(found))
 
 
 def _column(key: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from blocklist.catalog import InputFormat
+from blocklist.catalog import TLP, InputFormat, tlp_level
 from blocklist.errors import FeedError
 from blocklist.ingest.formats import Rows
 from blocklist.ingest.formats.document import Lines, decoded, key_at, placed
@@ -40,8 +40,6 @@ _CONFIDENCE = {
     "confidence-cannot-be-evalued": 50,
 }
 _CONFIDENCE_TAG = re.compile(r'misp:confidence-level="([a-z-]+)"')
-# Weakest first; "white" is what TLP 1.0 called clear.
-TLP = ("clear", "green", "amber", "amber+strict", "red")
 
 SCHEMA = pl.Schema(
     {
@@ -157,6 +155,7 @@ class _Events:
     damaged: list[int] = field(default_factory=list)
     unsupported: list[int] = field(default_factory=list)
     comments: int = 0
+    items: int = 0
 
     def read(self, events: Iterable[msgspec.Raw]) -> Rows:
         self._lines = Lines(self.data)
@@ -168,6 +167,7 @@ class _Events:
                 if not (wrapped or event.attributes or event.objects):
                     raise msgspec.DecodeError("not an event")
             except _DAMAGED:
+                self.items += 1
                 self.damaged.append(self._lines.at(at))
                 continue
             start = self.data.find(bytes(inner), at)
@@ -182,21 +182,25 @@ class _Events:
         rejects = Refused()
         rejects.refuse(Reject.SYNTAX, pl.Series(self.damaged))
         rejects.refuse(Reject.UNSUPPORTED, pl.Series(self.unsupported))
-        return Rows(pl.DataFrame(self.rows, schema=SCHEMA, orient="row"), rejects, comments=self.comments)
+        rows = pl.DataFrame(self.rows, schema=SCHEMA, orient="row")
+        return Rows(rows, rejects, comments=self.comments, items=self.items)
 
     def _objects(self, objects: Sequence[msgspec.Raw], about: _About, start: int) -> None:
         for text, at in placed(self.data, objects, start):
             try:
                 found = _object.decode(text)
             except _DAMAGED:
+                self.items += 1
                 self.damaged.append(self._lines.at(at))
                 continue
             if _true(found.deleted):
+                self.items += len(found.attributes)
                 self.comments += len(found.attributes)
             else:
                 self._attributes(found.attributes, about, at)
 
     def _attributes(self, attributes: Sequence[msgspec.Raw], about: _About, start: int) -> None:
+        self.items += len(attributes)
         for text, at in placed(self.data, attributes, start):
             try:
                 attribute = _attribute.decode(text)
@@ -235,11 +239,7 @@ def _row(attribute: _Attribute, about: _About) -> tuple[object, ...]:
 
 def strictest(tags: Iterable[str]) -> str | None:
     """The most restrictive `tlp:` tag, in the words of TLP 2.0; None where there is none."""
-    levels = [
-        TLP.index(level)
-        for tag in tags
-        if tag.lower().startswith("tlp:") and (level := tag[4:].lower().replace("white", "clear")) in TLP
-    ]
+    levels = [TLP.index(level) for tag in tags if tag.lower().startswith("tlp:") and (level := tlp_level(tag)) in TLP]
     return TLP[max(levels)] if levels else None
 
 
@@ -276,7 +276,7 @@ def _warninglist(data: bytes) -> Rows:
     number = pl.int_range(start, start + len(items), dtype=pl.UInt32, eager=True).alias("number")
     rows = pl.DataFrame([number, raw.str.strip_chars().str.strip_prefix(".")])
     empty = rows["text"] == ""
-    return Rows(rows.filter(~empty), comments=int(empty.sum()))
+    return Rows(rows.filter(~empty), comments=int(empty.sum()), items=len(items))
 
 
 def _first_line(data: bytes, items: pl.Series) -> int:

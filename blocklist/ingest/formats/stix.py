@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from blocklist.catalog import InputFormat
+from blocklist.catalog import TLP, InputFormat, tlp_level
 from blocklist.errors import FeedError
 from blocklist.ingest.formats import Rows
 from blocklist.ingest.formats.document import Lines, decoded, key_at, placed
-from blocklist.ingest.formats.misp import TLP
 from blocklist.ingest.formats.pattern import alternatives
 from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
@@ -143,7 +142,7 @@ def parse(data: bytes, spec: InputFormat) -> Rows:
     rejects = Refused()
     rejects.refuse(Reject.SYNTAX, pl.Series(damaged))
     rejects.refuse(Reject.UNSUPPORTED, pl.Series(unsupported))
-    return Rows(pl.DataFrame(rows, schema=SCHEMA, orient="row"), rejects, comments=comments)
+    return Rows(pl.DataFrame(rows, schema=SCHEMA, orient="row"), rejects, comments, items=len(bundle.objects))
 
 
 def _about(indicator: _Indicator, tlp: dict[str, str]) -> tuple[object, ...]:
@@ -182,7 +181,7 @@ def _own_markings(objects: Sequence[bytes]) -> dict[str, str]:
         if isinstance(extensions, dict):
             said += [e.get("tlp_2_0") for e in extensions.values() if isinstance(e, dict)]
         for level in said:
-            if isinstance(level, str) and (word := level.lower().replace("white", "clear")) in TLP:
+            if isinstance(level, str) and (word := tlp_level(level)) in TLP:
                 levels[str(marking.get("id"))] = word
     return levels
 
