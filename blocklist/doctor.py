@@ -10,9 +10,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from blocklist import clock, credentials
 from blocklist.cases import cases, trouble_of
@@ -20,23 +18,12 @@ from blocklist.catalog import Feed, builtin_descriptors, decode_feed, folder_des
 from blocklist.config import Config, Export
 from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
+from blocklist.finding import Finding, Word
 from blocklist.publish.descriptor import Format
 from blocklist.store import columns, ledger, snapshots
 from blocklist.store.database import explained, open_for_reading, path_in
 
-Word = Literal["ok", "warn", "fail"]
 _LOW = 500_000_000  # bytes free below which an update may not fit
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check: `place` is what was looked at, `hint` the way out."""
-
-    check: str
-    word: Word
-    place: str
-    text: str
-    hint: str | None = None
 
 
 def examine(config: Config, formats: dict[str, Format], *, deep: bool = False) -> Iterator[Finding]:
@@ -49,6 +36,8 @@ def examine(config: Config, formats: dict[str, Format], *, deep: bool = False) -
         lambda: _lock(config),
         lambda: _record(config, deep),
         lambda: _exports(config, formats),
+        lambda: _resolvers(config),
+        lambda: _engines(config, formats),
     ]
     for check in checks:
         try:
@@ -302,3 +291,40 @@ def _published(export: Export, path: Path, digest: str) -> Finding:
             f"if the engine runs as another user, 'chmod o+x {closed}' or put the file elsewhere",
         )
     return Finding("exports", "ok", str(path), "is what was published")
+
+
+def _resolvers(config: Config) -> Iterator[Finding]:
+    """The resolvers that `verify` asks, tested as before a run."""
+    if not config.verify.resolvers:
+        return
+    from blocklist.verify.endpoint import parse_resolver
+    from blocklist.verify.preflight import preflight
+    from blocklist.verify.resolver import Control, run
+
+    table = config.verify.control
+    control = Control(tuple(table.exists), table.missing, tuple(table.canaries))
+    asked = [parse_resolver(text) for text in config.verify.resolvers]
+    try:
+        tested = run(preflight(asked, control, rate=config.verify.rate, timeout=config.verify.timeout))
+    except BlocklistError as error:
+        yield Finding("verify", "fail", ", ".join(map(str, asked)), error.message, error.hint)
+        return
+    for resolver in tested.usable:
+        yield Finding("verify", "ok", str(resolver), "answers, and denies what does not exist")
+    for resolver, why in tested.dropped:
+        yield Finding(
+            "verify", "warn", str(resolver), f"would be dropped: it {why}", "choose another in [verify] resolvers"
+        )
+
+
+def _engines(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
+    """Primaries and resolvers of zones; asked only where there are some."""
+    if not path_in(config.state).exists() or not any(e.primary or e.probe for e in config.exports.values()):
+        return
+    from blocklist.probe import setup
+
+    db = open_for_reading(config.state)
+    try:
+        yield from setup.findings(config, formats, db)
+    finally:
+        db.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from engines import driver
+from engines import driver, mail
 from engines.lists import rendered, select
 from test_engines import ADDRESSES, NETWORKS, PROBES
 
@@ -175,3 +175,12 @@ def test_postmap_finds_listed_clients_in_the_cidr_table() -> None:
             argv = [postmap, "-c", str(place.folder), "-q", address, f"cidr:{table}"]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             assert (done.stdout.strip() == "REJECT", done.stderr) == (listed, ""), address
+
+
+def test_rspamd_rejects_what_listed_addresses_send() -> None:
+    text, account = rendered("rspamd-ip", select({}, LISTED))
+    assert account.lost == {}
+    with mail.rspamd("rspamd-ip", text) as rejects:
+        asked = {**SOURCES, "2001:db8:bad::7": True, "2001:db8:600d::1": False}
+        for _ in range(2):
+            assert {address: rejects({"IP": address, "From": "<a@ok.example>"}) for address in asked} == asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ def test_the_engine_does_what_the_table_says(name: str) -> None:
     fmt = FORMATS[proxies.READS[name]]
     text, account = rendered(fmt.name, selected(fmt))
     assert account.lost == {}, "what can't be said is fitted before it is written"
-    with proxies.engine(name, text, HOSTS) as blocks:
-        first = {host: blocks(host) for host in HOSTS}
-        again = {host: blocks(host) for host in HOSTS}
+    hosts = [host for host in HOSTS if not re.search(proxies.UNASKED.get(name, " "), host)]
+    with proxies.engine(name, text, hosts) as blocks:
+        first = {host: blocks(host) for host in hosts}
+        again = {host: blocks(host) for host in hosts}
     print(
         f"\n{name} ({fmt.name}): " + " ".join(f"{host}={'blocked' if got else 'passes'}" for host, got in first.items())
     )

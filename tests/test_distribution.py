@@ -23,7 +23,15 @@ from installation import PROGRAM, World, names
 
 pytestmark = pytest.mark.engine
 PAGE = (Path(__file__).parent.parent / "docs" / "distribution.md").read_text("utf-8")
-BLOCKS = {name: textwrap.dedent(body) for name, body in re.findall(r"<!-- (\S+) -->\n((?:    .*\n|\n(?=    ))+)", PAGE)}
+
+
+def _blocks() -> dict[str, str]:
+    """The configurations of the page by their name."""
+    found = re.findall(r"<!-- (\S+) -->\n((?:    .*\n|\n(?=    ))+)", PAGE)
+    return {name: textwrap.dedent(body) for name, body in found}
+
+
+BLOCKS = _blocks()
 VERSION = "version.lists.example.net"
 OPTIONS = """
   directory "{run}"; pid-file "{run}/named.pid"; session-keyfile "{run}/session.key"; managed-keys-directory "{run}";
@@ -47,6 +55,8 @@ class Net:
             BLOCKS[block].replace("BASE64", SECRET).replace("/var/lib/blocklist/rpz.example.net.zone", str(self.zone))
         )
         text = re.sub(r"/var/(?:lib|cache)/(?:bind|unbound|powerdns)", run, text)
+        # What the page says for large zones: here nobody waits for it.
+        text = text.replace("min-update-interval 5", "min-update-interval 1")
         # With a port where one is asked or told, without where one is let in.
         told = r"(primaries \{ |also-notify \{ (?:\S+ port \d+; )?|(?<!-)notify: |primary: |Primary\(\{\")"
         for address, who in (("192.0.2.1", "primary"), ("192.0.2.53", "named"), ("192.0.2.54", "unbound")):
@@ -85,7 +95,7 @@ def _bind(net: Net, block: str) -> dict[str, object]:
         f'controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ "rpz-key"; }}; }};\n'
     )
     lab.start([driver.program("named"), "-g", "-n", "1", "-c", str(lab.folder / "named.conf")], net.ports["primary"])
-    if block == "bind-primary":
+    if block != "bind-primary-file":
         notify = [f"127.0.0.1:{net.ports[name]}" for name in ("named", "unbound")]
         return {"delivery": "rfc2136", "tsig": "rpz-key", "notify": notify}
     return {"reload": [driver.program("rndc"), "-k", str(rndc), "-p", str(control), "reload", ZONE]}
@@ -178,6 +188,10 @@ def test_two_resolvers_follow_the_primary_of_the_page(tmp_path: Path, net: Net, 
     resolvers(net)
     assert world.update().code == 0, world.update().text
     reports = until_ok(world)
+    told = doctor(world)
+    assert (told["primaries"]["word"], told["primaries"]["text"].split()[0]) == ("ok", "serves")
+    assert [f["text"].split()[0] for f in told.values() if f["check"] == "resolvers"] == ["BIND", "Unbound"]
+    assert all(f["word"] == "ok" and "keep a copy" in f["hint"] for f in told.values() if f["check"] == "resolvers")
     assert [report["role"] for report in reports] == ["primary", "resolver", "resolver"]
     assert all(report["sampled"] == 200 and not report["missed"] for report in reports[1:])
     assert reports[1]["proved"] == 200  # BIND names the zone in its answers
@@ -209,6 +223,73 @@ def test_the_recursor_of_the_page_takes_the_zone(tmp_path: Path, net: Net) -> No
     lab.start([driver.program("pdns_recursor"), f"--config-dir={lab.folder}"], port)
     world.export("dns", "rpz", **{**world.exports["dns"], "probe": [f"127.0.0.1:{port}"]})
     assert [report["state"] for report in until_ok(world)] == ["ok", "ok"]
+    world.export("dns", "rpz", **{**world.exports["dns"], "notify": [f"127.0.0.1:{port}"]})
+    (warned,) = [f for f in doctor(world).values() if f["word"] == "warn" and f["check"] == "resolvers"]
+    assert "takes no NOTIFY" in warned["text"] and "refresh" in warned["hint"]
+
+
+def doctor(world: World) -> dict[str, dict[str, str]]:
+    """What `doctor` says of primaries and resolvers: the first of each place, and every warning, by its own key."""
+    lines = [json.loads(line) for line in world.run("doctor", "--json").out.splitlines()][:-1]
+    found: dict[str, dict[str, str]] = {}
+    for line in lines:
+        if line["check"] in ("primaries", "resolvers", "verify"):
+            key = line["check"] if line["check"] not in found else f"{line['place']}: {line['text']}"
+            found[key] = line
+    return found
+
+
+def test_doctor_tells_why_an_engine_has_no_version_record(tmp_path: Path, net: Net) -> None:
+    # Signed transfers alone: BIND gets the zone, Unbound does not, and says nothing.
+    signed = BLOCKS["bind-primary"].replace("key rpz-key; 192.0.2.54;", "key rpz-key;")
+    assert signed != BLOCKS["bind-primary"]
+    BLOCKS["signed-primary"] = signed
+    world = installed(tmp_path, net, **_bind(net, "signed-primary"))
+    resolvers(net)
+    assert world.update().code == 0
+    deadline = time.monotonic() + 15
+    while (told := doctor(world))["resolvers"]["word"] != "ok" and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert told["resolvers"]["word"] == "ok", "BIND"
+    (unbound,) = [f for f in told.values() if f["text"].startswith("Unbound")]
+    assert unbound["word"] == "warn" and "signs no transfer" in unbound["hint"]
+    # A name in the zone itself, which BIND does not answer for.
+    options = {"origin": ZONE, "version": f"version.{ZONE}"}
+    world.export("dns", "rpz", **{**world.exports["dns"], "options": options})
+    assert world.update().code == 0
+    bind = doctor(world)["resolvers"]
+    assert bind["word"] == "warn" and "outside of it" in bind["hint"]
+    # And when nobody is there.
+    net.labs["primary"].end()
+    net.labs["named"].end()
+    told = doctor(world)
+    assert (told["primaries"]["word"], told["resolvers"]["word"]) == ("fail", "warn")
+    assert "does not answer" in told["primaries"]["text"] and "does not answer" in told["resolvers"]["text"]
+
+
+def test_doctor_reads_what_knot_is_configured_to_do(tmp_path: Path, net: Net) -> None:
+    for line in ("    zonefile-sync: -1\n", "    zonefile-load: difference\n"):
+        assert line in BLOCKS["knot-primary"]
+        BLOCKS["knot-primary"] = BLOCKS["knot-primary"].replace(line, "")
+    try:
+        world = installed(tmp_path, net, **_knot(net))
+    finally:
+        BLOCKS.update(_blocks())
+    assert world.update().code == 0
+    texts = [f["text"] for f in doctor(world).values() if f["check"] == "primaries" and f["word"] == "warn"]
+    assert len(texts) == 2 and "over the published file" in texts[0] and "loads whole" in texts[1]
+    world.export("dns", "rpz", **{**world.exports["dns"], "socket": str(tmp_path / "nowhere.sock")})
+    (failed,) = [f for f in doctor(world).values() if f["word"] == "fail"]
+    assert "nowhere.sock" in failed["text"] and "is knotd running" in failed["hint"]
+
+
+def test_doctor_tests_the_resolvers_of_verify(tmp_path: Path, net: Net) -> None:
+    world = World(tmp_path)
+    world.feed("a", names(3))
+    world.set("verify", control={"exists": ["ok.example"]}, resolvers=[f"127.0.0.1:{net.upstream.port}"])
+    told = doctor(world)["verify"]
+    # It has an address for every name, also for those that were made up.
+    assert told["word"] == "fail" and "made up" in told["text"]
 
 
 def test_probe_tells_who_lags_who_is_silent_and_who_does_not_block(tmp_path: Path, net: Net) -> None:

@@ -16,6 +16,9 @@ from blocklist.cli.setup import configuration
 def command(screen: Screen, deep: bool) -> int:
     """Look at configuration, secrets, folders, record, downloads and published files; change nothing.
 
+    The resolvers of 'verify' are tested, and the primary and the resolvers of each zone asked who they are, what they
+    have, and what to know of them.
+
     Each line is ok, warn or fail, with the place and the way out. The exit code is 1 when something failed.
 
     \b

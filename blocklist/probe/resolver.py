@@ -15,13 +15,13 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.name
-import dns.query
 import dns.rcode
 import dns.rdatatype
 
 from blocklist.publish.delivery.zone import Zone
 from blocklist.rules import Rule
 from blocklist.verify.endpoint import Resolver
+from blocklist.verify.exchange import udp
 
 _PATIENCE = 2.0
 _AT_ONCE = 32
@@ -110,7 +110,8 @@ def ask(server: Resolver, asked: Questions, *, primary: bool) -> Found:
             _exchange(server, asked.origin or ".", "SOA")
     except (dns.exception.DNSException, OSError) as error:
         found.answers = False
-        found.note = "no answer" if isinstance(error, dns.exception.Timeout) else f"no proper answer: {error}"
+        silent = isinstance(error, dns.exception.Timeout | ConnectionRefusedError)
+        found.note = "no answer" if silent else f"no proper answer: {error}"
         return found
     finally:
         found.seconds = time.perf_counter() - started
@@ -132,9 +133,9 @@ def _exchange(server: Resolver, name: str, kind: str, *, recursive: bool = True)
     """The answer to one question, at the second attempt if the first got none."""
     query = dns.message.make_query(dns.name.from_text(name), kind, use_edns=0, flags=dns.flags.RD if recursive else 0)
     try:
-        return dns.query.udp(query, server.address, _PATIENCE, server.port)
+        return udp(query, server, _PATIENCE)
     except dns.exception.Timeout:
-        return dns.query.udp(query, server.address, _PATIENCE, server.port)
+        return udp(query, server, _PATIENCE)
 
 
 def _soa(server: Resolver, origin: str) -> int | None:

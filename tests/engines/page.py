@@ -28,6 +28,7 @@ _PROGRAMS = {
     "squidguard": "squidGuard",
     "postfix": "postmap",
     "duk": "Duktape",
+    "rspamd": "rspamd",
 }
 # Engines that other tests start: test_engines.py and test_addresses_and_urls.py.
 _ELSEWHERE = {
@@ -40,6 +41,7 @@ _ELSEWHERE = {
     "haproxy-ip": "HAProxy",
     "nginx-geo": "nginx",
     "postfix-cidr": "postmap",
+    "rspamd-ip": "rspamd",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import polars as pl
 
 from blocklist.publish.descriptor import Format
@@ -47,9 +49,13 @@ ASKED = {
 
 def fitted(fmt: Format) -> Expressed:
     """The list in what `fmt` can say, by the stage that fits every export."""
+    return _fitted(Capability(fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, fold=fmt.fold))
+
+
+@cache
+def _fitted(can: Capability) -> Expressed:
     schema = {"name": pl.String, "subtree": pl.Boolean, "block": pl.Boolean}
     decisions = pl.DataFrame(LISTED, schema=schema, orient="row").with_columns(widenable=pl.lit(False))
-    can = Capability(fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, fold=fmt.fold)
     return express(decisions.sort("name", "subtree"), can)
 
 

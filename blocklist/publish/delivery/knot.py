@@ -172,6 +172,23 @@ def _commands(zone: str, changes: Sequence[OwnerChange], soa: str, ttl: int) -> 
             }
 
 
+def setting(control: Control, zone: str, item: str) -> str | None:
+    """What knotd is configured to do with `zone`, by itself or by its template; None where that is Knot's default."""
+    templates = _read(control, "zone", zone, "template") or ["default"]
+    for section, name in (("zone", zone), *(("template", template) for template in templates)):
+        if found := _read(control, section, name, item):
+            return found[0]
+    return None
+
+
+def _read(control: Control, section: str, name: str, item: str) -> list[str]:
+    try:
+        units = control.run("conf-read", section=section, id=name, item=item)
+    except Refused:
+        return []  # there is no such section
+    return [unit["data"] for unit in units if "data" in unit]
+
+
 def load_file(control: Control, zone: str) -> None:
     """Have Knot read the zone's file, from which it makes the difference itself. Raises ReleaseError."""
     try:

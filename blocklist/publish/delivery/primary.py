@@ -11,7 +11,6 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.opcode
-import dns.query
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
@@ -19,6 +18,7 @@ import dns.tsig
 
 from blocklist.errors import ReleaseError
 from blocklist.verify.endpoint import Resolver
+from blocklist.verify.exchange import udp
 
 # Seconds: for one answer, and between two questions at first and at last.
 _PATIENCE, _SOON, _SELDOM = 2.0, 0.05, 1.0
@@ -91,7 +91,7 @@ class Primary:
             # Not signed: Unbound drops a NOTIFY with TSIG, and it says no more than that it is time to ask the primary.
             query.answer.append(dns.rrset.from_text(self.zone, 0, "IN", "SOA", soa))
             try:
-                reply = dns.query.udp(query, secondary.address, _PATIENCE, secondary.port)
+                reply = udp(query, secondary, _PATIENCE)
                 if reply.rcode() != dns.rcode.NOERROR:
                     silent.append(f"{secondary} ({dns.rcode.to_text(reply.rcode())})")
             except (dns.exception.DNSException, OSError):
@@ -108,7 +108,7 @@ class Primary:
             raise ReleaseError(f"{self}: the TSIG signatures do not match", hint=_KEY_HINT) from None
         except (dns.tsig.PeerBadTime, dns.tsig.BadTime):
             raise ReleaseError(f"{self}: TSIG: the clocks differ by more than five minutes") from None
-        except (dns.exception.Timeout, EOFError):
+        except (dns.exception.Timeout, EOFError, ConnectionRefusedError):
             raise Silent(f"{self} does not answer", hint="is it running, and does it let this machine ask?") from None
         except dns.exception.DNSException as error:
             raise ReleaseError(f"{self}: its answer is not proper ({type(error).__name__})") from None
@@ -118,7 +118,7 @@ class Primary:
     def _udp(self, query: dns.message.Message, attempts: int) -> dns.message.Message:
         for left in range(attempts - 1, -1, -1):
             try:
-                return dns.query.udp(query, self.server.address, _PATIENCE, self.server.port)
+                return udp(query, self.server, _PATIENCE)
             except (dns.exception.Timeout, ConnectionError):
                 if not left:
                     raise
