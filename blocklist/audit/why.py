@@ -13,11 +13,11 @@ from blocklist.audit.facts import Reader
 from blocklist.audit.files import Files
 from blocklist.audit.moment import Moment
 from blocklist.audit.near import near
-from blocklist.audit.releases import SHOWN, Releases, moment_of
-from blocklist.audit.rendering import Judge, Look, Rendering, outcome, with_host
+from blocklist.audit.releases import SHOWN, Live, Releases, moment_of
+from blocklist.audit.rendering import Judge, Look, Rendering, none_of_kind, outcome, with_host
 from blocklist.audit.thing import Thing, around_network, host_of, recognise
 from blocklist.catalog import Feed
-from blocklist.config import Config, Policy
+from blocklist.config import Config, Export, Policy
 from blocklist.evidence import Facts, Hold, Listing, Verdict
 from blocklist.lifetime import stale_since
 from blocklist.names import parents
@@ -80,7 +80,7 @@ class Audit:
         deciding = {e.by for e in exports if e.blocked}
         shown = [
             x
-            for x in self._listed(look, chain)
+            for x in self._listed(look, chain, thing.kind)
             if x.indicator == name or x.scope == "subtree" or x.indicator in deciding or self._widens(x)
         ]
         rules = [r for r in facts.rules if r.kind == "domain" and (r.name == name or (r.subtree and r.name in chain))]
@@ -131,7 +131,7 @@ class Audit:
         return self._answer(
             thing,
             exports,
-            self._listed(look, chain),
+            self._listed(look, chain, thing.kind),
             references=[x for x in facts.listings if x.reference],
             holds=facts.holds,
             rules=[r for r in facts.rules if r.kind == thing.kind and r.name in chain],
@@ -187,7 +187,7 @@ class Audit:
         host = host_of(thing)
         look, judge = self._of_url(thing)
         exports = [self._files.in_export(export, "url", look, judge) for export in self._exports.values()]
-        shown, facts = self._listed(look, [thing.name]), look(self._now)
+        shown, facts = self._listed(look, [thing.name], thing.kind), look(self._now)
         own = [r for r in facts.rules if r.kind == "url" and r.name == thing.name]
         if host is None:
             return self._answer(thing, exports, shown, holds=facts.holds, rules=own)
@@ -289,9 +289,16 @@ class Audit:
             )
         return notes
 
-    def _listed(self, look: Look, chain: Sequence[str]) -> list[Listing]:
+    def _holding(self, export: Export, kind: str) -> Live | None:
+        """The release in place of an export that may hold things of this kind."""
+        rendering = self._files.rendering(export)
+        if rendering is None or none_of_kind(rendering.export, rendering.format, kind) is not None:
+            return None
+        return self._releases.live(export.name)
+
+    def _listed(self, look: Look, chain: Sequence[str], kind: str) -> list[Listing]:
         """Listings to show: those of now, and those that ended since but stand in a published file."""
-        files = [live for name in self._exports if (live := self._releases.live(name)) is not None]
+        files = [live for export in self._exports.values() if (live := self._holding(export, kind)) is not None]
         then = [f.moment for f in files if self._now.run is not None or f.revision != self._releases.revision()]
         moments = [self._now, *then]
         found = {(x.indicator, x.feed, x.since): x for m in reversed(moments) for x in look(m).listings}
