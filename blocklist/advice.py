@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from blocklist.audit import Answer, InExport
 from blocklist.config import Config, Policy
 from blocklist.evidence import Listing
-from blocklist.select.single import refusal, score
+from blocklist.select.single import dropped_for, refusal, score
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def _free(config: Config, answer: Answer, export: InExport) -> Iterator[Advice]:
     taken = [x for x in listed if refusal(x, policy) is None]
     if taken and (confidence := score(taken)) < policy.min_confidence:
         yield Advice(f"ask no more than {confidence}", key=f"[policy.{name}] min_confidence = {confidence}")
-    if taken and policy.dead == "drop" and answer.verdict is not None and answer.verdict.dead:
-        yield Advice("keep the dead", key=f'[policy.{name}] dead = "keep"')
+    if taken and answer.verdict is not None and (dropped := dropped_for(answer.verdict, policy)) is not None:
+        yield Advice(f"keep the {dropped}", key=f'[policy.{name}] {dropped} = "keep"')
 
 
 def _taken(name: str, policy: Policy, listing: Listing) -> Iterator[Advice]:

@@ -85,8 +85,8 @@ class Policy(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which listings an export takes.
 
     `guards`: for listings of a category, the only reference feeds whose names hold them, besides the essential list.
-    `audience`: beyond the house, what a source forbids to pass on is left out. `mode`: a shadow decides, and writes
-    nothing.
+    `dead`, `sinkholed`, `parked`: what becomes of names with such a verdict. `audience`: beyond the house, what a
+    source forbids to pass on is left out. `mode`: a shadow decides, and writes nothing.
     """
 
     categories: list[Category] = msgspec.field(
@@ -106,10 +106,18 @@ class Policy(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kinds: list[Kind] = msgspec.field(default_factory=lambda: ["domain", "ipv4", "ipv6", "url"])
     min_confidence: Percent = 50
     dead: Literal["keep", "drop"] = "keep"
+    sinkholed: Literal["keep", "drop"] = "keep"
+    parked: Literal["keep", "drop"] = "keep"
     widen: bool = True
     guards: dict[str, list[str]] = {}
     audience: Audience = "house"
     mode: Literal["live", "shadow"] = "live"
+
+    @property
+    def drops(self) -> tuple[str, ...]:
+        """Verdicts whose names are left out: of `dead`, `sinkholed`, `parked`."""
+        asked = {"dead": self.dead, "sinkholed": self.sinkholed, "parked": self.parked}
+        return tuple(verdict for verdict, what in asked.items() if what == "drop")
 
 
 class Export(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -297,9 +297,10 @@ def _resolvers(config: Config) -> Iterator[Finding]:
     """The resolvers that `verify` asks, tested as before a run."""
     if not config.verify.resolvers:
         return
+    from blocklist.verify.control import Control
     from blocklist.verify.endpoint import parse_resolver
+    from blocklist.verify.loop import run
     from blocklist.verify.preflight import preflight
-    from blocklist.verify.resolver import Control, run
 
     table = config.verify.control
     control = Control(tuple(table.exists), table.missing, tuple(table.canaries))

@@ -116,7 +116,7 @@ class _Match:
         self._picture = Picture(config, record, suffixes, at)
         self._rules = rules
         self._selector = Selector(self._picture, record, config.policies, self._rules)
-        self._dead = record.dead_names()
+        self._verdicts = record.verdict_names()
         things = asked.things.with_row_index("thing")
         self._urls = things.drop_nulls("url").select("thing", "url")
         self._names = things.filter(~pl.col("address")).select("thing", name="host")
@@ -252,7 +252,7 @@ class _Match:
 
     def _decide(self, policy: Policy, feeds: Mapping[int, Feed]) -> Chosen:
         withheld = self._selector.decided.withheld_by(policy)
-        return select(self._current, feeds, policy, withheld, self._rules, self._dead)
+        return select(self._current, feeds, policy, withheld, self._rules, self._verdicts)
 
     def _attributed(
         self, policy: Policy, feeds: Mapping[int, Feed], things: pl.Series, chosen: Chosen | None = None

@@ -178,6 +178,14 @@ def _verdicts(db: sqlite3.Connection, thing: Thing, name: str, found: _Gathered)
         (name,),
     ):
         found.runs |= {run for run in (died, closed) if run is not None}
+        if status in ("sinkholed", "parked"):
+            # A policy may drop it from then on; with which run it was first asked about, the time tells.
+            found.runs |= {
+                run
+                for (run,) in db.execute(
+                    "SELECT id FROM run WHERE started <= ?1 AND coalesce(finished, ?1) >= ?1", (since,)
+                )
+            }
         if name != thing.name and died is None:
             continue
         told = f"authority {authority}" if authority else ""

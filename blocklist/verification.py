@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 class Verified:
     """What a verification learned; an object of `verify --json`.
 
-    `daily`: how many queries a day it takes to keep every verdict fresh, at the queries a name of this run.
+    `turned`: how many became sinkholed or parked, or ceased to be. `daily`: how many queries a day it takes to keep
+    every verdict fresh, at the queries a name of this run.
     """
 
     checked: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
     changed: int = 0
+    turned: int = 0
     died: int = 0
     revived: int = 0
     queries: int = 0
@@ -52,6 +54,7 @@ class Verified:
     resolvers: list[dict[str, Any]] = field(default_factory=list)
 
 
+DROPPABLE = {Status.SINKHOLED, Status.PARKED}
 SAMPLE = 40  # listed names, live when last asked, that the resolvers are tested with
 
 
@@ -206,7 +209,7 @@ class _Writer:
     def keep(self, frame: pl.DataFrame) -> None:
         if frame.is_empty():
             return
-        died = revived = changed = 0
+        died = revived = changed = turned = 0
         with self._record.transaction() as db:
             for row in frame.iter_rows(named=True):
                 known = self._known(db, row["name"])
@@ -237,6 +240,7 @@ class _Writer:
                     )
                 died_with = (known.died if same and known and known.dead else self._run) if dead else None
                 died += dead and not (known is not None and known.dead)
+                turned += not same and bool({row["status"], known.status if known else None} & DROPPABLE)
                 revived += not dead and known is not None and known.dead
                 db.execute(
                     "INSERT OR REPLACE INTO verdict (name, status, since, checked, first_nxdomain, strikes, dead, "
@@ -256,11 +260,12 @@ class _Writer:
                         died_with,
                     ),
                 )
-            if died or revived:
-                # Only life and death can change an export; another status alone is evidence.
+            if died or revived or turned:
+                # Only what a policy may drop can change an export; another status alone is evidence.
                 self._record.bump(db)
         self._out.died += died
         self._out.revived += revived
+        self._out.turned += turned
         self._out.changed += changed
 
     @staticmethod

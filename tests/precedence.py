@@ -49,10 +49,13 @@ class Case:
     released: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
     policy: Policy = field(default_factory=Policy)
+    verdicts: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def world(self) -> World:
-        return World(FEEDS, self.lines, self.words, self.holds, self.released, self.dead, self.policy)
+        return World(
+            FEEDS, self.lines, self.words, self.holds, self.released, self.dead, self.policy, verdicts=self.verdicts
+        )
 
 
 def lists(*texts: str) -> tuple[Line, ...]:
@@ -123,6 +126,11 @@ TABLE: dict[str, list[Case]] = {
         Case("a feed in shadow", EVIL, False, lists(f"trial:{EVIL}")),
         Case("the dead, where they are dropped", EVIL, False, lists(EVIL), dead=frozenset([EVIL]), policy=Policy(dead="drop")),
         Case("the dead, where they are kept", EVIL, True, lists(EVIL), dead=frozenset([EVIL])),
+        Case("the sinkholed, where they are dropped", EVIL, False, lists(EVIL), verdicts=frozenset([(EVIL, "sinkholed")]), policy=Policy(sinkholed="drop")),
+        Case("the sinkholed, where they are kept", EVIL, True, lists(EVIL), verdicts=frozenset([(EVIL, "sinkholed")]), policy=Policy(dead="drop", parked="drop")),
+        Case("the parked, where they are dropped", EVIL, False, lists(EVIL), verdicts=frozenset([(EVIL, "parked")]), policy=Policy(parked="drop")),
+        Case("the parked, where they are kept", EVIL, True, lists(EVIL), verdicts=frozenset([(EVIL, "parked")]), policy=Policy(dead="drop", sinkholed="drop")),
+        Case("what is listed below the parked stands", "a.evil.example", True, lists(EVIL, "a.evil.example"), verdicts=frozenset([(EVIL, "parked")]), policy=Policy(parked="drop")),
         Case("a deny is never dead", EVIL, True, lists(EVIL), deny(EVIL), dead=frozenset([EVIL]), policy=Policy(dead="drop")),
         Case("what its source keeps in the house", EVIL, False, lists(f"secret:{EVIL}"), policy=Policy(audience="clients")),
         Case("is taken in the house", EVIL, True, lists(f"secret:{EVIL}")),
@@ -195,6 +203,7 @@ def _words(case: Case) -> str:
 def _holds(case: Case) -> str:
     out = [f"`{name}`{' as a subtree' if only else ''}" for name, only in case.holds]
     out += [f"`{name}` let pass" for name in sorted(case.released)] + [f"`{name}` dead" for name in sorted(case.dead)]
+    out += [f"`{name}` {status}" for name, status in sorted(case.verdicts)]
     return ", ".join(out)
 
 

@@ -59,6 +59,7 @@ policies = st.builds(
     min_confidence=st.sampled_from([0, 50, 70, 95]),
     widen=st.booleans(),
     dead=st.sampled_from(["drop", "keep"]),
+    sinkholed=st.sampled_from(["drop", "keep"]),
     audience=st.sampled_from(["house", "house", "partners"]),
 )
 
@@ -124,9 +125,14 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
         own = {CATEGORY["phishing"]: Withheld(series(subtrees), series(whole), addresses)} if apart else {}
         return Withheld(series(whole), series(subtrees), addresses, own)
 
+    def verdicts(names: list[str]) -> pl.DataFrame:
+        """The first is dead, the others are sinkholed."""
+        said = ["dead", *["sinkholed"] * len(names)][: len(names)]
+        return pl.DataFrame({"name": names, "verdict": said}, schema={"name": pl.String, "verdict": pl.String})
+
     states = [
-        (frames(rows), guarded(held[:1], held[1:]), series(dead[:1])),
-        (frames(after), guarded(held[1:2], held[2:]), series(dead[1:])),
+        (frames(rows), guarded(held[:1], held[1:]), verdicts(dead[:1])),
+        (frames(after), guarded(held[1:2], held[2:]), verdicts(dead[1:])),
     ]
 
     def decided(state: Any, asked: Any = None, said: list[Rule] = said) -> Any:

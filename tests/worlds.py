@@ -89,6 +89,7 @@ class World:
     dead: frozenset[str] = frozenset()
     policy: Policy = field(default_factory=Policy)
     protect: Sequence[str] = ()
+    verdicts: frozenset[tuple[str, str]] = frozenset()  # name and status: `sinkholed`, `parked`
 
     def blocks(self, query: str) -> bool:
         """Does what the policy decides, told to a target that can say everything, block `query`?"""
@@ -103,7 +104,8 @@ class World:
         taken = [x for x in self.lines if x.name == name and self.takes(x)]
         # A listing that is held, or would be said wider than a guard lets it, does not count at all.
         taken = [x for x in taken if (held := self.held(x)) != "whole" and not (held and x.subtree)]
-        if not taken or (self.policy.dead == "drop" and name in self.dead) or not self.reaches(taken):
+        said = "dead" if name in self.dead else dict(self.verdicts).get(name)
+        if not taken or (said and getattr(self.policy, said) == "drop") or not self.reaches(taken):
             return None
         registrable = name.partition(".")[2] in SUFFIXES and name not in SUFFIXES
         wide = [x for x in taken if x.subtree or (self.policy.widen and registrable and not self.held(x))]
@@ -126,7 +128,8 @@ class World:
         house = replace(self, policy=structs.replace(self.policy, audience="house"))
         taken = {x.name for x in self.lines if house.takes(x) and not self.takes(x)}
         held = {n for n, only in self.holds if not only and n not in self.released}
-        stands = {n for n in taken if kind(n) == "domain" and replace(self, dead=frozenset()).scope(n)}
+        undropped = replace(self, dead=frozenset(), verdicts=frozenset())
+        stands = {n for n in taken if kind(n) == "domain" and undropped.scope(n)}
         return taken - held - stands
 
     def takes(self, line: Line) -> bool:
@@ -302,6 +305,10 @@ def _write(world: World, record: Record, texts: dict[int, bytes]) -> None:
             "INSERT INTO verdict (name, status, since, checked, dead, run) VALUES (?, 'nxdomain', ?, ?, 1, ?)",
             [(name, now, now, run) for name in world.dead],
         )
+        db.executemany(
+            "INSERT OR IGNORE INTO verdict (name, status, since, checked, run) VALUES (?, ?, ?, ?, ?)",
+            [(name, status, now, now, run) for name, status in world.verdicts],
+        )
     record.connection.execute("PRAGMA synchronous = OFF")
     for name in world.released:
         release_hold(record, name, reason="seen", author="ana")
@@ -412,6 +419,8 @@ def worlds(draw: st.DrawFn, names: Sequence[str], ruled: Sequence[str]) -> World
             kinds=draw(st.sampled_from([list(KINDS)] * 5 + [["domain"], ["ipv4", "url"]])),
             min_confidence=draw(st.sampled_from([50, 50, 75, 95, 0])),
             dead=draw(st.sampled_from(["keep", "drop"])),
+            sinkholed=draw(st.sampled_from(["keep", "drop"])),
+            parked=draw(st.sampled_from(["keep", "drop"])),
             widen=draw(st.sampled_from([True, True, False])),
             audience=draw(st.sampled_from(["house", "house", "house", "clients", "partners", "public"])),
             guards=draw(
@@ -425,4 +434,5 @@ def worlds(draw: st.DrawFn, names: Sequence[str], ruled: Sequence[str]) -> World
             else {},
         ),
         draw(st.sampled_from([[], ["192.0.2.10"], ["192.0.2.32/32", "2001:db8::3f"]])),
+        frozenset(draw(st.dictionaries(listed, st.sampled_from(["sinkholed", "parked"]), max_size=2)).items()),
     )

@@ -22,6 +22,7 @@ from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.store import snapshots
 from blocklist.store.moment import periods
+from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import builtin_rules_about
 
 
@@ -101,17 +102,16 @@ class Reader:
         return row[0] if row else None
 
     def verdict(self, name: str, moment: Moment) -> Verdict | None:
-        row = self._db.execute(
-            "SELECT name, status, since, checked, dead, detail, died FROM verdict WHERE name = ?", (name,)
-        ).fetchone()
+        columns = "name, status, since, checked, dead, detail, died"
         if moment.run is None:
+            row = self._db.execute(f"SELECT {columns} FROM verdict WHERE name = ?", (name,)).fetchone()
             return Verdict(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) if row else None
-        if row is None or row[2] > moment.at:
-            row = self._db.execute(
-                "SELECT name, status, since, until, dead, detail, died FROM verdict_closed "
-                "WHERE name = ? AND since <= ? AND until > ?",
-                (name, moment.at, moment.at),
-            ).fetchone()
+        row = self._db.execute(
+            f"SELECT {columns} FROM verdict v WHERE name = ?2 AND (run <= ?1 OR {BEGAN}) UNION ALL "
+            f"SELECT {columns.replace('checked', 'until')} FROM verdict_closed v "
+            f"WHERE name = ?2 AND coalesce(closed > ?1, until > ?3) AND {BEGAN} ORDER BY 3 DESC LIMIT 1",
+            (moment.run, name, moment.at),
+        ).fetchone()
         if row is None:
             return None
         dead = bool(row[4]) and (row[6] is None or row[6] <= moment.run)

@@ -118,7 +118,7 @@ def verify_due(config: Config, record: Record, picture: Picture, number: int, sc
         screen.note(f"not verified: {safe(error.message)}" + (f"; {safe(error.hint)}" if error.hint else ""))
         return False
     show(screen, verified)
-    return bool(verified.died or verified.revived)
+    return bool(verified.died or verified.revived or verified.turned)
 
 
 def show(screen: Screen, verified: Verified) -> None:
@@ -126,6 +126,7 @@ def show(screen: Screen, verified: Verified) -> None:
     counts = ", ".join(f"{n:,} {status}" for status, n in sorted(verified.verdicts.items()) if n)
     screen.line(
         f"verified {verified.checked:,} names: {counts or 'none was due'}"
+        + (f" · {verified.turned:,} turned to or from a sinkhole or parking" if verified.turned else "")
         + (f" · {verified.died:,} died, {verified.revived:,} came back" if verified.died or verified.revived else "")
         + (f" · {verified.queries:,} queries, {verified.rate:,.0f}/s" if verified.queries else "")
     )

@@ -98,7 +98,7 @@ class Decided:
                 policy,
                 self.withheld_by(policy),
                 self._rules,
-                self._record.dead_names(),
+                self._record.verdict_names(),
             )
         return self._selected[key]
 
@@ -185,7 +185,7 @@ class Decided:
             self._policies[name],
             self.withheld_by(self._policies[name]),
             self._rules,
-            self._record.dead_names(),
+            self._record.verdict_names(),
         )
         names = pl.concat([concerned(laid, anew, touched), ruled_names]).unique()
         return self._keep(name, renewed(laid, anew, touched), before=before, before_token=token, names=names)
@@ -255,8 +255,9 @@ class Decided:
         held = {"whole": withheld.names, "subtree": withheld.subtrees}
         for code, own in withheld.by_category.items():
             held |= {f"whole {code}": own.names, f"subtree {code}": own.subtrees}
-        if policy.dead == "drop":
-            held["dead"] = self._record.dead_names()
+        if policy.drops:
+            verdicts = self._record.verdict_names()
+            held |= {verdict: verdicts.filter(pl.col("verdict") == verdict) for verdict in policy.drops}
         return pl.concat([frame.select("name", pl.lit(why).alias("why")) for why, frame in held.items()])
 
     def _touched(

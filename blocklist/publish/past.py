@@ -27,6 +27,7 @@ from blocklist.publish.selector import Selector
 from blocklist.rules import rules_at
 from blocklist.store import kept
 from blocklist.store.record import Record, Snapshot
+from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import SuffixRules, builtin_rules
 
 
@@ -97,13 +98,17 @@ class PastRecord(Record):
         )
         return {row[0] for row in rows}
 
-    def dead_names(self) -> pl.DataFrame:
+    def verdict_names(self) -> pl.DataFrame:
         rows = self.connection.execute(
-            "SELECT name FROM verdict WHERE died <= ?1 UNION "
-            "SELECT name FROM verdict_closed WHERE died <= ?1 AND closed > ?1 ORDER BY 1",
+            "SELECT name, 'dead' FROM verdict WHERE died <= ?1 UNION "
+            "SELECT name, 'dead' FROM verdict_closed WHERE died <= ?1 AND closed > ?1 UNION "
+            "SELECT name, status FROM verdict v WHERE status IN ('sinkholed', 'parked') "
+            f"AND (run <= ?1 OR {BEGAN}) UNION "
+            "SELECT name, status FROM verdict_closed v WHERE status IN ('sinkholed', 'parked') AND closed > ?1 "
+            f"AND {BEGAN} ORDER BY 1",
             (self.run,),
         ).fetchall()
-        return pl.DataFrame(rows, schema={"name": pl.String}, orient="row")
+        return pl.DataFrame(rows, schema={"name": pl.String, "verdict": pl.String}, orient="row")
 
     def next_ends(self) -> dict[int, str]:
         return {}

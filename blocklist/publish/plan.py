@@ -84,11 +84,15 @@ def plan(
     picture: Picture,
     record: Record,
     rules: Sequence[Rule],
+    drops: Sequence[str],
     since_run: int | None,
     counts: tuple[int | None, int, int, int],
     gate: str | None,
 ) -> Plan:
-    """The plan of `new`, after `old` of the run `since_run`; `counts`: entries before and after, added, removed."""
+    """The plan of `new`, after `old` of the run `since_run`; `counts`: entries before and after, added, removed.
+
+    `drops`: the verdicts that the export's policy drops.
+    """
     before, after, added, removed = counts
     now = texts(new)
     then = texts(old) if old is not None else now.clear()
@@ -105,7 +109,7 @@ def plan(
         added,
         removed,
         _parts(come, gone, listed, closed, rules),
-        _reasons(record, gone, listed, closed, rules),
+        _reasons(record, gone, listed, closed, rules, drops),
         known,
         more,
         gate,
@@ -160,14 +164,19 @@ def _parts(
 
 
 def _reasons(
-    record: Record, gone: pl.Series, listed: pl.DataFrame, closed: pl.DataFrame, rules: Sequence[Rule]
+    record: Record,
+    gone: pl.Series,
+    listed: pl.DataFrame,
+    closed: pl.DataFrame,
+    rules: Sequence[Rule],
+    drops: Sequence[str],
 ) -> dict[str, int]:
     """Why entries go, each counted once, by the first of these that is true."""
-    released = list(record.released_names())
+    released, verdicts = list(record.released_names()), record.verdict_names()
     tests = {
         "allowed by a rule": pl.Series([rule.name for rule in rules if not rule.blocks], dtype=pl.String),
         "held by a guard": record.open_holds().filter(~pl.col("name").is_in(released))["name"],
-        "dead": record.dead_names()["name"],
+        **{verdict: verdicts.filter(pl.col("verdict") == verdict)["name"] for verdict in drops},
         "still listed, but not taken any more, or covered by a wider entry": listed["entry"],
         "no longer listed": closed["entry"],
     }

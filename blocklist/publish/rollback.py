@@ -224,7 +224,7 @@ class Pinned:
                 msgspec.structs.replace(self._policy, kinds=list(taken)),
                 self.withheld,
                 self._rules,
-                self._record.dead_names(),
+                self._record.verdict_names(),
             )
         return self._chosen[taken]
 

@@ -72,14 +72,15 @@ def select(
     policy: Policy,
     withheld: Withheld,
     rules: Sequence[Rule],
-    dead: pl.DataFrame,
+    verdicts: pl.DataFrame,
 ) -> Selected:
-    """Decide for `policy`. `dead` holds `name: String` of the domains that count as dead."""
+    """Decide for `policy`. `verdicts`: `name`, `verdict: String` of domains (`dead`, `sinkholed`, `parked`)."""
     cells, rows, taken_ = _taken_cells(current, feeds, policy, withheld)
     kept_back = _kept_back(current, feeds, policy, cells, taken_)
     listed = _named(current, cells, taken_)
-    if policy.dead == "drop" and dead.height:
-        listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(dead["name"].implode()))
+    if policy.drops and verdicts.height:
+        gone = verdicts.filter(pl.col("verdict").is_in(policy.drops))["name"]
+        listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(gone.implode()))
     domains = listed.filter(pl.col("kind") == DOMAIN)
     entries = _entries(domains, current)
     decisions, yielded = entries, entries.clear()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from blocklist.catalog import ESSENTIAL, REACH, TLP
 from blocklist.confidence import combine
 from blocklist.config import Policy
-from blocklist.evidence import Facts, Hold, Listing
+from blocklist.evidence import Facts, Hold, Listing, Verdict
 from blocklist.names import parents
 from blocklist.rules import Rule, deciding_network_rule, deciding_rule
 from blocklist.suffixes import SuffixRules
@@ -228,10 +228,22 @@ def _listed_entry(at: str, facts: Facts, policy: Policy, suffixes: SuffixRules) 
     if (confidence := score(standing)) < policy.min_confidence:
         return f"{at} has confidence {confidence}, the policy asks {policy.min_confidence}"
     verdict = facts.verdicts.get(at)
-    if policy.dead == "drop" and verdict is not None and verdict.dead:
-        return f"{at} is dead: not registered since {verdict.since[:10]}, and the policy drops the dead"
+    if verdict is not None and (dropped := dropped_for(verdict, policy)) is not None:
+        return f"{at} is {_told(verdict)}, and the policy drops the {dropped}"
     subtree = bool(wide) and (len(wide) == len(standing) or score(wide) >= policy.min_confidence)
     return Entry(at, subtree, True, widenable=not live)
+
+
+def dropped_for(verdict: Verdict, policy: Policy) -> str | None:
+    """The verdict for which `policy` leaves a name out: of `dead`, `sinkholed`, `parked`."""
+    said = "dead" if verdict.dead else verdict.status
+    return said if said in policy.drops else None
+
+
+def _told(verdict: Verdict) -> str:
+    if verdict.dead:
+        return f"dead: not registered since {verdict.since[:10]}"
+    return f"{verdict.status} since {verdict.since[:10]}" + (f" ({verdict.detail})" if verdict.detail else "")
 
 
 def _holds_on(at: str, category: str, facts: Facts, policy: Policy) -> list[Hold]:

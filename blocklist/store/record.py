@@ -432,10 +432,16 @@ class Record:
         """Names whose holds a person released."""
         return {row[0] for row in self.connection.execute("SELECT name FROM hold_release WHERE until IS NULL")}
 
-    def dead_names(self) -> pl.DataFrame:
-        """`name` of the domains that count as dead (semantics: by the registry's word)."""
-        rows = self.connection.execute("SELECT name FROM verdict WHERE dead = 1 ORDER BY name").fetchall()
-        return pl.DataFrame(rows, schema={"name": pl.String}, orient="row")
+    def verdict_names(self) -> pl.DataFrame:
+        """`name`, `verdict: String` of the domains that a policy may drop for what DNS said of them.
+
+        `verdict` is `dead` (semantics: by the registry's word), `sinkholed` or `parked`.
+        """
+        rows = self.connection.execute(
+            "SELECT name, iif(dead = 1, 'dead', status) FROM verdict "
+            "WHERE dead = 1 OR status IN ('sinkholed', 'parked') ORDER BY name"
+        ).fetchall()
+        return pl.DataFrame(rows, schema={"name": pl.String, "verdict": pl.String}, orient="row")
 
     def guard_input(self) -> dict[str, str]:
         """Digests of what the holds in force were computed from, by name."""
