@@ -496,6 +496,15 @@ def test_f6_damaged_codings(server: FeedServer, get: Get, coding: str, damage: s
     failed(get(server.url("/damaged")), f"the {coding} data")
 
 
+def test_f6_a_sender_may_not_ask_for_a_wide_window(server: FeedServer, get: Get) -> None:
+    # RFC 9659 §3: at most 8 MiB.
+    wide = zstandard.ZstdCompressionParameters.from_level(1, window_log=24)
+    packer = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    body = packer.compress(HOSTS) + packer.flush()
+    server.routes["/wide"] = lambda talk: talk.reply(200, body, {"Content-Encoding": "zstd"})
+    failed(get(server.url("/wide")), "asks for a window over 8 MiB")
+
+
 def test_f6_a_coding_that_was_not_asked_for(server: FeedServer, get: Get) -> None:
     server.routes["/br"] = lambda talk: talk.reply(200, b"x", {"Content-Encoding": "br"})
     failed(get(server.url("/br")), "not asked for (br)")
