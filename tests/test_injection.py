@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import random
 import re
 
@@ -19,7 +21,8 @@ from blocklist.publish.render import render
 from blocklist.publish.selection import Selection
 
 FORMATS = descriptor.builtin()
-LINES = {name: fmt for name, fmt in FORMATS.items() if fmt.code is None}
+LINES = {name: fmt for name, fmt in FORMATS.items() if not fmt.of_rows}
+ROWS = sorted(name for name, fmt in FORMATS.items() if fmt.of_rows)
 WITH_NAMES = sorted(name for name, fmt in LINES.items() if "domain" in fmt.kinds)
 WITH_URLS = sorted(name for name, fmt in LINES.items() if "url" in fmt.kinds)
 WITH_NETWORKS = sorted(name for name, fmt in LINES.items() if {"ipv4", "ipv6"} & set(fmt.kinds))
@@ -79,7 +82,42 @@ def test_no_hostile_network_reaches_a_file(name: str) -> None:
             assert rendered(name, selection)[1].entries == 0
             continue
         with pytest.raises(ReleaseError):
-            rendered(name, selection)
+            rendered(name, selection, **({"addresses": True} if name == "rpz" else {}))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_no_hostile_row_is_more_than_a_value(name: str) -> None:
+    bad = [*hostile_names(300), "=cmd|'/c calc'!A1", "+1", "-1", "@sum(1)", '","x', "{{ 7 * 7 }}"]
+    frame = pl.DataFrame({"indicator": ["fine.example", *bad]}).with_columns(
+        *(pl.lit(value).alias(key) for key, value in ROW.items())
+    )
+    out = io.BytesIO()
+    account = render(FORMATS[name], Selection(rows=frame), {}, out)
+    if name == "parquet":
+        out.seek(0)
+        assert pl.read_parquet(out)["indicator"].to_list() == ["fine.example", *bad]
+        return
+    text = out.getvalue().decode("ascii")
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text)
+    if name == "csv":
+        cells = [row[0] for row in csv.reader(io.StringIO(text))][1:]
+        assert len(cells) == 1 + len(bad) and not any(cell[:1] in "=+-@\t\r" for cell in cells if cell)
+    elif name == "jsonl":
+        assert [json.loads(line)["indicator"] for line in text.splitlines()] == ["fine.example", *bad]
+    else:
+        # Documents that other programs read: what is not plain ASCII is left out, and the rest are strings of it.
+        json.loads(text)
+        assert account.entries + account.lost["unwritable"] == 1 + len(bad) and account.lost["unwritable"] > 0
+
+
+ROW = {
+    "kind": "domain",
+    "scope": "exact",
+    "category": "malware",
+    "confidence": 1,
+    "feeds": "f",
+    "since": "2026-11-24T10:00:00Z",
+}
 
 
 @pytest.mark.parametrize("name", WITH_URLS)
@@ -172,9 +210,29 @@ def test_the_longest_name_is_written_whole_or_counted(name: str) -> None:
     fmt = FORMATS[name]
     longest = entries(block=[sample.LONGEST]) if fmt.exact is None else entries(exact=[sample.LONGEST])
     text, account = rendered(name, select(longest))
-    assert account.entries + account.lost.get("unwritable", 0) == 1
+    assert account.entries + account.lost.get("unwritable", 0) + account.lost.get("too_long", 0) == 1
     if account.entries and "{name}" in (fmt.exact or fmt.suffix or ""):
         assert sample.LONGEST.encode() in text
+
+
+def test_every_pattern_of_a_stix_bundle_is_one_to_its_own_validator() -> None:
+    from stix2patterns.validator import run_validator
+
+    kinds = {
+        "domain": ["evil.example", sample.LONGEST, "_dmarc.evil.example", "xn--fsqu00a.example"],
+        "ipv4": ["192.0.2.7", "192.0.2.0/24"],
+        "ipv6": ["2001:db8::7", "2001:db8::/48"],
+        "url": ["//evil.example/a?b=c&d=%27", "//[2001:db8::7]:8080/x"],
+    }
+    frame = pl.DataFrame(
+        [(text, kind) for kind, texts in kinds.items() for text in texts], ["indicator", "kind"], orient="row"
+    )
+    rows = frame.with_columns(*(pl.lit(value).alias(key) for key, value in ROW.items() if key != "kind"))
+    out = io.BytesIO()
+    render(FORMATS["stix"], Selection(rows=rows), {}, out)
+    patterns = [o["pattern"] for o in json.loads(out.getvalue())["objects"] if o["type"] == "indicator"]
+    assert len(patterns) == frame.height
+    assert [(p, errors) for p in patterns if (errors := run_validator(p, stix_version="2.1"))] == []
 
 
 def test_an_origin_of_sixty_characters_leaves_room_for_the_rest() -> None:

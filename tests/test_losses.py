@@ -174,6 +174,16 @@ def test_a_url_that_the_target_would_read_as_something_else_is_told(fmt: str, ur
         assert said["//evil.example/fine"] == (True, "it is listed")
 
 
+@pytest.mark.parametrize("fmt", ["stix", "misp", "squid-url"])
+def test_a_url_with_a_quote_is_told_where_it_is_left_out(fmt: str) -> None:
+    url = "//evil.example/it's"
+    with one(World([MALWARE], [Line(0, url), Line(0, "//evil.example/fine")]), fmt) as (here, said):
+        assert "it's" not in written(here, "x") and "fine" in written(here, "x")
+        blocked, because = said[url]
+        assert not blocked and because.startswith("it is listed, but it can't be written")
+        assert said["//evil.example/fine"][0]
+
+
 def test_an_allow_that_has_no_room_in_the_zone_takes_the_block_above_it_along() -> None:
     free = f"{'a' * 60}.{'b' * 60}.evil.example"
     lines = [Line(0, "evil.example"), Line(0, "www.evil.example"), Line(0, "bad.example")]

@@ -8,3 +8,5 @@ URL = (
     r"^(?:[a-z0-9._-]{1,253}|\[[0-9a-f:]{2,45}\])(?::[1-9][0-9]{0,4})?/"
     r"(?:[A-Za-z0-9._~:/?@!$&()*+,;=-]|%[0-9A-Fa-f]{2})*$"
 )
+# What no value of a STIX pattern or MISP attribute has here: quotes, backslashes, all but printable ASCII.
+UNSHARED = r"['\"\\]|[^!-~]"

@@ -15,6 +15,7 @@ from uuid import UUID, uuid5
 import polars as pl
 
 from blocklist.publish.parts import Part, Stream
+from blocklist.publish.patterns import UNSHARED
 from blocklist.publish.selection import Selection
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ _STIX_TYPES = {"c2": "malicious-activity", "tor": "anonymization"}
 
 
 def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Counter[str]) -> list[Part]:
-    """One JSON document, an object a line. Rows with what is not plain ASCII count as `unwritable`."""
+    """One JSON document, an object a line. Rows with quotes, or what is not plain ASCII, count as `unwritable`."""
     rows = selection.rows.filter(pl.col("kind").is_in(list(fmt.kinds)))
-    plain = rows["indicator"].str.contains(r"^[!-~]+$") & ~rows["indicator"].str.contains(r"['\\\"]")
+    plain = ~rows["indicator"].str.contains(UNSHARED)
     lost["unwritable"] += rows.height - int(plain.sum())
     rows = rows.filter(plain)
     make = _stix if fmt.code == "stix" else _misp

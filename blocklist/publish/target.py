@@ -14,7 +14,7 @@ from blocklist.catalog import CATEGORIES
 from blocklist.config import Export
 from blocklist.names import MAX_NAME
 from blocklist.publish.descriptor import Format
-from blocklist.publish.patterns import URL
+from blocklist.publish.patterns import UNSHARED, URL
 from blocklist.publish.placeholders import with_options
 from blocklist.select.single import Target
 
@@ -29,6 +29,9 @@ def target(export: Export, fmt: Format) -> Target:
     made = Target(fmt.name, fmt.takes_subtree, fmt.takes_exact, fmt.takes_allow, directions=directions)
     if fmt.code == "rpz":
         return _of_zone(export, fmt, made)
+    if fmt.code in ("stix", "misp"):
+        unwritable = f"can't be written: {fmt.name} takes no quote or backslash here"
+        return replace(made, writes_url=lambda url: re.search(UNSHARED, url) is None, unwritable=unwritable)
     made = replace(made, alone=[kind for kind in ("ipv4", "ipv6") if fmt.takes_addresses_alone(kind)])
     if fmt.unwritable is None and fmt.url is None:
         return made
