@@ -18,7 +18,7 @@ from blocklist.config import Policy
 from blocklist.dates import past
 from blocklist.errors import IndicatorError
 from blocklist.publish import settings
-from blocklist.store.moment import periods, run_at
+from blocklist.store.moment import periods, require_kept, run_at
 
 Change = Literal["added", "removed", "changed"]
 
@@ -78,6 +78,7 @@ def point(db: sqlite3.Connection, text: str, now: datetime, place: str) -> Point
             f"{place}: there is no release {text}",
             hint="'blocklist release' lists them; a date is written 2026-03-03, 7d or yesterday",
         )
+    require_kept(db, row[1], f"release {text}")
     made_by = settings.of_release(db, row[0])
     return Point(row[1], row[2], row[0], row[3], made_by.own.policy if made_by else None)
 

@@ -187,7 +187,7 @@ def _cases(state: Path, db: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
-    rows = {row[0]: row[1:] for row in db.execute("SELECT id, base, sha256, state FROM snapshot")}
+    rows = {row[0]: row[1:] for row in db.execute("SELECT id, base, sha256, state FROM snapshot WHERE stored > 0")}
     lost = [n for n in rows if not snapshots.file_of(state, n).exists()]
     broken = []
     for number, (_, sha256, _) in rows.items() if deep else ():

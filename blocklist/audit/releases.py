@@ -20,6 +20,7 @@ from blocklist.publish.settings import Settings
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome
 from blocklist.store import kept
+from blocklist.store.moment import whole_since
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,14 @@ class Releases:
         if row is None:
             return None
         number, published, shown, revision, *moment, left = row
-        return Live(number, published, revision, moment_of(shown, *moment), left)
+        return Live(number, published, revision, self._known(moment_of(shown, *moment)), left)
+
+    def _known(self, moment: Moment) -> Moment:
+        """A file that is older than all that is kept of history: it stayed, so what is known first made it too."""
+        whole = whole_since(self._db)
+        if whole is None or moment.run is None or moment.run >= whole[0]:
+            return moment
+        return replace(moment, run=whole[0])
 
     def settings_of(self, release: int) -> Settings | None:
         if release not in self._settings:

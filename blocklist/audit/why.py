@@ -26,7 +26,7 @@ from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
 from blocklist.store.database import explained, open_for_reading, path_in
-from blocklist.store.moment import run_at
+from blocklist.store.moment import run_at, whole_since
 from blocklist.suffixes import builtin_rules_about
 
 
@@ -210,10 +210,14 @@ class Audit:
         of = {"domain": lambda: self._of_name(thing.name), "url": lambda: self._of_url(thing)}
         look, judge = of.get(thing.kind, lambda: self._of_network(thing))()
 
+        whole = whole_since(self._db)
+
         def of_release(release: int) -> Outcome | None:
             export, shown, _, *moment, _ = self._db.execute(
                 f"SELECT r.export, coalesce(r.amends, r.id), {SHOWN} WHERE r.id = ?", (release,)
             ).fetchone()
+            if whole is not None and moment[0] < whole[0]:
+                return None
             made_by = self._releases.settings_of(release)
             if made_by is not None:
                 rendering = Rendering.of(made_by)

@@ -34,6 +34,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("events", "The chained log of decisions and releases: list, head, verify."),
     "evidence": ("evidence", "Check a bundle of evidence, without the record."),
     "case": ("case", "A complaint: freeze the evidence, write to the publisher, wait for the feed."),
+    "prune": ("prune", "Forget what [keep] no longer asks for; digests and decisions stay."),
     "doctor": ("doctor", "What is wrong with this installation, and the way out."),
     "demo": ("demo", "The whole tour on this machine, no network."),
 }

@@ -26,6 +26,7 @@ from blocklist.publish.render import Rendered, render
 from blocklist.publish.selector import Selector
 from blocklist.rules import rules_at
 from blocklist.store import kept
+from blocklist.store.moment import whole_since
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import SuffixRules, builtin_rules
@@ -217,7 +218,9 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
     )  # fmt: skip
     data = out.getvalue()
     if hashlib.sha256(data).hexdigest() != digest:
-        causes = [f"version {common.version} made it, this is {__version__}"] if common.version != __version__ else []
+        whole = whole_since(connection)
+        causes = [f"its listings are pruned: the record is whole since {whole[1]}"] if whole and run < whole[0] else []
+        causes += [f"version {common.version} made it, this is {__version__}"] if common.version != __version__ else []
         causes += [f"it was pinned to release {pinned}"] if pinned is not None else []
         causes += [f"it shows the list of release {amends} under newer rules"] if amends is not None else []
         causes += ["part of it was left out, and is not cut again"] if left_out is not None else []

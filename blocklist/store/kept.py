@@ -122,14 +122,23 @@ def is_kept(state: Path, digest: str) -> bool:
 
 def forget_others(state: Path, wanted: Collection[str]) -> int:
     """Remove what is kept besides `wanted` and their bases, and half-written files; how many bytes that freed."""
-    stay = set(_with_bases(state, wanted))
     freed = 0
+    for path, size in others(state, wanted).items():
+        with suppress(OSError):
+            path.unlink()
+            freed += size
+    return freed
+
+
+def others(state: Path, wanted: Collection[str]) -> dict[Path, int]:
+    """The files that `forget_others` removes, with their sizes."""
+    stay = set(_with_bases(state, wanted))
+    found: dict[Path, int] = {}
     for path in (state / "kept").glob("[0-9a-f][0-9a-f]/*"):
         if path.suffix != ".zst" or path.stem not in stay:
             with suppress(OSError):
-                freed += path.stat().st_size
-                path.unlink()
-    return freed
+                found[path] = path.stat().st_size
+    return found
 
 
 def _with_bases(state: Path, digests: Iterable[str]) -> Iterable[str]:

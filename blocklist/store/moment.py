@@ -10,15 +10,44 @@ from blocklist.errors import RecordError
 
 
 def run_at(connection: sqlite3.Connection, at: datetime) -> int:
-    """The last run that had begun by `at`. Raises RecordError when there was none yet."""
+    """The last run that had begun by `at`. Raises RecordError when there was none yet, or what was then is pruned."""
     row = connection.execute("SELECT max(id), min(started) FROM run WHERE started <= ?", (clock.text(at),)).fetchone()
     if row[0] is not None:
+        require_kept(connection, int(row[0]), clock.text(at))
         return int(row[0])
     first = connection.execute("SELECT min(started) FROM run").fetchone()[0]
     raise RecordError(
         f"the record knows nothing of {clock.text(at)}",
         hint=f"it begins on {first}" if first else "run 'blocklist update' first",
     )
+
+
+_FORGOTTEN = "forgotten"
+
+
+def forget_before(connection: sqlite3.Connection, run: int) -> None:
+    """Note that of what ended up to `run` nothing is kept: the record is whole from the state after it on."""
+    connection.execute(
+        "INSERT INTO counter VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = max(value, ?2)", (_FORGOTTEN, run)
+    )
+
+
+def whole_since(connection: sqlite3.Connection) -> tuple[int, str] | None:
+    """The first run of which the record still knows all, and when it was; None where nothing was pruned."""
+    return connection.execute(  # type: ignore[no-any-return]
+        "SELECT r.id, r.started FROM counter c JOIN run r ON r.id = c.value WHERE c.name = ?", (_FORGOTTEN,)
+    ).fetchone()
+
+
+def require_kept(connection: sqlite3.Connection, run: int, of: str) -> None:
+    """Raises RecordError where listings of the state after `run` are pruned; `of` names it."""
+    whole = whole_since(connection)
+    if whole is not None and run < whole[0]:
+        raise RecordError(
+            f"what was listed as of {of} is pruned: the record is whole since {whole[1]}",
+            hint="digests, times and decisions are left: 'blocklist release' and 'blocklist events list'; listings of "
+            "then are in a backup, or in evidence that was written out; [keep] history says how long they stay",
+        )
 
 
 def periods(connection: sqlite3.Connection, since: str = "") -> list[int]:

@@ -1,0 +1,48 @@
+"""`blocklist prune`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from blocklist.cli.screen import Screen, moment, shared_options
+from blocklist.cli.setup import configuration, writing
+
+
+@click.command("prune")
+@click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+@shared_options
+def command(screen: Screen, dry_run: bool) -> int:
+    """Forget what [keep] no longer asks for.
+
+    Listings, verdicts and holds that ended longer ago than `history`; downloads older than `snapshots`, but for one a
+    month and those that a listing began with; bytes of releases older than `releases`. Digests, times, rules and the
+    log of events stay. Put it beside 'blocklist update' in the timer, once a month.
+
+    \b
+    Examples:
+      blocklist prune --dry-run
+      blocklist prune
+    """
+    config, _ = configuration(screen)
+    from blocklist.person import whoami
+    from blocklist.retention import prune
+
+    with writing(config, screen, "prune") as record:
+        done = prune(record, config, author=whoami(), dry_run=dry_run)
+    screen.json({**asdict(done), "dry_run": dry_run})
+    if not done.any:
+        screen.line("nothing is older than [keep] says")
+        return 0
+    would = "would go" if dry_run else "went"
+    screen.line(
+        f"{would}: {done.listings:,} listings, {done.verdicts:,} verdicts and {done.holds:,} holds that had ended, "
+        f"{done.downloads:,} downloads ({done.download_bytes / 1e6:.1f} MB), "
+        f"releases' bytes ({done.release_bytes / 1e6:.1f} MB)"
+    )
+    if done.history is not None:
+        screen.line(f"answers as of a date reach back to {moment(done.history)}")
+    if dry_run:
+        screen.line("dry run: nothing was removed")
+    return 0

@@ -1,0 +1,148 @@
+"""Retention: what `prune` forgets, and that no answer within what is kept changes by it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from installation import World, names
+
+from blocklist import clock
+
+START = datetime(2026, 1, 5, 6, tzinfo=UTC)
+WEEKS = 24
+# Weeks from which on everything is known, by history = "84d" at the end.
+WHOLE = WEEKS - 1 - 12
+
+
+class Lived:
+    """A world that was updated each Monday; `published` what it then published."""
+
+    def __init__(self, base: Path, patch: pytest.MonkeyPatch) -> None:
+        self.world, self.patch = World(base), patch
+        self.published: list[bytes] = []
+        world = self.world
+        world.set("gates", max_change=1.0)
+        world.set("keep", snapshots="28d", history="84d", releases="28d")
+        world.feed("moving", [])
+        world.feed("still", ["still.example", "192.0.2.1"])
+        world.feed("wobbly", [])
+        path = world.export("dns", "rpz")
+        world.export("fw", "cidr")
+        for week in range(WEEKS):
+            self.at(week)
+            world.lines(
+                "moving", [*names(100, 3 * week, "crowd.test"), *(["evil.example"] if week < 5 or week > 15 else [])]
+            )
+            # Comments that change, and nothing else: downloads that no listing began with.
+            world.lines("wobbly", [f"# made in week {week}", "wobbly.example"])
+            assert world.update("--no-verify").code == 0
+            self.published.append(path.read_bytes())
+
+    def at(self, week: float) -> None:
+        self.patch.setattr(clock, "now", lambda: START + timedelta(weeks=week))
+
+    def answers(self, weeks: range) -> Iterator[Any]:
+        for week in weeks:
+            then = clock.text(START + timedelta(weeks=week, hours=1))
+            for what in ("evil.example", "x.evil.example", "h00040.crowd.test", "still.example", "wobbly.example"):
+                ran = self.world.run("why", what, "--at", then, "--json")
+                assert ran.code == 0, ran.text
+                yield ran.json
+            ran = self.world.run("export", "dns", "--at", then, "-o", self.world.base / "then", "--json")
+            assert ran.code == 0, ran.text
+            yield (self.world.base / "then").read_bytes() == self.published[week]
+
+    def files(self) -> dict[str, int]:
+        return {str(p.relative_to(self.world.state)): p.stat().st_size for p in self.world.state.rglob("*.zst")}
+
+
+@pytest.fixture
+def lived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lived:
+    lived = Lived(tmp_path, monkeypatch)
+    lived.at(WEEKS - 0.5)
+    return lived
+
+
+def test_what_is_kept_answers_as_before_and_what_is_not_says_so(lived: Lived) -> None:
+    world = lived.world
+    assert world.run("allow", "add", "good.example", "--reason", "ours").code == 0
+    before = list(lived.answers(range(WHOLE, WEEKS)))
+    now = [world.why(what) for what in ("evil.example", "still.example", "192.0.2.1")]
+    rows = world.rows("SELECT id, sha256, url, fetched, bytes FROM snapshot")
+    listed, files = world.listed(), lived.files()
+
+    world.set("keep", releases="14d")
+    planned = world.run("prune", "--dry-run", "--json").json
+    assert lived.files() == files and world.rows("SELECT 1 FROM counter WHERE name = 'forgotten'") == []
+    ran = world.run("prune", "--json")
+    assert ran.code == 0, ran.text
+    done = ran.json
+    assert {**planned, "dry_run": False} == done
+    assert done["listings"] > 20 and done["downloads"] > 5 and done["release_bytes"] > 0
+
+    # The present and the past that is kept are as they were.
+    assert [world.why(what) for what in ("evil.example", "still.example", "192.0.2.1")] == [
+        {**x, "at": world.why("evil.example")["at"]} for x in now
+    ]
+    assert list(lived.answers(range(WHOLE, WEEKS))) == before and False not in before
+    assert world.listed() == listed
+    # Of downloads that went, what was told of them is left; of each month and feed one is there.
+    assert world.rows("SELECT id, sha256, url, fetched, bytes FROM snapshot") == rows
+    kept = [(f, m) for f, m in world.rows("SELECT DISTINCT feed, substr(fetched, 1, 7) FROM snapshot WHERE stored > 0")]
+    assert sorted(kept) == sorted(world.rows("SELECT DISTINCT feed, substr(fetched, 1, 7) FROM snapshot"))
+    gone = set(files) - set(lived.files())
+    pruned = {f"snapshots/00000/{number}.zst" for (number,) in world.rows("SELECT id FROM snapshot WHERE stored = 0")}
+    assert pruned == {name for name in gone if name.startswith("snapshots/")} and len(pruned) == done["downloads"]
+    assert sum(files[name] for name in pruned) == done["download_bytes"]
+
+    # Before that, nobody knows any more, and it is said what is left.
+    then = clock.text(START + timedelta(weeks=3))
+    for words in (("why", "evil.example"), ("export", "--format", "domains", "-o", "-"), ("held",)):
+        ran = world.run(*words, "--at", then)
+        assert ran.code == 1 and "is pruned: the record is whole since" in ran.err, ran.text
+        assert "digests, times and decisions are left" in ran.err
+    for ends in ((then, "now"), ("1", "40")):
+        assert "is pruned" in world.run("diff", *ends).err
+    ran = world.run("export", "dns", "--at", then, "-o", world.base / "none")
+    assert ran.code == 4 and "its listings are pruned" in ran.err, ran.text
+    assert world.run("history", "evil.example").code == 0
+
+    # The record is sound, goes on, and has told who pruned it.
+    world.assert_sound()
+    assert world.run("events", "verify").code == 0
+    told = [e for e in map(json.loads, world.run("events", "list", "--json").out.splitlines()) if "what" in e]
+    assert [e["detail"]["listings"] for e in told if e["what"] == "record pruned"] == [done["listings"]]
+    assert "fail" not in [f["word"] for f in _findings(world) if f["check"] in ("downloads", "database", "events")]
+    assert "nothing is older" in world.run("prune").out
+    lived.at(WEEKS)
+    world.lines("moving", names(100, 3 * WEEKS, "crowd.test"))
+    assert world.update("--no-verify").code == 0
+    assert not world.why("evil.example")["blocked"]
+
+
+def test_what_a_crash_leaves_behind_goes_with_the_next_run(lived: Lived) -> None:
+    assert lived.world.run("prune").code == 0
+    ((number,), *_) = lived.world.rows("SELECT id FROM snapshot WHERE stored = 0")
+    left = lived.world.state / "snapshots" / "00000" / f"{number}.zst"
+    left.write_bytes(b"as it was")
+    assert lived.world.run("prune").code == 0
+    assert not left.exists()
+
+
+def test_a_young_record_has_nothing_to_forget(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("alpha", names(3))
+    assert world.update("--no-verify").code == 0
+    ran = world.run("prune")
+    assert ran.code == 0 and ran.out == "nothing is older than [keep] says\n"
+    assert world.rows("SELECT command FROM run") == [("update",)]
+
+
+def _findings(world: World) -> list[dict[str, Any]]:
+    lines = map(json.loads, world.run("doctor", "--deep", "--json").out.splitlines())
+    return [x for x in lines if "check" in x]
