@@ -70,7 +70,10 @@ class Control(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Verify(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """DNS verification. `rate` is queries a second, each resolver; without resolvers nothing is asked."""
+    """DNS verification. `rate` is queries a second, each resolver, over all `processes`.
+
+    Without resolvers nothing is asked.
+    """
 
     resolvers: list[str] = []
     rate: Annotated[int, msgspec.Meta(gt=0)] = 2000
@@ -78,6 +81,7 @@ class Verify(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     budget: str = "10m"
     limit: int | None = None
+    processes: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     control: Control = Control()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,9 @@ from blocklist.verify.endpoint import parse_resolver
 from blocklist.verify.known import Known, Mark
 from blocklist.verify.loop import run
 from blocklist.verify.preflight import preflight
-from blocklist.verify.resolver import resolve_all
 from blocklist.verify.results import ResolverReport
 from blocklist.verify.schedule import due, is_dead, questions_a_day
+from blocklist.verify.task import Task, ask
 
 if TYPE_CHECKING:
     from blocklist.picture import Picture
@@ -36,7 +36,8 @@ class Verified:
     """What a verification learned; an object of `verify --json`.
 
     `turned`: how many became sinkholed or parked, or ceased to be. `daily`: how many queries a day it takes to keep
-    every verdict fresh, at the queries a name of this run.
+    every verdict fresh, at the queries a name of this run. `quorum`: how many resolvers must agree on bad news (None
+    where workers ask, each by its own); `short`: that so many were dropped on the way that they can't.
     """
 
     checked: int = 0
@@ -51,6 +52,8 @@ class Verified:
     daily: int = 0
     unfinished: int = 0
     stopped: str | None = None
+    quorum: int | None = None
+    short: str | None = None
     resolvers: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -83,20 +86,23 @@ def verify(
     resolvers: Sequence[str] = (),
     scheduler: str | None = None,
     vantages: int = 1,
+    processes: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Verified:
     """Ask DNS about listed domains that are due (or `names`, or `everything`) and record the verdicts.
 
-    With `scheduler` the workers of Dask ask (`blocklist.verify.distributed`), `vantages` of them about each name.
+    With `scheduler` the workers of Dask ask (`blocklist.verify.distributed`), `vantages` of them about each name; they
+    may have resolvers of their own. Otherwise `processes` of this machine do (as configured, where not given).
     Verdicts are committed in batches: what was learned before an interruption is kept. Raises BlocklistError
     when no resolver is configured, or none passes the pre-flight.
     """
     started = time.monotonic()
-    wanted = [parse_resolver(text) for text in (resolvers or config.verify.resolvers)]
-    if not wanted:
+    wanted = tuple(parse_resolver(text) for text in (resolvers or config.verify.resolvers))
+    if not wanted and scheduler is None:
         raise BlocklistError(
             "no resolvers are configured, so nothing was verified",
-            hint="set verify.resolvers in blocklist.toml to resolvers that do not load this list",
+            hint="set verify.resolvers in blocklist.toml to resolvers that do not load this list, or give workers "
+            "their own (--scheduler)",
         )
     asked = list(names) if names is not None else _due(record, picture, everything, limit or config.verify.limit)
     out = Verified()
@@ -114,34 +120,26 @@ def verify(
         if on_progress is not None:
             on_progress(done, len(asked))
 
-    known = knowledge(picture)
+    asking = config.verify
+    task = Task(wanted, asking.rate, asking.timeout, asking.attempts, knowledge(picture), control, zones=True)
     if scheduler is not None:
-        from blocklist.verify.distributed import Task, resolve_on
+        from blocklist.verify.distributed import resolve_on
 
-        asking = config.verify
-        task = Task(tuple(wanted), asking.rate, asking.timeout, asking.attempts, known, control, zones=True)
         resolution = resolve_on(scheduler, asked, task, vantages=vantages, on_batch=keep, deadline=deadline)
     else:
-        tested = run(preflight(wanted, control, rate=config.verify.rate, timeout=config.verify.timeout))
+        tested = run(preflight(wanted, control, rate=asking.rate, timeout=asking.timeout))
         out.resolvers += [_reported(ResolverReport(str(r), 0, 0, why)) for r, why in tested.dropped]
-        resolution = run(
-            resolve_all(
-                asked,
-                tested.usable,
-                rate=config.verify.rate,
-                timeout=config.verify.timeout,
-                attempts=config.verify.attempts,
-                on_batch=keep,
-                deadline=deadline,
-                known=known,
-                zone_of=picture.suffixes.registrable,
-                control=control,
-                keep_case=tested.keep_case,
-            )
-        )
+        out.quorum = min(2, len(tested.usable))
+        task = replace(task, resolvers=tested.usable, keep_case=tested.keep_case, seconds=deadline - time.monotonic())
+        if (count := processes or asking.processes) > 1:
+            from blocklist.verify.processes import resolve_in
+
+            resolution = resolve_in(count, asked, task, on_batch=keep)
+        else:
+            resolution = run(ask(asked, task, keep))
     summary = resolution.summary
     out.checked, out.verdicts, out.queries = summary.checked, dict(summary.verdicts), summary.queries
-    out.unfinished, out.stopped = summary.unfinished, summary.stopped
+    out.unfinished, out.stopped, out.short = summary.unfinished, summary.stopped, summary.short
     out.resolvers += [_reported(r) for r in summary.resolvers]
     if out.checked:
         checks = questions_a_day(_verdicts(record), datetime.now(UTC))

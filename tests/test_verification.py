@@ -193,6 +193,49 @@ def test_a_dead_resolver_is_dropped_with_the_reason(world: World, server: Loopba
     assert len(verdicts(world)) == 4
 
 
+class Fading(LoopbackServer):
+    """Falls silent after so many questions."""
+
+    faith = 60
+
+    def reply(self, data: bytes, *, tcp: bool) -> bytes | None:
+        return super().reply(data, tcp=tcp) if self.queries <= self.faith else None
+
+
+def test_a_quorum_that_is_lost_on_the_way_kills_no_name(world: World, server: LoopbackServer) -> None:
+    gone = [f"g{number}.example" for number in range(400)]
+    world.lines("a", gone)
+    world.update("--no-verify")
+    for days in (0, 4, 4):
+        shift(world, days)
+        fading = Fading(LIVE)
+        with serving(fading):
+            control = {"exists": ["control.example"], "missing": "example"}
+            resolvers = [f"127.0.0.1:{s.port}" for s in (fading, server)]
+            world.set("verify", resolvers=resolvers, control=control, timeout=0.2, attempts=2, rate=4000)
+            ran = world.run("verify", "--all")
+        assert ran.code == 0 and "quorum can't be reached: it takes 2 resolvers" in ran.err
+        assert f"127.0.0.1:{server.port} alone is left" in ran.err and "none of them died" in ran.err
+    unknown = world.rows("SELECT count(*) FROM verdict WHERE status = 'unknown'")[0][0]
+    assert unknown > 300
+    # Three denials over eight days, but only by the words of two.
+    dead = world.rows("SELECT resolver FROM verdict WHERE dead")
+    assert all(" " in resolver for (resolver,) in dead) and len(dead) < 100
+
+
+def test_a_single_resolver_left_by_the_test_decides_alone_and_that_is_said(
+    world: World, server: LoopbackServer
+) -> None:
+    world.update("--no-verify")
+    liar = Lying(LIVE)
+    with serving(liar):
+        ask(world, liar, server)
+        ran = world.run("verify")
+        assert ran.code == 0 and "one resolver could be asked: its word alone decided" in ran.err
+        summary = world.run("verify", "--all", "--json").json
+    assert summary["quorum"] == 1 and summary["short"] is None
+
+
 def test_a_limit_leaves_the_rest_due(world: World) -> None:
     world.update("--no-verify")
     assert world.run("verify", "--limit", "2", "--json").json["checked"] == 2

@@ -17,11 +17,12 @@ from installation import World
 
 from blocklist.errors import BlocklistError
 from blocklist.verify.control import Control
-from blocklist.verify.distributed import RESOLVERS, Task, merged, resolve_on
+from blocklist.verify.distributed import RESOLVERS, merged, resolve_on
 from blocklist.verify.endpoint import Resolver
 from blocklist.verify.known import Known
 from blocklist.verify.loopback import LoopbackServer, serving
 from blocklist.verify.results import Resolution, frame_schema
+from blocklist.verify.task import Task
 
 pytestmark = pytest.mark.slow
 NAMES = [f"h{number:04}.example" for number in range(2000)]
@@ -185,3 +186,25 @@ def test_the_command_asks_through_workers_and_keeps_what_they_say(
     assert {name: status for name, status, _, _ in rows} == {name: TRUTH[name] for name in NAMES[:100]}
     assert all("@tcp://127.0.0.1:" in resolver for *_, resolver in rows)
     world.assert_sound()
+
+
+def test_workers_with_resolvers_of_their_own_need_none_in_the_configuration(
+    cluster: Any, server: LoopbackServer, tmp_path: Path
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    world = World(tmp_path)
+    world.feed("a", NAMES[:100])
+    world.set("verify", control={"exists": ["control.example"], "missing": "example"})
+    world.export("list")
+    world.update("--no-verify")
+    without = world.run("verify", "--scheduler", cluster.scheduler_address)
+    assert without.code == 1 and "no worker has a resolver that can be trusted" in without.err
+    assert RESOLVERS in without.err
+    with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
+        set_own = lambda key, value: os.environ.update({key: value})  # noqa: E731
+        client.run(set_own, RESOLVERS, f"127.0.0.1:{server.port}")
+        try:
+            ran = world.run("verify", "--scheduler", cluster.scheduler_address)
+        finally:
+            client.run(lambda key: os.environ.pop(key), RESOLVERS)
+    assert ran.code == 0 and "verified 100 names: 50 live, 50 nxdomain" in ran.out

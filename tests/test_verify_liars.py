@@ -114,6 +114,19 @@ def test_when_the_last_resolver_lies_the_run_stops_says_so_and_keeps_nothing_of_
     assert all(status == truth(name) for name, status in found.items())
 
 
+def test_when_too_few_are_left_for_a_quorum_no_name_is_denied_and_the_run_says_so() -> None:
+    honest = LoopbackServer(TABLE)
+    result = verify(Turncoat("rewrites", faith=200), honest)
+    assert result.summary.short is not None and result.summary.stopped is None
+    assert f"takes 2 resolvers, and 127.0.0.1:{honest.port} alone is left" in result.summary.short
+    rows = list(result.frame.select("name", "status", "resolver").iter_rows())
+    assert {status for name, status, _ in rows if name in TABLE} <= {"live", "unknown"}
+    assert {status for name, status, _ in rows if name not in TABLE} == {"nxdomain", "unknown"}
+    assert all(" " in resolver for _, status, resolver in rows if status == "nxdomain")
+    # With a third resolver a quorum is left.
+    assert verify(Turncoat("rewrites", faith=200), honest, LoopbackServer(TABLE)).summary.short is None
+
+
 def test_names_whose_own_server_denies_them_to_one_resolver_condemn_nobody() -> None:
     """Cloaking: a few listed names are denied to one resolver by their own servers."""
     cloaked = Turncoat("denies", every=20)

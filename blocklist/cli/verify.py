@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--vantages", type=click.IntRange(1, 9), default=1, metavar="N", help="Workers that must agree on bad news."
 )
+@click.option("--processes", type=click.IntRange(1, 64), metavar="N", help="Ask in N processes of this machine.")
 @shared_options
 def command(
     screen: Screen,
@@ -45,6 +46,7 @@ def command(
     resolvers: tuple[str, ...],
     scheduler: str | None,
     vantages: int,
+    processes: int | None,
 ) -> int:
     """Ask DNS whether listed names still exist, and keep what it says.
 
@@ -75,6 +77,8 @@ def command(
         raise click.UsageError(f"not a domain name ({error.reason})") from None
     if vantages > 1 and scheduler is None:
         raise click.UsageError("--vantages counts workers: it goes with --scheduler")
+    if processes is not None and scheduler is not None:
+        raise click.UsageError("--processes is of this machine: it does not go with --scheduler")
     if budget is not None:
         from blocklist.quantities import parse_duration
 
@@ -97,6 +101,7 @@ def command(
             resolvers=resolvers,
             scheduler=scheduler,
             vantages=vantages,
+            processes=processes,
             on_progress=_drawn(screen),
         )
         record.finish_run(number, clock.text(clock.now()))
@@ -134,6 +139,11 @@ def show(screen: Screen, verified: Verified) -> None:
         screen.line(f"keeping every verdict fresh takes about {verified.daily:,} queries a day")
     if verified.unfinished:
         screen.line(f"{verified.unfinished:,} names are still due ({verified.stopped})")
+    dropped = [resolver for resolver in verified.resolvers if resolver["dropped"]]
+    if verified.short:
+        screen.note(f"{safe(verified.short)}; names denied since are unknown, and none of them died")
+    elif verified.quorum == 1 and dropped and verified.checked:
+        screen.note("one resolver could be asked: its word alone decided")
     for resolver in verified.resolvers:
         if resolver["dropped"]:
             screen.note(f"resolver {resolver['address']} was dropped: {safe(str(resolver['dropped']))}")

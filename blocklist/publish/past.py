@@ -218,8 +218,10 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
     )  # fmt: skip
     data = out.getvalue()
     if hashlib.sha256(data).hexdigest() != digest:
-        whole = whole_since(connection)
-        causes = [f"its listings are pruned: the record is whole since {whole[1]}"] if whole and run < whole[0] else []
+        pruned = whole_since(connection)
+        causes = []
+        if pruned is not None and run < pruned[0]:
+            causes.append(f"its listings are pruned: the record is whole since {pruned[1]}")
         causes += [f"version {common.version} made it, this is {__version__}"] if common.version != __version__ else []
         causes += [f"it was pinned to release {pinned}"] if pinned is not None else []
         causes += [f"it shows the list of release {amends} under newer rules"] if amends is not None else []

@@ -17,13 +17,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from blocklist.errors import BlocklistError
-from blocklist.verify.control import Control
-from blocklist.verify.endpoint import Resolver, parse_resolver
-from blocklist.verify.known import Known
+from blocklist.verify.endpoint import parse_resolver
 from blocklist.verify.loop import run
 from blocklist.verify.preflight import preflight
-from blocklist.verify.resolver import resolve_all
-from blocklist.verify.results import Resolution, ResolverReport, Summary, frame_schema
+from blocklist.verify.results import Resolution, ResolverReport, Tally, frame_schema
+from blocklist.verify.task import Task, ask
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,20 +30,6 @@ LOT: Final = 5_000  # names dealt out at once
 NO_WORKER: Final = 15.0  # seconds without any worker before a run gives up
 RESOLVERS: Final = "BLOCKLIST_RESOLVERS"
 """Environment of a worker: the resolvers it asks, space between, instead of those of the run."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker is told besides the names; everything can be pickled."""
-
-    resolvers: tuple[Resolver, ...]
-    rate: int
-    timeout: float
-    attempts: int
-    known: Known
-    control: Control
-    zones: bool
-    seconds: float | None = None
 
 
 @dataclass
@@ -62,25 +46,7 @@ def work(names: Sequence[str], task: Task) -> Resolution:
     own = tuple(parse_resolver(text) for text in os.environ.get(RESOLVERS, "").split())
     resolvers = own or task.resolvers
     tested = run(preflight(resolvers, task.control, rate=task.rate, timeout=task.timeout))
-    zone_of: Callable[[str], str | None] | None = None
-    if task.zones:
-        from blocklist.suffixes import builtin_rules
-
-        zone_of = builtin_rules().registrable
-    result = run(
-        resolve_all(
-            names,
-            tested.usable,
-            rate=task.rate,
-            timeout=task.timeout,
-            attempts=task.attempts,
-            deadline=None if task.seconds is None else time.monotonic() + task.seconds,
-            known=task.known,
-            zone_of=zone_of,
-            control=task.control,
-            keep_case=tested.keep_case,
-        )
-    )
+    result = run(ask(names, replace(task, resolvers=tested.usable, keep_case=tested.keep_case)))
     for one, why in tested.dropped:
         result.summary.resolvers.append(ResolverReport(str(one), 0, 0, why))
     return result
@@ -135,19 +101,15 @@ class _Dealer:
     ) -> None:
         self.client, self.task, self.vantages = client, task, vantages
         self.on_batch, self.deadline = on_batch, deadline
-        self.total = len(names)
         self.lots = deque(_Lot(list(names[start : start + lot])) for start in range(0, len(names), lot))
         self.busy: dict[str, tuple[Any, _Lot]] = {}
         self.refused: dict[str, str] = {}
-        self.reports: dict[str, ResolverReport] = {}
-        self.frames: list[pl.DataFrame] = []
-        self.queries = 0
         self.lost: Counter[str] = Counter()
         self.stopped: str | None = None
-        self.started = self.manned = time.monotonic()
+        self.manned = time.monotonic()
+        self.tally = Tally(len(names), self.manned)
 
     def run(self) -> Resolution:
-        import polars as pl
 
         try:
             while self.lots or self.busy:
@@ -165,27 +127,10 @@ class _Dealer:
             self.client.cancel([future for future, _ in self.busy.values()])
         for lot in [*self.lots, *{id(lot): lot for _, lot in self.busy.values()}.values()]:
             self._finish(lot)  # cut short: what one vantage has already seen may be good news
-        frame = pl.concat(self.frames) if self.frames else pl.DataFrame(schema=frame_schema())
-        seconds = time.monotonic() - self.started
-        verdicts = dict(sorted(Counter(frame["status"].to_list()).items()))
-        reports = [*self.reports.values(), *(ResolverReport(w, 0, 0, why) for w, why in self.refused.items())]
-        reports += [
-            ResolverReport(name, 0, n, f"worker lost {n} times, its names were asked again elsewhere")
-            for name, n in self.lost.items()
-        ]
-        return Resolution(
-            frame,
-            Summary(
-                frame.height,
-                verdicts,
-                self.queries,
-                seconds,
-                self.queries / seconds,
-                reports,
-                self.total - frame.height,
-                self.stopped,
-            ),
-        )
+        notes = dict(self.refused)
+        notes |= {name: f"worker lost {n} times, its names were asked again elsewhere" for name, n in self.lost.items()}
+        self.tally.stopped = self.stopped
+        return self.tally.resolution(notes)
 
     def _workers(self, now: float) -> dict[str, str]:
         """Address and name of the workers that can be used."""
@@ -195,12 +140,15 @@ class _Dealer:
         if usable:
             self.manned = now
         elif self.refused and workers:
-            if not self.frames and not self.busy:
+            if not self.tally.frames and not self.busy:
                 told = "; ".join(self.refused.values())
-                raise BlocklistError(f"no worker has a resolver that can be trusted: {told}")
+                raise BlocklistError(
+                    f"no worker has a resolver that can be trusted: {told}",
+                    hint=f"set verify.resolvers here, or {RESOLVERS} in the environment of each worker",
+                )
             self.stopped = "no worker has a resolver that can be trusted any more"
         elif now - self.manned > NO_WORKER:
-            if not self.frames:
+            if not self.tally.frames:
                 raise BlocklistError("the scheduler has no workers", hint="start some: dask worker tcp://ADDRESS:PORT")
             self.stopped = "no worker is left"
         return usable
@@ -264,19 +212,7 @@ class _Dealer:
         lot.seen[address] = result.frame.with_columns(
             pl.col("resolver").str.replace_all(" ", f"@{address} ", literal=True) + f"@{address}"
         )
-        self.queries += result.summary.queries
-        for report in result.summary.resolvers:
-            name = f"{report.address}@{address}"
-            before = self.reports.get(name, ResolverReport(name, 0, 0))
-            self.reports[name] = ResolverReport(
-                name,
-                before.sent + report.sent,
-                before.lost + report.lost,
-                report.dropped or before.dropped,
-                before.filtered + report.filtered,
-                report.keeps_case if report.keeps_case is not None else before.keeps_case,
-                before.miscased + report.miscased,
-            )
+        self.tally.add(result.summary, address)
         if len(lot.seen) >= self.vantages:
             self.lots.remove(lot)
             self._finish(lot)
@@ -286,7 +222,7 @@ class _Dealer:
             return
         frame = merged(list(lot.seen.values()), min(self.vantages, len(lot.seen)))
         lot.seen = {}
-        self.frames.append(frame)
+        self.tally.frames.append(frame)
         if self.on_batch is not None and frame.height:
             self.on_batch(frame)
 

@@ -138,6 +138,7 @@ class _Engine:
         self.most_active = int(2 * most * len(resolvers))
         self.active = 0
         self.stopped: str | None = None
+        self.short: str | None = None
         self.idents = Idents()
         self.cases = RandomCase()
         self.connections: set[asyncio.Task[None]] = set()
@@ -495,6 +496,9 @@ class _Engine:
         if not self.live:
             self._stop("no resolver answers any more")
             return
+        if len(self.live) < self.quorum:
+            left = " and ".join(str(other.resolver) for other in self.live)
+            self.short = f"quorum can't be reached: it takes {self.quorum} resolvers, and {left} alone is left"
         for turn, question in enumerate(upstream.unanswered()):
             self.live[turn % len(self.live)].queue.append(question)
 
@@ -524,4 +528,5 @@ class _Engine:
             ],
             unfinished=self.total - checked,
             stopped=self.stopped,
+            short=self.short if self.live else None,
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +36,8 @@ class ResolverReport:
 class Summary:
     """The run in figures: `rate` is queries a second; `unfinished` names were not settled and stay due.
 
-    `stopped` says why a run ended early ("deadline", "no resolver answers any more"), else None.
+    `stopped` says why a run ended early ("deadline", "no resolver answers any more"), else None. `short` says that so
+    many resolvers were dropped on the way that the quorum can't be reached: denied names are `unknown` from then on.
     """
 
     checked: int
@@ -45,6 +48,7 @@ class Summary:
     resolvers: list[ResolverReport]
     unfinished: int = 0
     stopped: str | None = None
+    short: str | None = None
 
 
 class Resolution(NamedTuple):
@@ -96,3 +100,49 @@ def framed(rows: Sequence[Row], who: dict[tuple[int, ...], str | None]) -> pl.Da
     columns[4] = [rcode_text(rcode) for rcode in columns[4]]
     columns[5] = [who[resolvers] for resolvers in columns[5]]
     return pl.DataFrame(dict(zip(frame_schema(), columns, strict=True)), schema=frame_schema())
+
+
+class Tally:
+    """The results of several runs of the engine over parts of the same `total` names, as one."""
+
+    def __init__(self, total: int, started: float) -> None:
+        self.total, self.started = total, started
+        self.frames: list[pl.DataFrame] = []
+        self.reports: dict[str, ResolverReport] = {}
+        self.queries = 0
+        self.stopped: str | None = None
+        self.short: str | None = None
+
+    def add(self, summary: Summary, vantage: str = "") -> None:
+        """Take in a summary; its resolvers go by `ADDRESS@VANTAGE` where there is one."""
+        self.queries += summary.queries
+        self.stopped = self.stopped or (summary.stopped if not vantage else None)
+        if summary.short is not None:
+            self.short = self.short or summary.short + (f" at {vantage}" if vantage else "")
+        for report in summary.resolvers:
+            name = f"{report.address}@{vantage}" if vantage else report.address
+            before = self.reports.get(name, ResolverReport(name, 0, 0))
+            self.reports[name] = ResolverReport(
+                name,
+                before.sent + report.sent,
+                before.lost + report.lost,
+                report.dropped or before.dropped,
+                before.filtered + report.filtered,
+                report.keeps_case if report.keeps_case is not None else before.keeps_case,
+                before.miscased + report.miscased,
+            )
+
+    def resolution(self, notes: Mapping[str, str]) -> Resolution:
+        """All frames and figures; `notes` on what was dropped besides resolvers, such as a worker."""
+        import polars as pl
+
+        frame = pl.concat(self.frames) if self.frames else pl.DataFrame(schema=frame_schema())
+        seconds = time.monotonic() - self.started
+        verdicts = dict(sorted(Counter(frame["status"].to_list()).items()))
+        reports = [*self.reports.values(), *(ResolverReport(what, 0, 0, why) for what, why in notes.items())]
+        rate = self.queries / seconds if seconds else 0.0
+        left = self.total - frame.height
+        return Resolution(
+            frame,
+            Summary(frame.height, verdicts, self.queries, seconds, rate, reports, left, self.stopped, self.short),
+        )
