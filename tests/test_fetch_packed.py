@@ -36,6 +36,20 @@ def tar(members: dict[str, bytes], **more: bytes) -> bytes:
     return out.getvalue()
 
 
+def sparse(kind: str) -> bytes:
+    """A tar of one file that is mostly holes, in GNU's old format or its pax one (1.0)."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("list")
+        info.size = len(LIST)
+        if kind == "old":
+            info.type = tarfile.GNUTYPE_SPARSE
+        else:
+            info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "list"}
+        archive.addfile(info, io.BytesIO(LIST))
+    return out.getvalue()
+
+
 def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED, mode: int = 0) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
@@ -144,6 +158,8 @@ def _encrypted() -> bytes:
         (tar({}, list=tarfile.SYMTYPE), "list", "'list' in the tar is a link"),
         (tar({}, list=tarfile.LNKTYPE), "list", "'list' in the tar is a link"),
         (tar({}, list=tarfile.FIFOTYPE), "list", "'list' in the tar is a device"),
+        (sparse("old"), None, "there is no file in the tar"),
+        (sparse("pax"), "list", "'list' in the tar is a sparse file"),
         (zipped({"list": b"/etc/passwd"}, mode=0o120777), "list", "'list' in the zip is a link"),
         (_encrypted(), None, "is encrypted"),
         (zipped({"list": LIST}, zipfile.ZIP_BZIP2), None, "only deflate is read"),
