@@ -203,6 +203,23 @@ def test_f1_plain_http_on_a_tls_url(server: FeedServer, get: Get) -> None:
     failed(get(server.url("/hosts").replace("http:", "https:"), limits=quick), "127.0.0.1")
 
 
+def test_f1_a_server_that_answers_tls_with_something_else(get: Get) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+                    connection.recv(65536)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        done = get(f"https://127.0.0.1:{listener.getsockname()[1]}/list")
+        thread.join(5)
+    failed(done, "TLS with 127.0.0.1 failed: wrong version number")
+
+
 # F2: refusals
 
 
@@ -265,6 +282,21 @@ def test_f3_nobody_waits_for_ever(server: FeedServer, get: Get) -> None:
     assert done.retry_at is not None and done.retry_at < datetime.now(UTC) + timedelta(days=8)
 
 
+def test_f3_the_other_feeds_of_a_host_that_asks_to_wait_are_not_asked(server: FeedServer, tmp_path: Path) -> None:
+    into = tmp_path / "incoming"
+    into.mkdir()
+    server.routes["/busy"] = lambda talk: talk.reply(503, headers={"Retry-After": "3600"})
+    requests = [
+        Request(name, (server.url(path),), allow_private=True) for name, path in (("a", "/busy"), ("b", "/hosts"))
+    ]
+    start = time.monotonic()
+    first, second = fetch(requests, into=into, limits=dataclasses.replace(LIMITS, per_host=1))
+    assert time.monotonic() - start < 10
+    assert (first.outcome, second.outcome) == ("failed", "waiting") and server.asked("/hosts") == 0
+    assert "503 Service Unavailable to another feed and asks to wait" in str(second.error)
+    assert second.retry_at == first.retry_at and "now with --force" in str(second.hint)
+
+
 # F4: nothing new
 
 
@@ -320,12 +352,15 @@ def test_f5_reset_in_mid_body(server: FeedServer, get: Get) -> None:
 
 
 def test_f5_a_retry_does_not_keep_half_a_body(server: FeedServer, get: Get) -> None:
+    # Longer than what is looked at before anything is written.
+    long = HOSTS * 100
+
     def once_short(talk: Talk) -> None:
-        talk.reply(200, HOSTS, {"Content-Length": "5000"} if server.asked("/list") == 1 else {})
+        talk.reply(200, long, {"Content-Length": "500000"} if server.asked("/list") == 1 else {})
 
     server.routes["/list"] = once_short
     done = get(server.url("/hosts"), server.url("/list"))
-    assert done.path is not None and done.path.read_bytes() == HOSTS + HOSTS
+    assert done.path is not None and done.path.read_bytes() == HOSTS + long
 
 
 def test_f5_stalled(server: FeedServer, get: Get) -> None:
@@ -363,12 +398,17 @@ def test_f5_slow_header(server: FeedServer, get: Get) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [b"", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n", b"\0" * 300_000],
+    ("answer", "words"),
+    [
+        (b"", "the connection was closed without an answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "the answer is not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n", "the answer is not valid HTTP"),
+        (b"\0" * 300_000, "the answer is not valid HTTP"),
+    ],
 )
-def test_f5_not_http(server: FeedServer, get: Get, answer: bytes) -> None:
+def test_f5_not_http(server: FeedServer, get: Get, answer: bytes, words: str) -> None:
     server.routes["/odd"] = lambda talk: talk.send(answer)
-    failed(get(server.url("/odd")), server.url("/odd"))
+    failed(get(server.url("/odd")), server.url("/odd"), words)
 
 
 # F6: bombs and giants
@@ -426,6 +466,15 @@ def test_f6_larger_than_max_size(server: FeedServer, get: Get, declared: bool) -
     assert sent < 30_000_000, "reading stopped"
 
 
+def test_f6_a_length_beyond_the_limit_is_believed_at_once(server: FeedServer, get: Get) -> None:
+    def promise(talk: Talk) -> None:
+        talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+        talk.stall()
+
+    server.routes["/promise"] = promise
+    failed(get(server.url("/promise"), max_size=1_000_000), "larger than max_size (1 MB)")
+
+
 def test_f6_the_limit_holds_for_all_parts_together(server: FeedServer, get: Get) -> None:
     failed(get(*[server.url("/hosts")] * 3, max_size=2 * len(HOSTS)), "larger than max_size")
     assert get(*[server.url("/hosts")] * 3, max_size=3 * len(HOSTS)).outcome == "fetched"
@@ -445,6 +494,15 @@ def test_f6_damaged_codings(server: FeedServer, get: Get, coding: str, damage: s
     body = {"cut": packed[:-9], "flip": packed[:4] + bytes(64) + packed[68:], "plain": HOSTS}[damage]
     server.routes["/damaged"] = lambda talk: talk.reply(200, body, {"Content-Encoding": coding})
     failed(get(server.url("/damaged")), f"the {coding} data")
+
+
+def test_f6_a_sender_may_not_ask_for_a_wide_window(server: FeedServer, get: Get) -> None:
+    # RFC 9659 §3: at most 8 MiB.
+    wide = zstandard.ZstdCompressionParameters.from_level(1, window_log=24)
+    packer = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    body = packer.compress(HOSTS) + packer.flush()
+    server.routes["/wide"] = lambda talk: talk.reply(200, body, {"Content-Encoding": "zstd"})
+    failed(get(server.url("/wide")), "asks for a window over 8 MiB")
 
 
 def test_f6_a_coding_that_was_not_asked_for(server: FeedServer, get: Get) -> None:

@@ -169,6 +169,30 @@ def _encrypted() -> bytes:
     return bytes(body)
 
 
+def _longer_than_it_is() -> bytes:
+    """A zip whose directory gives its file ten bytes more (APPNOTE 4.3.12)."""
+    body = bytearray(zipped({"list.txt": LIST}))
+    struct.pack_into("<I", body, body.index(b"PK\x01\x02") + 24, len(LIST) + 10)
+    return bytes(body)
+
+
+def _tar_with(size: bytes, kind: bytes = tarfile.REGTYPE, pax: bytes = b"") -> bytes:
+    """One member `list` that says it has `size` (12 bytes of the header) and LIST behind it, after `pax` if given."""
+    head = bytearray(tarfile.TarInfo("list").tobuf(tarfile.USTAR_FORMAT))
+    head[124:136], head[156:157] = size, kind
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    more = b""
+    if pax:
+        info = tarfile.TarInfo("pax")
+        info.type, info.size = tarfile.XHDTYPE, len(pax)
+        more = info.tobuf(tarfile.USTAR_FORMAT) + pax.ljust(512, b"\0")
+    return more + bytes(head) + LIST.ljust(512, b"\0") + bytes(1024)
+
+
+_SIZE = b"%011o\0" % len(LIST)
+
+
 @pytest.mark.parametrize(
     ("body", "member", "words"),
     [
@@ -203,12 +227,35 @@ def _encrypted() -> bytes:
         (tar({f"f{i}": b"" for i in range(10_001)}), "f1", "more than 10,000 files"),
         (gzip.compress(LIST), "a.txt", "is a single gzip file"),
         (LIST, "a.txt", "is not an archive"),
+        (zipped({"C:list.txt": LIST}), None, "a path that leads out of it"),
+        (_longer_than_it_is(), None, "another length than its directory says"),
+        # GNU's base 256: minus one (tar(5), "Numeric Values").
+        (_tar_with(b"\xff" * 12), None, "a file of negative length"),
+        (_tar_with(_SIZE, pax=b"18 size=-5000000000\n"), None, "an extended header"),
+        (_tar_with(_SIZE, pax=b"12 size=-50\n"), None, "a file of negative length"),
+        (_tar_with(_SIZE, pax=b"22 GNU.sparse.major=1\n"), "list", "is a sparse file"),
+        (_tar_with(_SIZE, tarfile.SYMTYPE), "list", "'list' in the tar is a link"),
     ],
 )
 def test_f10_archives_that_are_refused(get: Get, body: bytes, member: str | None, words: str) -> None:
     done = get(body, member)
     assert done.outcome == "failed" and done.error is not None
     assert words in done.error, done.error
+
+
+def test_f10_a_link_has_no_data_whatever_its_header_says(get: Get) -> None:
+    # Were the size of the folder believed, the list would be skipped as its data.
+    folder = bytearray(_tar_with(b"%011o\0" % 512, tarfile.DIRTYPE)[:512])
+    folder[:4], folder[148:156] = b"fold", b" " * 8
+    folder[148:156] = b"%06o\0 " % sum(folder)
+    assert came(get(bytes(folder) + _tar_with(_SIZE))) == LIST
+
+
+def test_f6_a_zstd_window_is_bounded(get: Get) -> None:
+    wide = zstandard.ZstdCompressionParameters.from_level(1, window_log=27)
+    packer = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    body = packer.compress(LIST) + packer.flush()
+    assert "asks for a window over 32 MiB" in str(get(body).error)
 
 
 def test_what_is_declared_must_come(get: Get) -> None:

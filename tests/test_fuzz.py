@@ -20,7 +20,9 @@ from blocklist.ingest.parse import parse
 
 name, wanted = sys.argv[1], int(sys.argv[2])
 chance = random.Random(name)
-PIECE = 100_000
+# Rules and events are read one by one. An open bracket takes the rest of a zone with it, and the first lines of a
+# file decide what all of it is guessed to be: many small files then, not few large ones.
+PIECE = {"suricata": 10_000, "stix": 10_000, "misp": 10_000, "rpz": 40, "auto": 40}.get(name, 100_000)
 SPECS = {"dshield": InputFormat(name="dshield"), "auto": InputFormat(name="auto"), "misp": InputFormat(name="misp"),
          "json": DOCUMENTS["json"][0], "stix": InputFormat(name="stix")}
 spec = CASES[name].spec if name in CASES else SPECS[name]
@@ -70,7 +72,7 @@ def body(count):
 lines = refused = accepted = failed = 0
 first = 0
 while lines < wanted:
-    count = min(PIECE if name not in ("suricata", "stix", "misp") else PIECE // 10, wanted - lines)
+    count = min(PIECE, wanted - lines)
     data = body(count)
     try:
         out = parse(data, feed(spec))
