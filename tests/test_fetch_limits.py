@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import itertools
 import json
 import socket
@@ -17,14 +16,12 @@ from typing import Any
 
 import dns.message
 import pytest
-import zstandard
 from feedserver import FeedServer, Talk
 from test_documents import attribute, event, indicator, misp_feed
 from test_transfer import cname, send, serve, soa
 
 from blocklist.ingest.arrival import Arrival
 from blocklist.ingest.body import Body, Scratch
-from blocklist.ingest.decompress import DecodeError, Decompressor
 from blocklist.ingest.fetch import Fetched, Limits, Request, fetch
 from blocklist.ingest.loopback import LoopbackServer
 from blocklist.ingest.reasons import Failure
@@ -129,24 +126,6 @@ def test_f6_documents_of_a_feed_have_one_limit_together(get: Get) -> None:
         done = get(server.url("/feed/manifest.json"), Limits(), format="misp", max_size=1_000_000)
         assert done.error is not None and "larger than max_size" in done.error
         assert len(server.requests) < 10, server.requests
-
-
-@pytest.mark.parametrize("window", [23, 25])
-def test_f6_a_zstd_window_of_any_width_is_not_given_room(window: int) -> None:
-    # A frame may ask for gigabytes to look back in (RFC 8878 §3.1.1.1.2).
-    limit = 1 << window
-    for bits in (window, window + 1):
-        settings = zstandard.ZstdCompressionParameters(window_log=bits)
-        packer = zstandard.ZstdCompressor(compression_params=settings).compressobj()
-        packed = packer.compress(LONG) + packer.flush()
-        out = io.BytesIO()
-        decoder = Decompressor("zstd", limit=10**6, window=limit)
-        if bits > window:
-            with pytest.raises(DecodeError, match=f"a window over {limit >> 20} MiB"):
-                list(decoder.feed(packed))
-        else:
-            out.writelines(decoder.feed(packed))
-            assert out.getvalue() == LONG
 
 
 def test_f10_the_name_of_a_feed_is_no_path(server: FeedServer, tmp_path: Path) -> None:
