@@ -16,11 +16,9 @@ import polars as pl
 from blocklist import __version__, clock
 from blocklist.catalog import CATEGORIES
 from blocklist.config import Config
-from blocklist.errors import IndicatorError
 from blocklist.lifetime import stale_since
 from blocklist.overlap import Contribution, overlap
 from blocklist.picture import Picture
-from blocklist.quantities import parse_duration
 from blocklist.rules import ending_soon, rules_in_force
 from blocklist.select.current import Current
 from blocklist.select.fold import parents
@@ -102,22 +100,6 @@ class Report:
     exports: Sequence[Mapping[str, Any]]
     releases: Sequence[Mapping[str, Any]]
     decisions: Sequence[Mapping[str, Any]] = field(default_factory=list)
-
-
-def since_text(text: str, now: datetime) -> datetime:
-    """The beginning that a person means: a span before `now` (`7d`), a local day or a time. Raises IndicatorError."""
-    try:
-        begin = now - timedelta(seconds=parse_duration(text))
-    except (ValueError, OverflowError):
-        try:
-            begin = datetime.fromisoformat(text).astimezone(UTC)
-        except (ValueError, OverflowError):
-            raise IndicatorError(
-                f"--since {text!r} is no date and no span", hint="write 7d, 2026-11-01 or 2026-11-01T18:00"
-            ) from None
-    if begin > now:
-        raise IndicatorError(f"--since {text!r} lies in the future", hint="a report looks back: write 7d for a week")
-    return begin
 
 
 def report(config: Config, record: Record, suffixes: SuffixRules, since: datetime) -> Report:
@@ -457,4 +439,4 @@ def _rows(db: sqlite3.Connection, sql: str, *values: object) -> list[dict[str, A
     return [dict(zip(keys, row, strict=True)) for row in cursor]
 
 
-__all__ = ["Count", "FeedRow", "Report", "report", "since_text"]
+__all__ = ["Count", "FeedRow", "Report", "report"]

@@ -550,6 +550,12 @@ def test_f7_redirects_elsewhere_are_refused(server: FeedServer, get: Get, target
     assert len(server.talks) == 1
 
 
+def test_f7_a_redirect_without_a_host_is_not_looked_up(server: FeedServer, get: Get) -> None:
+    # The empty name would be this machine.
+    server.routes["/out"] = lambda talk: talk.redirect("https:///x")
+    failed(get(server.url("/out")), "redirects to a URL without a host")
+
+
 def test_f7_https_to_http(
     tls_server: Callable[[Path], FeedServer], certificates: Certificates, server: FeedServer, get: Get
 ) -> None:

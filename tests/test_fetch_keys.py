@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
@@ -94,6 +95,13 @@ def test_c2_a_secret_that_others_can_read_is_not_sent(world: World, server: Feed
     assert ran.code == 3 and f"chmod 600 {path}" in ran.feed("web")["hint"] and server.talks == []
     path.unlink()
     assert "is nowhere" in world.update().feed("web")["error"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_c2_a_secret_of_a_stranger_is_not_sent(world: World, server: FeedServer) -> None:
+    os.chown(keep(world), 12_345, -1)
+    keyed(world, server.url("/list"), {"name": "abuse-ch", "bearer": True})
+    assert "the secret belongs to user 12345" in world.update().feed("web")["error"] and server.talks == []
 
 
 def test_c2_a_secret_may_come_from_the_environment(

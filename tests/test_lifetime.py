@@ -173,6 +173,30 @@ def test_a_feed_that_no_longer_changes_is_stale(world: World, day: Days) -> None
     assert world.update().code == 0 and world.run("status").code == 0
 
 
+def test_a_stale_feed_is_said_while_it_is_not_asked_and_in_the_report(world: World, day: Days) -> None:
+    world.feed("quiet", ["a.example"], stale_after="3d", min_interval="2d")
+    assert world.update().code == 0
+    day(4)
+    assert world.update().feed("quiet")["stale"]
+    day(5)
+    ran = world.update()
+    assert ran.code == 3 and ran.feed("quiet")["outcome"] == "skipped"
+    assert ran.feed("quiet")["stale"] == "2026-11-01T06:00:00Z"
+    assert any(line.split()[1:2] == ["stale"] for line in world.run("update").out.splitlines())
+    [row] = [f for f in world.run("report", "--json").json["feeds"] if f["feed"] == "quiet"]
+    assert row["state"] == "stale"
+
+
+def test_the_same_bytes_read_otherwise_are_no_news_of_the_publisher(world: World, day: Days) -> None:
+    world.feed("quiet", ["a.example"], stale_after="3d")
+    assert world.update().code == 0
+    day(4)
+    world.feeds["quiet"]["scope"] = "subtree"
+    world.write()
+    assert world.update().feed("quiet")["outcome"] == "updated"
+    assert world.update().feed("quiet")["stale"] == "2026-11-01T06:00:00Z"
+
+
 def test_a_name_that_drops_out_of_a_reference_is_held_thirty_days_more(world: World, day: Days) -> None:
     world.feed("malware", ["evil.example", "top.example"])
     world.feed("top", ["top.example", "best.example"], category="reference")

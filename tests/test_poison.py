@@ -47,6 +47,29 @@ def test_many_bought_ranks_wait_at_the_gate_of_the_reference(world: World) -> No
     assert len(world.exported("list")) == 300
 
 
+def test_ranks_of_what_no_export_takes_need_no_person(world: World) -> None:
+    world.feed("bad", names(300))
+    world.feed("unsure", names(150, zone="other.test"), confidence=10)
+    world.feed("top", ["bank.test"], category="reference", max_growth=1000)
+    world.set("policy.default", min_confidence=50)
+    assert world.update().code == 0 and len(world.exported("list")) == 300
+    world.lines("top", ["bank.test", *names(150, zone="other.test"), *names(100)])
+    ran = world.update()
+    assert ran.feed("top")["outcome"] == "updated", ran.text
+    assert world.rows("SELECT count(DISTINCT name) FROM hold WHERE until IS NULL") == [(250,)]
+
+
+def test_a_reference_at_its_gate_changes_nothing_in_the_same_run(world: World) -> None:
+    world.feed("bad", names(300))
+    world.feed("top", ["bank.test"], category="reference", max_growth=1000)
+    assert world.update().code == 0
+    world.lines("top", ["bank.test", *names(150)])
+    world.lines("bad", names(301))
+    ran = world.update()
+    assert ran.feed("top")["outcome"] == "gated" and ran.feed("bad")["added"] == 1
+    assert len(world.exported("list")) == 301 and world.rows("SELECT name FROM hold WHERE until IS NULL") == []
+
+
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"<!DOCTYPE html><html><body>Not found</body></html>"])
 def test_a_reference_that_becomes_empty_keeps_its_last_good_list(world: World, content: bytes) -> None:
     world.feed("top", ["evil.test", *names(20, zone="fine.test")], category="reference")

@@ -132,6 +132,18 @@ def test_a_change_of_scope_or_of_a_rows_own_confidence_closes_one_interval_and_o
     world.assert_sound()
 
 
+def test_what_nobody_thought_of_costs_one_feed_alone(world: World) -> None:
+    world.feed("a", ["a.example"])
+    world.feed("b", ["b.example"])
+    assert world.update().code == 0
+    world.change("UPDATE snapshot SET account = 'no JSON' WHERE feed = (SELECT id FROM feed WHERE name = 'a')")
+    world.lines("a", ["a.example", "new.example"])
+    world.lines("b", ["b.example", "c.example"])
+    ran = world.update()
+    assert ran.code == 3 and ran.feed("a")["error"].startswith("unexpected JSONDecodeError")
+    assert ran.feed("b")["added"] == 1 and world.listed() == ["a.example", "b.example", "c.example"]
+
+
 def test_only_the_named_feeds_are_asked(world: World) -> None:
     world.feed("a", ["a.example"])
     world.feed("b", ["b.example"])

@@ -40,12 +40,13 @@ def command(screen: Screen, since: str, output: str | None, fmt: str | None) -> 
     if output is None:
         output = "report.html" if fmt == "html" else "-"
     from blocklist import clock
-    from blocklist.report import report, since_text
+    from blocklist.dates import past
+    from blocklist.report import report
     from blocklist.store.database import explained, open_for_reading, path_in
     from blocklist.store.record import Record
     from blocklist.suffixes import builtin_rules
 
-    begin = since_text(since, clock.now())
+    begin = past(since, clock.now(), edge="start", place="--since")
     connection = open_for_reading(config.state)
     try:
         with explained(path_in(config.state)):

@@ -124,6 +124,10 @@ def _show(screen: Screen, answer: Answer) -> None:
         for x in answer.listings:
             for line in meaning(x):
                 screen.line(f"  {x.feed}: {safe(line)[:600]}")
+            if x.text is None and x.snapshot is not None:
+                screen.line(
+                    f"  {x.feed}: its download is lost; of the proof are left {x.snapshot}, {safe(x.url or '')}"
+                )
     else:
         screen.line("no feed lists it, nor a name or network above it")
     for x in answer.references:

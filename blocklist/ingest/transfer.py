@@ -165,15 +165,23 @@ class Transfer:
         while len(data) < size:
             left = self.deadline - monotonic()
             if left <= 0:
-                raise Failure(f"{self.primary.shown}: not finished in time", hint="raise [fetch] total")
+                raise self._late()
             if self.stop.is_set():
                 raise Failure(f"{self.primary.shown}: interrupted")
             connection.settimeout(min(left, self.idle))
-            piece = connection.recv(size - len(data))
+            try:
+                piece = connection.recv(size - len(data))
+            except TimeoutError:
+                if left < self.idle:
+                    raise self._late() from None
+                raise
             if not piece:
                 raise EOFError
             data += piece
         return bytes(data)
+
+    def _late(self) -> Failure:
+        return Failure(f"{self.primary.shown}: not finished in time", hint="raise [fetch] total", strain="feed")
 
     def _serial(self, connection: socket.socket) -> int:
         query = dns.message.make_query(self.primary.zone, dns.rdatatype.SOA, flags=0)
