@@ -207,6 +207,12 @@ def test_maltrail_trails_lose_their_port_and_a_path_makes_a_url() -> None:
     assert out.rejects == {Reject.UNSUPPORTED: 1}
 
 
+@pytest.mark.parametrize("mark", ["\x1c", "\x1d", "\x1e", "\x1f"])
+def test_an_origin_with_a_control_in_it_is_no_reason_to_fail(mark: str) -> None:
+    zone = f"$TTL 60\na.example CNAME .\n$ORIGIN rpz{mark}x.test.\nb.example CNAME .\n"
+    assert "a.example" in [name for name, _ in found(read(zone, InputFormat(name="rpz")))]
+
+
 TRAILS = """\
 # Copyright (c) 2014-2026 Maltrail developers (https://github.example/maltrail/)
 

@@ -113,7 +113,9 @@ class Reader:
         since: list[tuple[int, str | None]] = [(0, self.origin)]
         known = lines["line"].str.contains(r"(?i)^\$(?:TTL|ORIGIN)[ \t]+\S+$")
         for number, line in lines.filter(known).iter_rows():
-            word, name = line.split()
+            # Not by all that Python calls white space: U+001C is none to the pattern.
+            word, name = line.replace("\t", " ").split(" ", 1)
+            name = name.lstrip(" ")
             if word.upper() == "$ORIGIN":
                 self.origin = name[:-1].lower() if name.endswith(".") else _joined(name.lower(), self.origin)
                 since.append((number, self.origin))
