@@ -24,7 +24,7 @@ BYTES: Final = sys.byteorder
 CANT_SEGMENT: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 FIRST_WINDOW: Final = 16.0  # queries under way to a resolver at the start, so that no run opens with a burst
 LEAST_WINDOW: Final = 16.0  # what any resolver bears; keeps a lossy path moving
-TOLERATED_LOSS: Final = 0.02  # below this a loss says nothing about the window
+TOLERATED_LOSS: Final = 0.05  # below this a loss says nothing about the window: 2 % by chance each way are 4 %
 ENOUGH: Final = 4  # replies that repeated the case of a question before a resolver counts as one that keeps it
 TCP_AT_ONCE: Final = 16  # connections to one resolver
 
@@ -192,15 +192,16 @@ class Upstream:
         return over
 
     def judge_window(self) -> None:
-        """Shrink the window by half the share that was lost, as RFC 8257 §3.3 does with marks.
+        """Shrink the window by half the share that was lost, once a window, as RFC 8257 §3.3 does with marks.
 
-        Loss by chance takes little from it, a resolver that drowns halves it each time.
+        Loss by chance takes nothing from it, up to two standard deviations above what is tolerated; a resolver that
+        drowns halves it each time.
         """
         total = self.replied + self.missed
-        if total >= LEAST_WINDOW:
+        if total >= max(LEAST_WINDOW, self.window):
             loss = self.missed / total
             self.replied = self.missed = 0
-            if loss > TOLERATED_LOSS:
+            if loss > TOLERATED_LOSS + 2 * (TOLERATED_LOSS * (1 - TOLERATED_LOSS) / total) ** 0.5:
                 self.starting = False
                 floor = min(LEAST_WINDOW, self.most)
                 self.window = max(floor, self.window * (1 - loss / 2))
