@@ -271,7 +271,7 @@ def stages(work: Path) -> list[Row]:
     rows += _parser_rows(_stage("parsers", work))
     if peers.found("nsd") is None:
         return [*rows, skipped("verify against NSD", "nsd is not installed")]
-    return rows + _verify_rows(_stage("verify", work))
+    return rows + _verify_rows(_stage("verify", work)) + _lossy_rows(_stage("verify_lossy", work))
 
 
 def _parser_rows(got: dict[str, Any]) -> list[Row]:
@@ -319,9 +319,34 @@ def _verify_rows(got: dict[str, Any]) -> list[Row]:
         rows.append(Row("verify against NSD", f"{share:.2f} × dnsperf", "0.6 × dnsperf", good, note))
     else:
         rows.append(Row("verify against NSD", f"{rate:,.0f}/s", note=f"no ratio: no dnsperf; {note}"))
+    rows.append(Row("  in two processes", f"{got['two'] / rate:.2f} × one", note=f"{got['two']:,.0f} queries/s"))
     rows.append(
         Row("  against dns.asyncresolver", f"{rate / slow:.0f} ×", "25 ×", rate >= 25 * slow, f"{slow:,.0f} queries/s")
     )
+    return rows
+
+
+def _lossy_rows(got: dict[str, Any]) -> list[Row]:
+    lossy, clean = got["lossy"], got["clean"]
+    matrix = lossy["matrix"]
+    right = {"live said live", "live said unknown", "gone said nxdomain", "gone said unknown"}
+    false = sum(count for what, count in matrix.items() if what not in right)
+    unknown = sum(count for what, count in matrix.items() if what.endswith("unknown"))
+    ratio = lossy["seconds"] / clean["seconds"]
+    rows = [
+        Row(
+            f"verify {got['names']:,} names, 2 % lost each way, 50 ms jitter",
+            f"{ratio:.2f} × without",
+            "2 × without",
+            ratio <= 2 and false == 0,
+            f"{lossy['seconds']:.0f} s, {false} false, {unknown} unknown, {lossy['lost']:,} queries lost",
+        ),
+        Row("  memory", f"{got['memory']:.0f} bytes a name", "300 bytes a name", got["memory"] <= 300),
+    ]
+    if "dnsperf" in lossy:
+        share = lossy["rate"] / lossy["dnsperf"]
+        rows.append(Row("  through the same proxy", f"{share:.2f} × dnsperf", note=f"{lossy['rate']:,.0f} queries/s"))
+    rows.append(Row("", f"{lossy['rate'] / got['dnspython']:.0f} × dns.asyncresolver", note="through the same proxy"))
     return rows
 
 

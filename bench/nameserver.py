@@ -62,7 +62,7 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     import dns.query
 
     query = dns.message.make_query("example", "SOA")
-    for _ in range(50):
+    for _ in range(300):
         try:
             dns.query.udp(query, "127.0.0.1", port=port, timeout=0.2)
             return

