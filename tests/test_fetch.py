@@ -736,6 +736,12 @@ def test_c2_redaction(url: str, shown: str) -> None:
     assert redact(url) == shown
 
 
+def test_c2_a_secret_is_hidden_however_a_server_writes_it() -> None:
+    secrets = ("k/y s3cret",)
+    for written in ("k/y s3cret", "k/y%20s3cret", "k%2Fy%20s3cret"):
+        assert redact(f"https://feeds.example/{written}/list", secrets) == "https://feeds.example/***/list"
+
+
 # Bad URLs
 
 

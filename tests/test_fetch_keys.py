@@ -104,6 +104,23 @@ def test_c2_a_secret_of_a_stranger_is_not_sent(world: World, server: FeedServer)
     assert "the secret belongs to user 12345" in world.update().feed("web")["error"] and server.talks == []
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("12345", "a secret has 6 to"),
+        ("", "the secret is empty"),
+        ("s3cret\nX-More: 1", "holds a line break"),
+        ("s3crét-s3crét", "another character that can't be sent"),
+        ("x" * 17_000, "a secret has 6 to"),
+    ],
+)
+def test_c2_what_can_be_no_secret_is_not_sent(world: World, server: FeedServer, value: str, words: str) -> None:
+    keep(world, value)
+    keyed(world, server.url("/list"), {"name": "abuse-ch", "bearer": True})
+    error = world.update().feed("web")["error"]
+    assert words in error and server.talks == [] and (len(value) < 6 or value not in error)
+
+
 def test_c2_a_secret_may_come_from_the_environment(
     world: World, server: FeedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,9 +367,15 @@ def test_c2_a_secret_may_come_from_systemd(world: World, server: FeedServer, mon
     keyed(world, server.url("/list"), {"name": "abuse-ch", "bearer": True})
     assert world.update().code == 0
     assert server.talks[0].headers["authorization"] == f"Bearer {SECRET}"
+    seen = world.base / "seen"
+    world.export("out")
+    world.exports["out"]["reload"] = world.script("reload", f"env > {seen}")
+    world.write()
+    world.update("--force")
+    assert "PATH" in seen.read_text() and "CREDENTIALS" not in seen.read_text()
     (folder / "abuse-ch").chmod(0o444)
     ran = world.update("--force")
-    assert "others can read" in ran.feed("web")["error"] and len(server.talks) == 1 and SECRET not in ran.text
+    assert "others can read" in ran.feed("web")["error"] and len(server.talks) == 2 and SECRET not in ran.text
 
 
 def test_doctor_finds_what_was_harmed(world: World) -> None:

@@ -16,7 +16,7 @@ from test_hostile import variants
 from blocklist.errors import ConfigError, ReleaseError
 from blocklist.ingest.parse import parse
 from blocklist.publish import descriptor, sample
-from blocklist.publish.gate import writable_urls
+from blocklist.publish.gate import require_safe, writable_urls
 from blocklist.publish.render import render
 from blocklist.publish.selection import Selection
 
@@ -253,6 +253,13 @@ def test_no_option_is_syntax(name: str) -> None:
             for bad in ("a\nb", "a; b", "a'b", 'a"b', "a}b", "{name}", "é", "a\\b", "$(id)", "a`b"):
                 with pytest.raises(ConfigError, match=key):
                     fmt.settle({key: bad})
+
+
+def test_the_gate_of_names_takes_the_longest_and_no_longer() -> None:
+    longest = ".".join(["a" * 63] * 3 + ["b" * 61])
+    require_safe(pl.Series([longest]), "name", "list")
+    with pytest.raises(ReleaseError, match=r"row 2: .* is not a domain name"):
+        require_safe(pl.Series([longest, longest + "c"]), "name", "list")
 
 
 def test_the_gate_of_urls_takes_what_the_record_holds_and_no_more() -> None:

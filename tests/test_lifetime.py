@@ -169,6 +169,8 @@ def test_a_feed_that_no_longer_changes_is_stale(world: World, day: Days) -> None
     ran = world.update()
     assert ran.code == 3 and ran.feed("quiet")["stale"] == "2026-11-01T06:00:00Z" and ran.feed("own")["stale"] is None
     assert "stale" in world.run("update").out and world.run("status").code == 3
+    assert "feed quiet is stale: its list has not changed since 2026-11-01 06:00" in world.run("why", "a.example").out
+    assert "stale" not in world.run("why", "b.example").out
     world.lines("quiet", ["a.example", "c.example"])
     assert world.update().code == 0 and world.run("status").code == 0
 
