@@ -346,7 +346,7 @@ def _lossy_rows(got: dict[str, Any]) -> list[Row]:
     if "dnsperf" in lossy:
         share = lossy["rate"] / lossy["dnsperf"]
         rows.append(Row("  through the same proxy", f"{share:.2f} × dnsperf", note=f"{lossy['rate']:,.0f} queries/s"))
-    rows.append(Row("", f"{lossy['rate'] / got['dnspython']:.0f} × dns.asyncresolver", note="through the same proxy"))
+    rows.append(Row("  through the same proxy", f"{lossy['rate'] / got['dnspython']:.0f} × dns.asyncresolver"))
     return rows
 
 
