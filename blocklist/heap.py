@@ -12,12 +12,9 @@ _MB = 1 << 20
 
 
 def keep_freed() -> None:
-    """Have the C library keep freed memory for the next use; without glibc, only the collector is told."""
+    """Have the C library keep freed memory for the next use; without glibc, nothing happens."""
     import ctypes
-    import gc
 
-    # What is imported by now stays, and need not be looked at again.
-    gc.freeze()
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import socket
+import struct
 from collections import Counter
 from dataclasses import dataclass
 
@@ -106,7 +107,7 @@ def is_reply_to(data: bytes, question: bytes) -> bool:
     try:
         message = dns.message.from_wire(data, question_only=True)
         asked = dns.message.from_wire(encode_query(1, question)).question[0]
-    except Exception:
+    except (dns.exception.DNSException, ValueError, UnicodeError, struct.error):
         return False
     flags = int.from_bytes(data[2:4])
     return flags & 0xF800 == 0x8000 and len(message.question) == 1 and message.question[0] == asked
@@ -116,7 +117,7 @@ def in_dnspythons_view(data: bytes, name: str) -> Answer | None:
     """The whole of a reply by `resolve_chaining` of dnspython; None where it can't be read."""
     try:
         message = dns.message.from_wire(data, ignore_trailing=True)
-    except Exception:
+    except (dns.exception.DNSException, ValueError, UnicodeError, struct.error):
         return None
     rcode = int(message.rcode())
     told = [int(option.code) for option in message.options if isinstance(option, dns.edns.EDEOption)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -144,12 +144,12 @@ def _then(screen: Screen, config: Config, name: str, at: str, output: str) -> in
     from blocklist.publish.past import published
     from blocklist.store.database import explained, open_for_reading, path_in
 
-    _refuse_configured(config, output)
     moment = past(at, clock.now())
     with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
         db.execute("BEGIN")  # one state of the record, whatever an update does meanwhile
         found = published(config, db, name, moment)
     files = _places(found.files, name, output)
+    _refuse_configured(config, files)
     for place, data in files.items():
         _put(place, partial(_write, data=data))
     screen.note(f"release {found.release} of {name}, live since {found.published}, {found.how}; SHA-256 {found.digest}")
@@ -178,7 +178,7 @@ def _once_then(screen: Screen, config: Config, export: Export, fmt: Any, at: str
     from blocklist.store.moment import run_at
     from blocklist.suffixes import builtin_rules
 
-    _refuse_configured(config, output)
+    _refuse_configured(config, [output])
     moment = past(at, clock.now())
     with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
         db.execute("BEGIN")
@@ -194,12 +194,18 @@ def _write(out: BinaryIO, *, data: bytes) -> None:
     out.write(data)
 
 
-def _refuse_configured(config: Config, output: str) -> None:
-    for export in config.exports.values():
-        place = (config.base / export.path).resolve()
-        taken = place.parent if export.split is not None and Path(output).is_dir() else place
-        if output != "-" and Path(output).resolve() == taken:
-            raise click.UsageError(f"{output} is the file of export {export.name!r}: a list of the past goes elsewhere")
+def _refuse_configured(config: Config, outputs: Iterable[str]) -> None:
+    """A list of the past goes to no place where an engine finds the one of now."""
+    from blocklist.publish.split import paths
+
+    taken = {
+        path.resolve(): export.name
+        for export in config.exports.values()
+        for _, path in paths(export, config.policies[export.policy], config.base)
+    }
+    for output in outputs:
+        if output != "-" and (export := taken.get(Path(output).resolve())) is not None:
+            raise click.UsageError(f"{output} is the file of export {export!r}: a list of the past goes elsewhere")
 
 
 def given_options(fmt: Any, given: tuple[str, ...]) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def _cells(current: Current, frames: Sequence[pl.DataFrame]) -> Cells:
     names = current.names
     flags = [current.among(frame).alias(f"in {i}") for i, frame in enumerate(frames)]
     facts = names.select("kind", "registrable").with_columns(*flags)
+    # Three bits and one, and two for the guards and for each category apart: 36 at most, which leaves 28 for the way.
     code = pl.col("way").cast(pl.UInt64)
     for fact in facts.columns:
         code = code * 2**3 + pl.col(fact).cast(pl.UInt64) if fact == "kind" else code * 2 + pl.col(fact).cast(pl.UInt64)

@@ -3,7 +3,7 @@
 A name's own decision depends on its listings, its holds, its verdict and the rules; what a target makes of it also
 on the names above and below. So new decisions are needed for *touched* names alone, and new entries for these
 and what is above and below them.
-Where rules, feeds or the policy changed, nothing of this holds and all is decided again.
+Where feeds or the policy changed, nothing of this holds and all is decided again; other rules are laid over it.
 """
 
 from __future__ import annotations

@@ -34,9 +34,10 @@ def forget_before(connection: sqlite3.Connection, run: int) -> None:
 
 def whole_since(connection: sqlite3.Connection) -> tuple[int, str] | None:
     """The first run of which the record still knows all, and when it was; None where nothing was pruned."""
-    return connection.execute(  # type: ignore[no-any-return]
+    row = connection.execute(
         "SELECT r.id, r.started FROM counter c JOIN run r ON r.id = c.value WHERE c.name = ?", (_FORGOTTEN,)
     ).fetchone()
+    return (int(row[0]), str(row[1])) if row is not None else None
 
 
 def require_kept(connection: sqlite3.Connection, run: int, of: str) -> None:
