@@ -118,9 +118,8 @@ def export_all(
             started = time.perf_counter()
             try:
                 _publish(job, record, selector, keeping)
-            except BlocklistError as error:
-                job.outcome.outcome = "failed"
-                job.outcome.error, job.outcome.hint = error.message, error.hint
+            except (BlocklistError, OSError) as error:
+                _failed(job, error)
             job.outcome.seconds += time.perf_counter() - started
         for job in jobs:
             _tell_amended(job)
@@ -165,11 +164,15 @@ def _prepared(job: Job, config: Config, selector: Selector, record: Record, stac
     try:
         _prepare(job, config, selector, record, stack, dry_run)
     except (BlocklistError, OSError) as error:
-        told = error if isinstance(error, BlocklistError) else refusal(job.path, job.path.parent, error)
         job.state = "failed"
-        job.outcome.outcome = "failed"
-        job.outcome.error, job.outcome.hint = told.message, told.hint
+        _failed(job, error)
     job.outcome.seconds = time.perf_counter() - started
+
+
+def _failed(job: Job, error: BlocklistError | OSError) -> None:
+    told = error if isinstance(error, BlocklistError) else refusal(job.path, job.path.parent, error)
+    job.outcome.outcome = "failed"
+    job.outcome.error, job.outcome.hint = told.message, told.hint
 
 
 def _floor(job: Job, base: Path) -> tuple[int, int, bool]:

@@ -110,7 +110,6 @@ class _Dealer:
         self.tally = Tally(len(names), self.manned)
 
     def run(self) -> Resolution:
-
         try:
             while self.lots or self.busy:
                 now = time.monotonic()
