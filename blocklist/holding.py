@@ -26,7 +26,7 @@ from blocklist.select.policy import Withheld, taken_by
 from blocklist.select.renew import Touched
 
 if TYPE_CHECKING:
-    from blocklist.update import Lapse, Work
+    from blocklist.gathering import Lapse, Work
 
 
 def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from blocklist.catalog import Feed
     from blocklist.config import Config
+    from blocklist.gathering import FeedOutcome
     from blocklist.publish.job import ExportOutcome
-    from blocklist.update import FeedOutcome, Updated
+    from blocklist.update import Updated
 
 
 @click.command("update")

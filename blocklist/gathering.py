@@ -1,0 +1,452 @@
+"""What the feeds of one update bring: asked, read and judged side by side, each standing alone. Nothing is recorded."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Literal
+
+import msgspec
+import polars as pl
+
+from blocklist import clock
+from blocklist.asking import limits_of, request_for
+from blocklist.catalog import Feed
+from blocklist.config import Config
+from blocklist.errors import BlocklistError, FeedError, RecordError
+from blocklist.ingest.fetch import Fetched, Request, fetch
+from blocklist.ingest.gate import Known, ways_out
+from blocklist.ingest.intake import Intake, parse_key, take_in
+from blocklist.picture import Picture
+from blocklist.quantities import parse_duration
+from blocklist.select import lifetime
+from blocklist.select.lifetime import lasts, seconds
+from blocklist.store import columns, snapshots
+from blocklist.store.columns import Columns
+from blocklist.store.record import Record, Snapshot
+from blocklist.store.snapshots import MAX_DEPTH
+
+FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
+
+
+@dataclass
+class FeedOutcome:
+    """What an update did to one feed; a line of the screen and an item of `--json`.
+
+    `expired`: its listings that are over but still listed or lingering. `stale`: when it changed last, where that is
+    too long ago.
+    """
+
+    id: str
+    outcome: FeedOutcomeName
+    entries: int | None = None
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    held: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    expired: int = 0
+    stale: str | None = None
+    note: str = ""
+    error: str | None = None
+    hint: str | None = None
+
+
+class Work:
+    """The state of one update between fetching and the transaction."""
+
+    def __init__(
+        self,
+        config: Config,
+        record: Record,
+        picture: Picture,
+        run: int,
+        at: datetime,
+        *,
+        force: bool,
+        accept: set[str],
+        on_feed: Callable[[FeedOutcome], None] | None,
+    ) -> None:
+        self.config, self.record, self.picture, self.run, self.at = config, record, picture, run, at
+        self.force, self.accept, self.on_feed = force, accept, on_feed
+        self.ids = record.feed_ids()
+        self.snapshots = record.current_snapshots()
+        # Drawn by threads side by side: `next` of a counter is one step, reading and adding would be two.
+        self.last_snapshot = record.next_snapshot() - 1
+        self.numbers = itertools.count(self.last_snapshot + 1)
+        self.outcomes: dict[str, FeedOutcome] = {}
+        self.intakes: dict[str, Intake] = {}
+        self.fetched: dict[str, Fetched] = {}
+        self.again: set[str] = set()
+        self.unasked: set[str] = set()
+        self.next_ends = record.next_ends()
+        self.again_read: list[Fetched] = []
+
+    def gather(self, feeds: list[Feed]) -> None:
+        """Fetch and take in; parsing of one feed runs beside the fetching of others."""
+        temporary = self.record.state / "incoming"
+        temporary.mkdir(parents=True, exist_ok=True)
+        for left in temporary.iterdir():
+            left.unlink()
+        snapshots.remove_unrecorded(self.record.state, self.last_snapshot)
+        requests = []
+        closed = {} if self.force else self._closed_hosts()
+        with ThreadPoolExecutor(2, "intake") as pool:
+            futures: dict[Future[None], Feed] = {}
+            for feed in feeds:
+                if feed.id in self.accept:
+                    futures[pool.submit(self._guarded, feed, self._accept, None)] = feed
+                elif (request := self._request(feed, closed)) is not None:
+                    requests.append(request)
+            by_id = {f.id: f for f in feeds}
+
+            def done(fetched: Fetched) -> None:
+                feed = by_id[fetched.feed]
+                self.fetched[feed.id] = fetched
+                futures[pool.submit(self._guarded, feed, self._take, fetched)] = feed
+
+            try:
+                for kept in self.again_read:
+                    done(kept)
+                if requests:
+                    fetch(requests, into=temporary, limits=limits_of(self.config), on_done=done, closed=closed)
+                while wait(futures, timeout=0.2).not_done:
+                    pass  # in pieces, so that Ctrl-C is heard (Polars' handler has an endless wait resumed)
+                for future in list(futures):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+            finally:
+                for left in temporary.iterdir():
+                    left.unlink(missing_ok=True)
+
+    def _closed_hosts(self) -> dict[str, datetime]:
+        """Hosts that asked one of our feeds to wait, or did not answer; most feeds share few hosts."""
+        rows = self.record.connection.execute(
+            "SELECT retry_host, max(retry_at) FROM feed WHERE retry_host IS NOT NULL AND retry_at > ? GROUP BY 1",
+            (clock.text(self.at),),
+        )
+        return {host: clock.parse(until) for host, until in rows}
+
+    def _guarded(
+        self, feed: Feed, step: Callable[[Feed, Fetched | None], FeedOutcome], fetched: Fetched | None
+    ) -> None:
+        """Run `step`; what it raises is that feed's outcome and nobody else's."""
+        started = time.perf_counter()
+        try:
+            outcome = step(feed, fetched)
+        except BlocklistError as error:
+            outcome = FeedOutcome(feed.id, "failed", error=error.message, hint=error.hint)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            outcome = FeedOutcome(feed.id, "failed", error=f"{where}{error.strerror or error}")
+        except Exception as error:
+            # A mistake of ours that this feed's text brought to light must not cost the other feeds their update.
+            outcome = FeedOutcome(
+                feed.id,
+                "failed",
+                error=f"unexpected {type(error).__name__}: {str(error)[:200]}",
+                hint="this is a bug; please report it with the feed's name",
+            )
+        outcome.seconds = (fetched.seconds if fetched else 0.0) + time.perf_counter() - started
+        if outcome.error and feed.id in self.ids and (kept := self.snapshots.get(self.ids[feed.id])):
+            outcome.entries = outcome.entries if outcome.entries is not None else kept.entries
+        self.outcomes[feed.id] = outcome
+        if self.on_feed is not None:
+            self.on_feed(outcome)
+
+    def current(self, feed: Feed) -> Snapshot | None:
+        return self.snapshots.get(self.ids[feed.id])
+
+    def _request(self, feed: Feed, closed: Mapping[str, datetime]) -> Request | None:
+        """What to ask for, or None when it is not time yet or the key is missing (the outcome is then set)."""
+        now = self.current(feed)
+        number = self.ids[feed.id]
+        row = self.record.connection.execute(
+            "SELECT checked, outcome, retry_at, retry_host, failures FROM feed WHERE id = ?", (number,)
+        ).fetchone()
+        checked, outcome, retry_at, retry_host, failures = row if row else (None, None, None, None, 0)
+        not_before = None
+        # With another URL, what the old one said is of no matter.
+        moved = _source(self.record.feed_version(number)) not in (None, _source(attributes_of(feed)[1]))
+        if not self.force and not moved:
+            if retry_at and clock.parse(retry_at) > self.at:
+                if not feed.mirrors:
+                    whom = f"{retry_host} is" if retry_host else "its server is"
+                    again = f", failed {failures} times in a row" if failures > 1 else ""
+                    self._skip(
+                        feed,
+                        now,
+                        f"waits: {whom} not asked before {retry_at}{again}",
+                        failed=True,
+                        hint=f"ask now with 'blocklist update --force {feed.id}'",
+                    )
+                    return None
+                not_before = clock.parse(retry_at)
+            wait = timedelta(seconds=parse_duration(feed.min_interval))
+            waiting = self.record.gated_snapshot(self.ids[feed.id]) if outcome == "gated" else None
+            same = waiting and waiting.parse_key == parse_key(feed, waiting.sha256)
+            if waiting and same and checked and clock.parse(checked) + wait > self.at:
+                # What waits for a person is said at every run, and the publisher not asked more often for it.
+                self.outcomes[feed.id] = _still_gated(feed, waiting)
+                self.unasked.add(feed.id)
+                if self.on_feed is not None:
+                    self.on_feed(self.outcomes[feed.id])
+                return None
+            if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
+                if now.parse_key != parse_key(feed, now.sha256):
+                    # Other options for the bytes we have: no reason to ask the publisher.
+                    self.again_read.append(
+                        Fetched(
+                            feed.id,
+                            "not-modified",
+                            sha256=now.sha256,
+                            url=now.url,
+                            etag=now.etag,
+                            last_modified=now.last_modified,
+                        )
+                    )
+                    return None
+                self._skip(
+                    feed,
+                    now,
+                    f"asked {_ago(self.at - clock.parse(checked))} ago, min_interval {feed.min_interval}",
+                )
+                return None
+        try:
+            request = request_for(feed, self.config)
+        except BlocklistError as error:
+            self.outcomes[feed.id] = FeedOutcome(
+                feed.id, "failed", entries=now.entries if now else None, error=error.message, hint=error.hint
+            )
+            if self.on_feed is not None:
+                self.on_feed(self.outcomes[feed.id])
+            return None
+        # Validators of one URL, or of one file of an archive, say nothing about another.
+        same = now is not None and _source(self.record.feed_version(number, now.run)) == _source(attributes_of(feed)[1])
+        return replace(
+            request,
+            etag=now.etag if now and same and not self.force else None,
+            last_modified=now.last_modified if now and same and not self.force else None,
+            known_sha256=now.sha256 if now and now.parse_key == parse_key(feed, now.sha256) else None,
+            known_size=now.bytes if now else None,
+            not_before=not_before,
+            before=partial(self._kept_bytes, None if self.force else now),
+        )
+
+    def _kept_bytes(self, now: Snapshot | None) -> bytes | None:
+        """The bytes of a current snapshot, if there are any."""
+        if now is not None:
+            with suppress(RecordError):
+                return self.record.current_bytes(now)
+        return None
+
+    def _skip(
+        self, feed: Feed, now: Snapshot | None, note: str, *, failed: bool = False, hint: str | None = None
+    ) -> None:
+        self.outcomes[feed.id] = FeedOutcome(
+            feed.id,
+            "failed" if failed else "skipped",
+            entries=now.entries if now else None,
+            note=note,
+            error=note if failed else None,
+            hint=hint,
+        )
+        if self.on_feed is not None:
+            self.on_feed(self.outcomes[feed.id])
+
+    def _take(self, feed: Feed, fetched: Fetched | None) -> FeedOutcome:
+        assert fetched is not None
+        now = self.current(feed)
+        if fetched.outcome in ("failed", "waiting"):
+            return FeedOutcome(
+                feed.id,
+                "failed",
+                note="not asked" if fetched.outcome == "waiting" else "",
+                error=(fetched.error or "failed") + (f"; keeping {now.fetched}" if now else ""),
+                hint=fetched.hint,
+            )
+        if fetched.outcome == "not-modified" or (now and fetched.sha256 == now.sha256):
+            assert now is not None
+            if now.parse_key == parse_key(feed, now.sha256):
+                note = f"{fetched.status}" if fetched.status else "same bytes"
+                self._resolve_gate(feed, now)
+                return FeedOutcome(feed.id, "unchanged", entries=now.entries, note=note)
+            # The same bytes, read by a better parser or by other options.
+            waiting = self.record.gated_snapshot(self.ids[feed.id])
+            if waiting and waiting.parse_key == parse_key(feed, now.sha256):
+                return _still_gated(feed, waiting)
+            return self._intake(feed, self.record.current_bytes(now), now.sha256, fetched)
+        assert fetched.path is not None and fetched.sha256 is not None
+        waiting = self.record.gated_snapshot(self.ids[feed.id])
+        if waiting and waiting.sha256 == fetched.sha256 and waiting.parse_key == parse_key(feed, fetched.sha256):
+            fetched.path.unlink(missing_ok=True)
+            return _still_gated(feed, waiting)
+        data = fetched.path.read_bytes()
+        fetched.path.unlink(missing_ok=True)
+        return self._intake(feed, data, fetched.sha256, fetched)
+
+    def _resolve_gate(self, feed: Feed, now: Snapshot) -> None:
+        """Where the publisher has gone back to the bytes that are current, nothing waits at the gate any more."""
+        waiting = self.record.gated_snapshot(self.ids[feed.id])
+        if waiting and waiting.id > now.id:
+            self.again.add(feed.id)
+
+    def _accept(self, feed: Feed, fetched: Fetched | None) -> FeedOutcome:
+        """Take the snapshot that waits at the gate, without fetching again."""
+        waiting = self.record.gated_snapshot(self.ids[feed.id])
+        if waiting is None:
+            raise FeedError(f"{feed.id}: no snapshot waits at its gate", hint="'blocklist status' lists those that do")
+        data = self.record.raw(waiting.id)
+        self.fetched[feed.id] = Fetched(
+            feed.id,
+            "fetched",
+            sha256=waiting.sha256,
+            size=waiting.bytes,
+            etag=waiting.etag,
+            last_modified=waiting.last_modified,
+            url=waiting.url,
+        )
+        return self._intake(feed, data, waiting.sha256, self.fetched[feed.id], accept=True)
+
+    def _intake(
+        self,
+        feed: Feed,
+        data: bytes,
+        sha256: str,
+        fetched: Fetched,
+        *,
+        accept: bool = False,
+    ) -> FeedOutcome:
+        number = self.ids[feed.id]
+        now = self.current(feed)
+        times = self.times_of(feed, now)
+        snapshot = next(self.numbers)
+        base = self._kept_bytes(now)  # lost ones must not stop the feed
+        intake = take_in(
+            feed,
+            data,
+            sha256,
+            state=self.record.state,
+            snapshot=snapshot,
+            before=self.record.columns(number, now.id) if now else None,
+            base=base,
+            # Where a link of the chain is lost, a whole copy begins anew.
+            base_depth=now.depth if now and self.record.has_chain(now.id) else MAX_DEPTH,
+            accept=accept,
+            # Other options or another parser may read the shared lines otherwise.
+            account=json.loads(now.account) if now and now.parse_key == parse_key(feed, now.sha256) else None,
+            at=seconds(self.at),
+            times=times,
+            known=Known(json.loads(now.account), now.last_modified, fetched.last_modified) if now else None,
+        )
+        self.intakes[feed.id] = intake
+        rejected = {reason.value: n for reason, n in intake.parsed.rejects.items()}
+        if intake.gate is not None:
+            return FeedOutcome(
+                feed.id,
+                "gated",
+                entries=now.entries if now else None,
+                rejected=rejected,
+                error=intake.gate,
+                hint=intake.hint,
+            )
+        return FeedOutcome(
+            feed.id,
+            "updated",
+            entries=intake.entries,
+            added=intake.added.height - intake.changed,
+            removed=intake.removed.height - intake.changed + intake.over.height,
+            changed=intake.changed,
+            rejected=rejected,
+        )
+
+    def times_of(self, feed: Feed, now: Snapshot | None) -> pl.DataFrame | None:
+        """The times of the current listings, where they may end or some linger."""
+        if now is None or not (lasts(feed) or columns.times_of(self.record.state, now.id).exists()):
+            return None
+        return self.record.times(now.feed, now.id)
+
+
+@dataclass
+class Lapse:
+    """A feed that brought nothing new and has listings that end: what is left, and the rows that linger no more."""
+
+    feed: Feed
+    snapshot: int
+    columns: Columns
+    times: pl.DataFrame | None
+    over: pl.DataFrame
+    next_end: int | None
+
+
+def lapses_of(work: Work, taken: Mapping[str, Intake], versions: Collection[str]) -> list[Lapse]:
+    """Feeds whose listings ended since the last run, or whose lifetimes the configuration changed."""
+    out = []
+    for feed in work.config.feeds.values():
+        number = work.ids[feed.id]
+        now, end = work.snapshots.get(number), work.next_ends.get(number)
+        if now is None or feed.id in taken:
+            continue
+        if not (end is not None and end <= clock.text(work.at)) and not (
+            feed.id in versions and (end is not None or feed.max_age is not None or feed.linger is not None)
+        ):
+            continue
+        at, times = seconds(work.at), work.times_of(feed, now)
+        frame, repeated = work.record.columns(number, now.id)
+        gone = lifetime.over(times, feed, at) if times is not None else pl.Series("name", [], dtype=pl.String)
+        left = frame.filter(~pl.col("name").is_in(gone.implode()))
+        times = times.filter(~pl.col("name").is_in(gone.implode())) if times is not None else None
+        over = frame.filter(pl.col("name").is_in(gone.implode()))
+        # What lingers stands in no line, so what is said of repeated names stays.
+        kept = Columns(left, repeated)
+        out.append(Lapse(feed, now.id, kept, times, over, lifetime.next_end(left, times, feed, at)))
+    return out
+
+
+def _still_gated(feed: Feed, waiting: Snapshot) -> FeedOutcome:
+    return FeedOutcome(
+        feed.id,
+        "gated",
+        error=waiting.gate or "gated",
+        hint=ways_out(feed.id),
+    )
+
+
+def _ago(span: timedelta) -> str:
+    seconds = int(span.total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _source(attributes: str | None) -> tuple[object, ...] | None:
+    """Of a feed's attributes (JSON), those that decide which bytes are fetched."""
+    if attributes is None:
+        return None
+    known = json.loads(attributes)
+    return tuple(known.get(key) for key in ("url", "mirrors", "packed", "member", "auth", "proxy"))
+
+
+def attributes_of(feed: Feed) -> tuple[dict[str, object], str]:
+    """Attributes of a feed that decisions depend on, as columns and as canonical JSON."""
+    text = json.dumps(msgspec.to_builtins(feed), sort_keys=True)
+    return {
+        "category": feed.category,
+        "confidence": feed.confidence,
+        "family": feed.family,
+        "direction": feed.matches,
+        "mode": feed.mode,
+        "title": feed.title,
+        "url": feed.urls[0],
+    }, text
