@@ -97,7 +97,7 @@ a number counts from 1; of a list of them the first that is filled |
 | `to_ids` | misp: only attributes that are marked for detection (`true`) |
 | `delimiter`, `quote`, `header` | csv: one ASCII character (`,`; a blank for any run of white space), \
 what cells may stand in (`"`, empty for nothing), whether the first record names the columns (`true`); \
-a quoted cell may go on over 100 lines |
+a quoted cell may go on over line ends, 100 lines at most |
 
 What a line means where neither feed nor row says so: `hosts`, `lines`, `csv`, `json`, `jsonl`, `urls` name one host
 (`exact`); `wildcard`, `adblock`, `dnsmasq`, `unbound`, `maltrail` name a host and everything below it (`subtree`). A
