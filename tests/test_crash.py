@@ -285,6 +285,23 @@ def test_what_a_kill_leaves_half_written_is_removed(tmp_path: Path, folder: str)
     assert world.left_over() == []
 
 
+def test_what_a_kill_left_among_kept_bytes_goes_even_when_the_lists_went_back(tmp_path: Path) -> None:
+    world = lasting_world(tmp_path)
+    world.update()
+    # As a run leaves it that is killed while it keeps what it was about to publish.
+    half = world.state / "kept" / "00" / f"{'00' * 32}.new"
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(b"half")
+    columns = [row[1] for row in world.rows("PRAGMA table_info(release)") if row[1] not in ("id", "state", "digest")]
+    told = ", ".join(columns)
+    world.change(
+        f"INSERT INTO release (state, digest, {told}) SELECT 'pending', '00', {told} FROM release WHERE export = 'list'"
+    )
+    ran = world.update()
+    assert ran.code == 0 and {e["outcome"] for e in ran.json["exports"]} == {"unchanged"}
+    assert world.left_over() == [] and not half.exists()
+
+
 # Stops itself as by kill -9 before its n-th writing, renaming or removing of a file below a folder.
 KILLER = """
 import os, signal, sys

@@ -18,6 +18,7 @@ from blocklist.publish import settings, split
 from blocklist.publish.entries import forget_entries
 from blocklist.publish.job import Job, Live
 from blocklist.quantities import parse_duration
+from blocklist.store import kept
 from blocklist.store.record import Record
 
 
@@ -45,6 +46,9 @@ def recover(record: Record) -> None:
     rows = record.connection.execute(
         "SELECT id, export, path, digest, files FROM release WHERE state = 'pending'"
     ).fetchall()
+    if rows:
+        # Should the lists be what they were before, this run keeps nothing and would leave it there.
+        kept.remove_half_written(record.state)
     for number, export, path, digest, files in rows:
         places = [(f["category"], Path(f["path"])) for f in json.loads(files)] if files else [("", Path(path))]
         published = split.in_place(places, file_digest) == digest

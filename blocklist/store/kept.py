@@ -130,6 +130,12 @@ def forget_others(state: Path, wanted: Collection[str]) -> int:
     return freed
 
 
+def remove_half_written(state: Path) -> None:
+    """Remove what a run that was killed while it kept bytes has left."""
+    for path in (state / "kept").glob("[0-9a-f][0-9a-f]/*.new"):
+        path.unlink(missing_ok=True)
+
+
 def others(state: Path, wanted: Collection[str]) -> dict[Path, int]:
     """The files that `forget_others` removes, with their sizes."""
     stay = set(_with_bases(state, wanted))
