@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from installation import World
 
-from blocklist import picture
+from blocklist import clock, picture
 from blocklist import stretches as module
 from blocklist.catalog import Feed
 from blocklist.ingest.normalize import SCHEMA
@@ -49,6 +49,9 @@ def test_it_is_the_same_however_few_rows_are_sorted_at_once(
 def test_exports_are_the_same_where_lists_are_too_large_to_stay_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # At one and the same second: the rows say since when.
+    moment = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: moment)
     made = []
     for many in (picture._MANY, 0):
         monkeypatch.setattr(picture, "_MANY", many)

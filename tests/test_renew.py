@@ -85,7 +85,7 @@ def series(found: list[str]) -> pl.DataFrame:
     return pl.DataFrame({"name": sorted(set(found))}, schema={"name": pl.String})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.data(),
     listings,
