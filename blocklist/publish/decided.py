@@ -68,6 +68,8 @@ class Decided:
         self._lineage: Lineage | None = None
         self._known: dict[str, _Known] = {}
         self._fitted: dict[tuple[str, Capability], Expressed] = {}
+        # By the identity of decisions, which are kept with it: policies that decide alike share them.
+        self._made: dict[tuple[int, Capability], tuple[pl.DataFrame, Expressed]] = {}
         self._selected: dict[tuple[str, tuple[str, ...]], Selected] = {}
         # Written beside the rendering, which waits for nothing in there.
         self._writer = ThreadPoolExecutor(1, "decided") if keep else None
@@ -218,7 +220,11 @@ class Decided:
             before = Expressed(kept[1]["entries"], kept[0]["lost"])
             made = refitted(before, known.before.decisions, chosen.decisions, known.names, capability)
         else:
-            made = express(chosen.decisions, capability, self._covers(known))
+            alike = (id(chosen.decisions), capability)
+            if alike not in self._made:
+                made = express(chosen.decisions, capability, self._covers(known))
+                self._made[alike] = (chosen.decisions, made)
+            made = self._made[alike][1]
         self._write(file, {"of": known.token, "lost": made.lost}, {"entries": made.entries})
         return made
 

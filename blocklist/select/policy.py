@@ -81,22 +81,45 @@ def select(
     if policy.drops and verdicts.height:
         gone = verdicts.filter(pl.col("verdict").is_in(policy.drops))["name"]
         listed = listed.filter(~(pl.col("kind") == DOMAIN) | ~pl.col("name").is_in(gone.implode()))
+    key = (id(cells), _said(cells, taken_), tuple(rules), tuple(policy.drops), id(verdicts) if policy.drops else None)
+    # Audiences that differ in what concerns no name share what is decided: their exports then share all that follows.
+    names, _ = current.kept(key, lambda: (_names(current, listed, rules), verdicts))
+    urls, yielded_urls = _ruled_urls(listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url")), rules)
+    return Selected(
+        decisions=names.decisions,
+        gids=names.gids,
+        networks=_networks(current, cells, rows, listed, feeds),
+        urls=urls,
+        yielded=names.yielded,
+        yielded_urls=yielded_urls,
+        kept_back=kept_back,
+        listed=listed.drop("widenable"),
+    )
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Of `Selected`, what concerns domains."""
+
+    decisions: pl.DataFrame
+    gids: pl.Series
+    yielded: pl.DataFrame
+
+
+def _names(current: Current, listed: pl.DataFrame, rules: Sequence[Rule]) -> _Names:
+    """What is decided for the domains among the `listed`, with `rules` over them."""
     domains = listed.filter(pl.col("kind") == DOMAIN)
     entries = _entries(domains, current)
     decisions, yielded = entries, entries.clear()
     if any(rule.kind == "domain" for rule in rules):
         decisions, yielded = current.kept(tuple(rules), lambda: _Ruled(current, rules)).over(entries)
-    urls, yielded_urls = _ruled_urls(listed.filter(pl.col("kind") == URL).select(pl.col("name").alias("url")), rules)
-    return Selected(
-        decisions=decisions.drop("gid"),
-        gids=decisions["gid"],
-        networks=_networks(current, cells, rows, listed, feeds),
-        urls=urls,
-        yielded=yielded.drop("gid"),
-        yielded_urls=yielded_urls,
-        kept_back=kept_back,
-        listed=listed.drop("widenable"),
-    )
+    return _Names(decisions.drop("gid"), decisions["gid"], yielded.drop("gid"))
+
+
+def _said(cells: Cells, taken_: pl.DataFrame) -> tuple[tuple[object, ...], ...]:
+    """What is decided for the cells of domains, but for how sure it is: all that decisions of names come from."""
+    domain = cells.picture.names["kind"].gather(taken_["gid"]) == DOMAIN
+    return tuple(taken_.filter(domain).select("gid", "subtree", "widenable").sort("gid").rows())
 
 
 def unruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
