@@ -79,8 +79,11 @@ def rates() -> dict[str, dict[str, float]]:
         out[name] = _rate(write(names).encode(), spec)
     addresses = list(_addresses(rng, LINES))
     out["lines, addresses"] = _rate("".join(f"{a}\n" for a in addresses).encode(), InputFormat(name="lines"))
-    ranges = (f"{a}-{a.rpartition('.')[0]}.255\n" for a in addresses if "/" not in a)
-    out["lines, ranges"] = _rate("".join(ranges).encode(), InputFormat(name="lines"))
+    single = [a.rpartition(".")[::2] for a in addresses if "/" not in a]
+    whole = (f"{head}.{int(last) & 240}-{head}.{int(last) | 15}\n" for head, last in single)
+    out["lines, ranges of one network"] = _rate("".join(whole).encode(), InputFormat(name="lines"))
+    odd = (f"{head}.{last}-{head}.255\n" for head, last in single)
+    out["lines, ranges of four networks"] = _rate("".join(odd).encode(), InputFormat(name="lines"))
     out["dshield"] = _rate("".join(_networks(rng)).encode(), InputFormat(name="dshield"))
     return out
 

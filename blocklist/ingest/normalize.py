@@ -125,6 +125,10 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
         names, addresses = names.rechunk(), addresses.rechunk()
     if names.height:
         ranges: list[pl.DataFrame] = []
+        # A list of ranges is known by its first row, and need not be looked at as names first.
+        if names["text"].head(1).str.contains(_RANGE).all() and (spans := names["text"].str.contains(_RANGE)).any():
+            ranges.append(names.filter(spans))
+            names = names.filter(~spans)
         parts.append(_indicators(_names(names, out.rejects, ranges), DOMAIN))
         for found in ranges:
             cidrs, more = _ranges(found, out.rejects)
