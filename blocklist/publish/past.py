@@ -26,7 +26,7 @@ from blocklist.publish.render import Rendered, render
 from blocklist.publish.selector import Selector
 from blocklist.rules import rules_at
 from blocklist.store import kept
-from blocklist.store.moment import whole_since
+from blocklist.store.moment import periods, whole_since
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import SuffixRules, builtin_rules
@@ -57,6 +57,9 @@ class PastRecord(Record):
         super().__init__(now / "past", connection, None)
         self._now, self.run = now, run
         self._loaded: dict[int, pl.DataFrame] | None = None
+        # What was open then ended in its month or later, by whatever the clock said since.
+        (begin,) = connection.execute("SELECT min(started) FROM run WHERE id >= ?", (run,)).fetchone()
+        self._later = f"period IN ({', '.join(map(str, periods(connection, begin or '')))}) AND"
 
     def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
         return self._frames()[feed]
@@ -75,7 +78,8 @@ class PastRecord(Record):
         rows = self.connection.execute(
             "SELECT l.name, unixepoch(r.started), unixepoch(d.started) FROM ("
             "SELECT name, since, dropped FROM listing WHERE feed = ?1 AND since <= ?2 UNION ALL "
-            "SELECT name, since, dropped FROM listing_closed WHERE feed = ?1 AND since <= ?2 AND until > ?2) l "
+            f"SELECT name, since, dropped FROM listing_closed WHERE {self._later} "
+            "feed = ?1 AND since <= ?2 AND until > ?2) l "
             "JOIN run r ON r.id = l.since LEFT JOIN run d ON d.id = l.dropped AND d.id <= ?2 ORDER BY l.name",
             (feed, self.run),
         ).fetchall()
@@ -87,7 +91,7 @@ class PastRecord(Record):
         rows = self.connection.execute(
             "SELECT l.name, r.started FROM (SELECT name, min(since) AS since FROM ("
             "SELECT name, since FROM listing WHERE since <= ?1 UNION ALL "
-            "SELECT name, since FROM listing_closed WHERE since <= ?1 AND until > ?1) GROUP BY name) l "
+            f"SELECT name, since FROM listing_closed WHERE {self._later} since <= ?1 AND until > ?1) GROUP BY name) l "
             "JOIN run r ON r.id = l.since",
             (self.run,),
         ).fetchall()
@@ -126,7 +130,8 @@ class PastRecord(Record):
         """Indicators frames by feed: those of now, without what came since, with what went since."""
         if self._loaded is None:
             later = self._by_feed("SELECT feed, name FROM listing WHERE since > ?1", _NAME)
-            gone = self._by_feed(f"SELECT feed, {_LISTING} FROM listing_closed WHERE since <= ?1 AND until > ?1", _ROW)
+            closed = f"listing_closed WHERE {self._later} since <= ?1 AND until > ?1"
+            gone = self._by_feed(f"SELECT feed, {_LISTING} FROM {closed}", _ROW)
             frames: dict[int, pl.DataFrame] = {}
             present = Record(self._now, self.connection, None)
             for feed, snapshot in present.current_snapshots().items():
