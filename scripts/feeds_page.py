@@ -121,8 +121,8 @@ A MISP event or a STIX bundle is read from any other URL too. From MISP come `do
 `url` and their pairs with a port or an address; from STIX, `=` and `IN` on domain names, addresses and URLs, joined
 by OR. What else they hold is counted.
 
-A TSIG key never stands in the configuration: `tsig = "file:rpz.key"` names a file of mode 600 as `tsig-keygen` makes,
-`tsig = "env:RPZ_KEY"` a variable that holds `hmac-sha256:NAME:SECRET`.
+A TSIG key never stands in the configuration: `tsig = "file:rpz.key"` names a file of mode 600 that belongs to you or
+root, as `tsig-keygen` makes, `tsig = "env:RPZ_KEY"` a variable that holds `hmac-sha256:NAME:SECRET`.
 
     [feed.partner-zone]
     url = "axfr://192.0.2.53/rpz.example"

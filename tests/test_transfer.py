@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import subprocess
@@ -268,6 +269,23 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     key.chmod(0o600)
     assert load_key("file:key", tmp_path).name.to_text() == "a."
     key.chmod(0o640)
-    with pytest.raises(Failure, match="may be read by others") as caught:
+    with pytest.raises(Failure, match="others can read this secret") as caught:
         load_key("file:key", tmp_path)
-    assert SECRET not in str(caught.value)
+    assert SECRET not in str(caught.value) and caught.value.hint.startswith(f"'chmod 600 {key}'")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_key_file_of_a_stranger_is_refused(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(f'key "a" {{ algorithm hmac-sha512; secret "{SECRET}"; }};\n')
+    key.chmod(0o600)
+    os.chown(key, 12_345, -1)
+    with pytest.raises(Failure, match=r"tsig = 'file:key': .* belongs to user 12345") as caught:
+        load_key("file:key", tmp_path)
+    assert SECRET not in str(caught.value) and f"chown {os.geteuid()} {key}" in caught.value.hint
+
+
+def test_a_key_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key", 0o600)
+    with pytest.raises(Failure, match="not a file"):
+        load_key("file:key", tmp_path)

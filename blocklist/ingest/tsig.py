@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
 
 import dns.exception
 import dns.name
 import dns.tsig
 
-from blocklist.credentials import secret
+from blocklist.credentials import refuse_open, secret
 from blocklist.errors import FeedError
 
 from .reasons import Failure
@@ -87,14 +86,10 @@ def _read(path: Path, where: str) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise Failure(f"tsig = {where!r}: {path} is not a file")
-            if status.st_mode & 0o077:
-                raise Failure(
-                    f"tsig = {where!r}: {path} may be read by others (mode {stat.S_IMODE(status.st_mode):o})",
-                    hint=f"'chmod 600 {path}', and think of a new key",
-                )
+            try:
+                refuse_open(path, os.fstat(descriptor))
+            except FeedError as error:
+                raise Failure(f"tsig = {where!r}: {error.message}", hint=error.hint) from None
             return file.read(_LARGEST).decode("ascii", errors="replace")
     except OSError as error:
         raise Failure(f"tsig = {where!r}: {path} can't be read: {(error.strerror or '').lower()}") from None
