@@ -536,6 +536,38 @@ def test_a_csv_quote_that_another_opens_or_that_closes_too_late_costs_its_own_li
     assert out.frame.height == 100 and out.rejects == {Reject.SYNTAX: 2}
 
 
+def test_a_csv_record_over_the_end_of_a_block_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = InputFormat(name="csv", value="domain", reason="why")
+    prose = "\n".join(f"line {i}" for i in range(40))
+    data = "domain,why\n" + "".join(f'n{i}.example,"{prose}"\nm{i}.example,x\n' for i in range(30))
+    whole = read(data, spec)
+    assert whole.frame.height == 60 and not whole.rejects and whole.comments == 1 + 30 * 39
+    monkeypatch.setattr(module, "BLOCK", 500)
+    cut = read(data, spec)
+    assert cut.frame.equals(whole.frame) and not cut.rejects and cut.comments == whole.comments
+    assert ("n9.example", 2 + 9 * 41) in found(cut)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.sampled_from(['a.example,"x', '"', 'b.example,x"', "c.example,y", 'd.example,"z"', 'x"y', "", '""', "#"])
+    ),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_csv_reads_the_same_wherever_its_blocks_end(rows: list[str], lines: int, header: bool) -> None:
+    data = "\n".join((["domain,why"] if header else []) + rows)
+    spec = InputFormat(name="csv", value="domain" if header else 1, header=header)
+    whole = read(data, spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", 12)
+        patch.setattr(module, "BLOCK_LINES", lines)
+        cut = read(data, spec)
+    assert cut.frame.equals(whole.frame) and cut.rejects == whole.rejects and cut.kinds == whole.kinds
+    assert (cut.lines, cut.comments, cut.blank, cut.extra) == (whole.lines, whole.comments, whole.blank, whole.extra)
+
+
 def test_an_empty_or_missing_csv_cell_is_refused_and_counted() -> None:
     out = read("why,domain\nx,a.example\nx,\nx\n,\n", InputFormat(name="csv", value="domain"))
     assert out.rejects == {Reject.SYNTAX: 3} and out.kinds == {"domain": 1}

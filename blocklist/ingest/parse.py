@@ -16,7 +16,7 @@ import polars as pl
 from blocklist.catalog import Feed, InputFormat
 from blocklist.errors import FeedGated
 from blocklist.ingest.content import looks_like_html
-from blocklist.ingest.formats import COMMENTS, INDENTED, WHOLE, LineParser, line_parser, whole_parser
+from blocklist.ingest.formats import COMMENTS, INDENTED, WHOLE, LineEnd, LineParser, Rows, line_parser, whole_parser
 from blocklist.ingest.formats.ports import without_port
 from blocklist.ingest.formats.sniff import Chosen, sniff, sniff_document
 from blocklist.ingest.normalize import KIND, SCHEMA, normalize, occurrences, unique
@@ -24,7 +24,7 @@ from blocklist.ingest.refused import Refused
 from blocklist.names import DAMAGED, Reject
 
 # Raised whenever the same bytes would give other indicators, so that feeds that did not change are read again.
-PARSER_VERSION = 4
+PARSER_VERSION = 5
 
 BLOCK = 16 * 2**20
 # A column costs 16 bytes a line and more, however short: a file of line ends alone must not cost a gigabyte.
@@ -110,6 +110,7 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     else:
         lines = LineReader(feed, out, spec)
         frames += (lines.read(block, first) for first, block in blocks(data))
+        frames.append(lines.end())
         cancels = lines.cancels
         if out.format == "auto":
             out.format, out.why = "lines", "nothing in it tells, so each line is one indicator"
@@ -200,8 +201,9 @@ class LineReader:
 
     def __init__(self, feed: Feed, out: Parsed, spec: InputFormat) -> None:
         self._feed, self._spec, self._out = feed, spec, out
-        self._header: pl.DataFrame | None = None
         self._parser: LineParser | None = None
+        self._end: LineEnd | None = None
+        self._waiting = 0
         self.cancels: frozenset[str] = frozenset()
 
     def read(self, block: bytes, first: int) -> pl.DataFrame:
@@ -217,20 +219,24 @@ class LineReader:
             frame = frame.filter(~too_long)
         if frame.is_empty():
             return pl.DataFrame(schema=SCHEMA)
-        repeated = 0
-        if out.format == "csv" and self._spec.header:
-            if self._header is None:
-                self._header = frame.head(1)
-            else:
-                frame, repeated = pl.concat([self._header, frame]), 1
         if self._parser is None:
-            self._parser = line_parser(out.format)
-        read = self._parser(frame, self._spec)
-        out.comments += read.comments - repeated
+            self._parser, self._end = line_parser(out.format)
+        return self._taken(frame.height, self._parser(frame, self._spec))
+
+    def end(self) -> pl.DataFrame:
+        """Indicators of lines that waited for more; after the last block."""
+        return self._taken(0, self._end(self._spec)) if self._waiting and self._end else pl.DataFrame(schema=SCHEMA)
+
+    def _taken(self, came: int, read: Rows) -> pl.DataFrame:
+        """Indicators of what was `read` after `came` more lines, which go into the account."""
+        out = self._out
+        out.comments += read.comments
         out.rejects.add(read.rejects)
         self.cancels |= read.cancels
         # Tokens beyond a line's first: what came out, less the lines that went in and are otherwise accounted for.
-        out.extra += read.frame.height - (frame.height - read.comments - sum(read.rejects.values()))
+        lines = came + self._waiting - read.waiting
+        self._waiting = read.waiting
+        out.extra += read.frame.height - (lines - read.comments - sum(read.rejects.values()))
         return _normalize(_without_ports(read.frame, self._spec), self._feed, out)
 
     def _split(self, block: bytes, first: int) -> pl.DataFrame:

@@ -4,7 +4,8 @@ Each line format is a function `parse(lines, spec) -> Rows`. In: `number: UInt32
 `line: String` (stripped, neither blank nor a comment). Out: a frame with `number` and `text: String`, one row an
 indicator, and where the format has them `subtree: Boolean`, the columns of `OVERRIDES` and `kind`; with it the lines
 refused, by reason. What text becomes is not decided here but in `blocklist.ingest.normalize`. A module whose lines
-depend on those above them has a class `Reader` with such a `parse`, made once a file.
+depend on those above them has a class `Reader` with such a `parse`, made once a file; where lines may wait for those
+below them, its `end` gives what still waits after the last.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Rows:
     """What a format read: `frame` (see the module), lines refused by reason, lines that are its comments.
 
     `cancels`: names that the file takes back, wherever it lists them. `items`: how many a document holds, each of which
-    is a row or more, refused, or a comment.
+    is a row or more, refused, or a comment. `waiting`: how many lines the reader keeps for the next ones.
     """
 
     frame: pl.DataFrame
@@ -50,9 +51,11 @@ class Rows:
     comments: int = 0
     cancels: frozenset[str] = frozenset()
     items: int = 0
+    waiting: int = 0
 
 
 LineParser = Callable[[pl.DataFrame, InputFormat], Rows]
+LineEnd = Callable[[InputFormat], Rows]
 WholeParser = Callable[[bytes, InputFormat], Rows]
 
 # What begins a comment line, format by format.
@@ -96,11 +99,11 @@ def percent(text: pl.Expr) -> pl.Expr:
     return text.cast(pl.Float64, strict=False).clip(0, 100).cast(pl.UInt8, strict=False)
 
 
-def line_parser(name: str) -> LineParser:
-    """The `parse` of a line format, for the lines of one file in order."""
+def line_parser(name: str) -> tuple[LineParser, LineEnd | None]:
+    """The `parse` of a line format, for the lines of one file in order, and the `end` where it has one."""
     module = import_module(f"blocklist.ingest.formats.{name}")
-    reader = getattr(module, "Reader", None)
-    return cast(LineParser, reader().parse if reader is not None else module.parse)
+    reader = module.Reader() if hasattr(module, "Reader") else module
+    return cast(LineParser, reader.parse), cast("LineEnd | None", getattr(reader, "end", None))
 
 
 def whole_parser(name: str) -> WholeParser:

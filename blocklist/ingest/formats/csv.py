@@ -22,61 +22,88 @@ from blocklist.names import Reject
 _CELL = "\x1f"
 # Prose in a cell is shorter; a quote that does not close within these costs its own line alone.
 _MOST_LINES = 100
+_LINES = pl.Schema({"number": pl.UInt32, "line": pl.String})
 _HINT = 'set format = { name = "csv", value = "the column" }'
 
 
-def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
-    """Rows of the table with `value` as text and the override columns that `spec` names.
+class Reader:
+    """Reads one table block by block. A record that is open at the end of a block waits for the next one."""
 
-    Each line is read alone, so that numbers stay true, and those after it are only asked where its last quote is open.
-    Lines that a record goes on over are counted among the comments. With several columns in `value` the first that is
-    filled holds. Raises FeedError when a named column is not there: the publisher changed the table.
-    """
-    if spec.value is None:
-        raise FeedError("the feed does not say which column holds the indicator", hint=_HINT)
-    names: list[str] | None = None
-    body = lines
-    if spec.header:
-        names = _unique(_cells(lines["line"][0], spec) or [])
-        body = lines.slice(1)
-    values = [_index(column, names) for column in spec.values]
-    columns = {
-        role: _index(column, names)
-        for role in ("scope", *JUDGED, *OVERRIDES)
-        if (column := getattr(spec, role)) is not None
-    }
-    where = {_index(column, names): spec.accepted(column) for column in spec.where}
-    table, more = _read(body, spec, sorted({*values, *columns.values(), *where}))
-    rejects = Refused()
-    if table.height + len(more) < body.height:
-        known = pl.concat([table["number"], more])
-        rejects.refuse(Reject.SYNTAX, body["number"].filter(~body["number"].is_in(known.implode())))
-    if table.height and all(table[str(value)].null_count() == table.height for value in values):
-        raise FeedError(f"the table has no column {values[0] + 1} in any of its rows")
-    readable = table.height
-    for index, wanted in where.items():
-        table = table.filter(pl.col(str(index)).is_in(wanted).fill_null(False))
-    text = pl.coalesce(*(pl.col(str(value)).replace("", None) for value in values), pl.lit(""))
-    selected = [pl.col("number"), text.alias("text")]
-    for role, index in columns.items():
-        cell = pl.col(str(index)).replace("", None)
-        if role == "confidence":
-            selected.append(percent(cell).alias(role))
-        elif role == "scope":
-            selected.append((cell.str.to_lowercase() == "subtree").fill_null(False).alias("subtree"))
-        else:
-            selected.append(cell.alias(role))
-    # Rows that `where` leaves out are the feed's own comments, so that every line is accounted for.
-    comments = lines.height - body.height + len(more) + readable - table.height
-    return Rows(table.select(selected), rejects, comments=comments)
+    def __init__(self) -> None:
+        self._names: list[str] | None = None
+        self._headed = False
+        self._waiting: pl.DataFrame | None = None
+
+    def parse(self, lines: pl.DataFrame, spec: InputFormat) -> Rows:
+        """Rows of the table with `value` as text and the override columns that `spec` names.
+
+        Each line is read alone, so that numbers stay true, and those after it are only asked where its last quote is
+        open. Lines that a record goes on over are counted among the comments. With several columns in `value` the
+        first that is filled holds. Raises FeedError when a named column is not there: the publisher changed the table.
+        """
+        if spec.value is None:
+            raise FeedError("the feed does not say which column holds the indicator", hint=_HINT)
+        comments = 0
+        if spec.header and not self._headed:
+            self._names = _unique(_cells(lines["line"][0], spec) or [])
+            self._headed, comments = True, 1
+            lines = lines.slice(1)
+        if self._waiting is not None:
+            lines = pl.concat([self._waiting, lines])
+        return self._read(lines, spec, comments, at_end=False)
+
+    def end(self, spec: InputFormat) -> Rows:
+        """Rows of the lines that still wait when the table has no more."""
+        lines = self._waiting if self._waiting is not None else pl.DataFrame(schema=_LINES)
+        return self._read(lines, spec, 0, at_end=True)
+
+    def _read(self, body: pl.DataFrame, spec: InputFormat, comments: int, *, at_end: bool) -> Rows:
+        values = [_index(column, self._names) for column in spec.values]
+        columns = {
+            role: _index(column, self._names)
+            for role in ("scope", *JUDGED, *OVERRIDES)
+            if (column := getattr(spec, role)) is not None
+        }
+        where = {_index(column, self._names): spec.accepted(column) for column in spec.where}
+        wanted = sorted({*values, *columns.values(), *where})
+        table, more, waits = _read(body, spec, wanted, at_end=at_end)
+        self._waiting = body.slice(waits) if waits < body.height else None
+        body = body.head(waits)
+        rejects = Refused()
+        if table.height + len(more) < body.height:
+            known = pl.concat([table["number"], more])
+            rejects.refuse(Reject.SYNTAX, body["number"].filter(~body["number"].is_in(known.implode())))
+        if table.height and all(table[str(value)].null_count() == table.height for value in values):
+            raise FeedError(f"the table has no column {values[0] + 1} in any of its rows")
+        readable = table.height
+        for index, accepted in where.items():
+            table = table.filter(pl.col(str(index)).is_in(accepted).fill_null(False))
+        text = pl.coalesce(*(pl.col(str(value)).replace("", None) for value in values), pl.lit(""))
+        selected = [pl.col("number"), text.alias("text")]
+        for role, index in columns.items():
+            cell = pl.col(str(index)).replace("", None)
+            if role == "confidence":
+                selected.append(percent(cell).alias(role))
+            elif role == "scope":
+                selected.append((cell.str.to_lowercase() == "subtree").fill_null(False).alias("subtree"))
+            else:
+                selected.append(cell.alias(role))
+        # Rows that `where` leaves out are the feed's own comments, so that every line is accounted for.
+        comments += len(more) + readable - table.height
+        waiting = 0 if self._waiting is None else self._waiting.height
+        return Rows(table.select(selected), rejects, comments=comments, waiting=waiting)
 
 
-def _read(lines: pl.DataFrame, spec: InputFormat, wanted: list[int]) -> tuple[pl.DataFrame, pl.Series]:
+def _read(
+    lines: pl.DataFrame, spec: InputFormat, wanted: list[int], *, at_end: bool
+) -> tuple[pl.DataFrame, pl.Series, int]:
     """`number` and the `wanted` cells, stripped, each column named by its index; null where a record ends before.
 
-    Records that can't be read are left out. With them the numbers of lines that belong to a record above.
+    Records that can't be read are left out. With them the numbers of lines that belong to a record above, and from
+    which of `lines` on the end of a record is not among them (their height when none waits).
     """
     more: list[int] = []
+    waits = lines.height
     delimiter = spec.delimiter
     if delimiter == " ":
         # Columns that are set with blanks: any run of white space is one separator.
@@ -97,21 +124,25 @@ def _read(lines: pl.DataFrame, spec: InputFormat, wanted: list[int]) -> tuple[pl
         parts.append(_split(usual, _CELL, wanted))
         if odd.any():
             rows = []
-            records, more = _records(plain.filter(odd), lines, spec)
+            records, more, waits = _records(plain.filter(odd), lines, spec, at_end=at_end)
             for number, record in records:
                 rows.append((number, *(record[i] if i < len(record) else None for i in wanted)))
             parts.append(pl.DataFrame(rows, schema=parts[0].schema, orient="row"))
         table = pl.concat(parts)
     inside = pl.Series("number", more, dtype=pl.UInt32)
+    if waits < lines.height:
+        table = table.filter(pl.col("number") < lines["number"][waits])
     if more:
         table = table.filter(~pl.col("number").is_in(inside.implode()))
-    return table.with_columns(pl.col(pl.String).str.strip_chars()), inside
+    return table.with_columns(pl.col(pl.String).str.strip_chars()), inside, waits
 
 
 def _records(
-    odd: pl.DataFrame, lines: pl.DataFrame, spec: InputFormat
-) -> tuple[list[tuple[int, list[str]]], list[int]]:
-    """Records that begin in the lines of `odd`, some of `lines`, by their numbers; and lines that others go on over."""
+    odd: pl.DataFrame, lines: pl.DataFrame, spec: InputFormat, *, at_end: bool
+) -> tuple[list[tuple[int, list[str]]], list[int], int]:
+    """Records that begin in the lines of `odd`, some of `lines`, by their numbers; lines that others go on over; and
+    which of `lines` begins a record that may end below them, else their height.
+    """
     records: list[tuple[int, list[str]]] = []
     more: list[int] = []
     numbers, texts = lines["number"], lines["line"]
@@ -124,13 +155,16 @@ def _records(
         record = _cells(line, spec)
         if record is None and line.count(spec.quote) % 2:
             end = half[after] if (after := bisect_right(half, place)) < len(half) else len(texts)
-            if end < len(texts) and end - place <= _MOST_LINES:
-                # A blank for each line end: a cell is shown in one line.
-                record = _cells(" ".join(texts[place : end + 1]), spec)
-                more += numbers[place + 1 : end + 1].to_list() if record is not None else []
+            if end - place <= _MOST_LINES:
+                if end < len(texts):
+                    # A blank for each line end: a cell is shown in one line.
+                    record = _cells(" ".join(texts[place : end + 1]), spec)
+                    more += numbers[place + 1 : end + 1].to_list() if record is not None else []
+                elif not at_end:
+                    return records, more, place
         if record is not None:
             records.append((numbers[place], record))
-    return records, more
+    return records, more, len(texts)
 
 
 def _split(lines: pl.DataFrame, delimiter: str, wanted: list[int]) -> pl.DataFrame:
