@@ -132,6 +132,16 @@ def test_adblock_rules_list_hosts_and_nothing_that_they_narrow_or_except() -> No
     assert out.rejects == {Reject.UNSUPPORTED: 15} and out.comments == 5 and out.extra == 1
 
 
+def test_white_space_in_an_adblock_host_is_syntax() -> None:
+    rules = ["||evil.example  ^", "||evil example^", "|https://evil.example ^", "evil.example and more"]
+    # These may hold white space.
+    rules += ["||csp.example^$csp=script-src 'none'", "example.com##.a .b", "/ads [0-9]+/", "@@||good .example^"]
+    out = read("||a.example^\n" + "\n".join(rules) + "\n", "adblock")
+    assert out.frame["name"].to_list() == ["a.example"]
+    assert out.rejects == {Reject.SYNTAX: 4, Reject.UNSUPPORTED: 4}
+    assert sorted(out.rejects.lines[Reject.SYNTAX]) == [2, 3, 4, 5]
+
+
 def test_ranges_become_the_fewest_networks_wherever_an_address_may_stand() -> None:
     for spec, line in (
         ("lines", "192.0.2.1-192.0.2.6"),

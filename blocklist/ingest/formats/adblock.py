@@ -5,7 +5,8 @@ are the host alone. Options that do not narrow the rule may follow: `$important`
 `$dnsrewrite` to an answer that blocks. Everything else that such a list may hold (exceptions `@@`, cosmetic rules,
 paths, patterns, `$third-party`, `$client`, `$dnstype`, `$denyallow`) means less than "this name is hostile" and is
 counted as unsupported: a DNS block for it would block more than its author asked. An exception never blocks, and a
-rule that `$badfilter` takes back is left out.
+rule that `$badfilter` takes back is left out. White space in what should be a host or an address matches nothing: it
+is counted as syntax.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _BELOW = r"^\|\|([^/^*|$@#=?&%,\s]+)\^\|?$"
 _ALONE = r"^(?:\|(?:https?://)?|://)([^/^*|$@#=?&%,\s]+)[\^/]$"
 _BARE = r"^[^/^*|$@#=?&%,:\s]+$"
 _HOSTS = r"^(?:0\.0\.0\.0|127\.0\.0\.1|::1?)[ \t]"
+# No host and no address holds white space; options, selectors and regular expressions may.
+_BROKEN = r"^(?:\|https?://)?[^$#/@]*\s"
 # `##.banner`, `#@#`, `#?#`, `#$#`, `#%#`: rules for pages, where `# text` and `#### text ####` are comments.
 _COSMETIC = r"^#[@$%?]{0,3}#[^#\s]"
 
@@ -66,7 +69,9 @@ def _named(rules: pl.DataFrame, shape: str, subtree: bool, refusals: Refused) ->
     other = rows["text"].is_null()
     if not other.any():
         return rows
-    refusals.refuse(Reject.UNSUPPORTED, rows["number"].filter(other))
+    broken = rules["line"].str.contains(_BROKEN)
+    refusals.refuse(Reject.SYNTAX, rows["number"].filter(other & broken))
+    refusals.refuse(Reject.UNSUPPORTED, rows["number"].filter(other & ~broken))
     return rows.filter(~other)
 
 
