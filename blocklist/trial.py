@@ -22,6 +22,7 @@ from blocklist.store.record import Record
 from blocklist.suffixes import builtin_rules
 
 _SHOWN = 300  # characters of a refused line
+_SAYS_MOST = {"misp": b'"value":', "stix": b'"pattern":'}
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,17 @@ def _refused_lines(data: bytes, parsed: Parsed, examples: int) -> dict[Reject, l
         if at < 0:
             break
         end = raw.find(b"\n", at)
-        piece = raw[at : end if end >= 0 else len(raw)][: 4 * _SHOWN].decode(errors="replace").strip()
-        texts[number] = piece if len(piece) <= _SHOWN else piece[:_SHOWN] + "…"
+        texts[number] = _shown(raw[at : end if end >= 0 else len(raw)], parsed.format)
     order = sorted(wanted, key=lambda reason: (-parsed.rejects[reason], reason.value))
     return {reason: [(n, texts.get(n, "")) for n in wanted[reason]] for reason in order if wanted[reason]}
+
+
+def _shown(line: bytes, format_name: str) -> str:
+    """A line, or what of a long one says most: in a document with an item a line, from its value on."""
+    key = _SAYS_MOST.get(format_name)
+    before = ""
+    if key is not None and len(line) > _SHOWN and line.count(key) == 1:
+        at = line.index(key)
+        before, line = "…" if at else "", line[at:]
+    text = line[: 4 * _SHOWN].decode(errors="replace").strip()
+    return before + (text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

@@ -204,6 +204,33 @@ def test_a_misp_event_through_update_and_why(world: World) -> None:
     assert listing["row"]["reason"] == "Campaign 7" and listing["row"]["reference"] == f"urn:uuid:{uuid(7)}"
 
 
+def test_what_misp_refuses_is_shown_by_its_value(world: World) -> None:
+    attributes = [attribute("md5", "0" * 32), attribute("domain", "bad name"), {"type": "domain", "to_ids": True}]
+    document = event(7, attribute("domain", "evil.example"), *attributes, {"type": "url", "value": {"no": "text"}})
+    text = json.dumps(document, indent=1)
+    world.feed("misp", text, format="misp")
+    refused = json.loads(world.run("feeds", "test", "misp", "--json").out)["refused"]
+    shown = {reason: [line["text"] for line in lines] for reason, lines in refused.items()}
+    assert shown == {
+        "unsupported": [f'"value": "{"0" * 32}",'],
+        "syntax": ['"value": "bad name",', '"type": "domain",', '"value": {'],
+    }
+    rows = text.splitlines()
+    assert all(rows[x["line"] - 1].strip() == x["text"] for lines in refused.values() for x in lines)
+
+
+def test_a_misp_attribute_on_a_long_line_is_shown_by_its_value(world: World) -> None:
+    more = {"Tag": [{"name": f"campaign-{i}"} for i in range(40)]}
+    document = event(7, attribute("domain", "evil.example", **more), attribute("md5", "0" * 32, **more))
+    with LoopbackServer(misp_feed(document)) as server:
+        world.feed("misp", url=server.url("/feed/manifest.json"), format="misp", allow_private=True)
+        assert world.update().code == 0
+        refused = json.loads(world.run("feeds", "test", "misp", "--json").out)["refused"]
+    assert '"value":"evil.example"' in world.run("why", "evil.example").out
+    [line] = refused["unsupported"]
+    assert line["text"].startswith(f'…"value":"{"0" * 32}"')
+
+
 def misp_feed(*events: dict[str, Any]) -> dict[str, Page | bytes]:
     """Pages of a MISP feed."""
     pages: dict[str, Page | bytes] = {}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from blocklist.config import Config
     from blocklist.evidence import Listing
 
+_WIDE = 120  # characters of a raw line on the screen
+
 
 @click.command("why")
 @click.argument("what")
@@ -243,7 +245,13 @@ def _text(listing: Listing) -> str:
     if listing.text is None:
         return "(the kept bytes can't be read)"
     text = safe(listing.text.strip())
-    return text if len(text) <= 120 else text[:119] + "…"
+    if len(text) <= _WIDE:
+        return text
+    # Of a long line (a MISP attribute, say) the part that names the thing.
+    at = text.lower().find(listing.indicator)
+    start = at - 20 if at >= 0 and at + len(listing.indicator) >= _WIDE else 0
+    part = text[start : start + _WIDE - 1]
+    return ("…" if start else "") + part + ("…" if start + _WIDE - 1 < len(text) else "")
 
 
 def as_json(answer: Answer) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class _Events:
                     raise msgspec.DecodeError("not an event")
             except _DAMAGED:
                 self.items += 1
-                self.damaged.append(self._lines.at(at))
+                self.damaged.append(self._lines.at(at + key_at(text, "info")))
                 continue
             start = self.data.find(bytes(inner), at)
             about = _About(
@@ -191,7 +191,7 @@ class _Events:
                 found = _object.decode(text)
             except _DAMAGED:
                 self.items += 1
-                self.damaged.append(self._lines.at(at))
+                self.damaged.append(self._lines.at(at + key_at(text, "name")))
                 continue
             if _true(found.deleted):
                 self.items += len(found.attributes)
@@ -202,20 +202,20 @@ class _Events:
     def _attributes(self, attributes: Sequence[msgspec.Raw], about: _About, start: int) -> None:
         self.items += len(attributes)
         for text, at in placed(self.data, attributes, start):
+            line = self._lines.at(at + (key_at(text, "value") or key_at(text, "type")))
             try:
                 attribute = _attribute.decode(text)
             except _DAMAGED:
-                self.damaged.append(self._lines.at(at))
+                self.damaged.append(line)
                 continue
             if _true(attribute.deleted) or (self.spec.to_ids and not _true(attribute.to_ids)):
                 self.comments += 1
                 continue
             halves = _TYPES.get(attribute.type)
             if halves is None:
-                self.unsupported.append(self._lines.at(at))
+                self.unsupported.append(line)
                 continue
             values = attribute.value.split("|")
-            line = self._lines.at(at + key_at(text, "value"))
             row = _row(attribute, about)
             for half in halves:
                 self.rows.append((line, values[half].strip() if half < len(values) else "", *row))

@@ -120,22 +120,22 @@ def parse(data: bytes, spec: InputFormat) -> Rows:
         if kind != "indicator":
             comments += 1
             continue
+        line = lines.at(at + key_at(text, "pattern"))
         try:
             indicator = _indicator.decode(text)
         except _DAMAGED:
-            damaged.append(lines.at(at))
+            damaged.append(line)
             continue
         if indicator.revoked or "benign" in indicator.indicator_types:
             comments += 1
             continue
         if indicator.pattern_type.lower() != "stix" or len(indicator.pattern) > _MAX_PATTERN:
-            unsupported.append(lines.at(at))
+            unsupported.append(line)
             continue
         named = alternatives(indicator.pattern)
         if named is None:
-            damaged.append(lines.at(at))
+            damaged.append(line)
             continue
-        line = lines.at(at + key_at(text, "pattern"))
         unsupported += [line] * named.unsupported
         about = _about(indicator, tlp)
         rows += ((line, value, *about) for value in named.values)
