@@ -191,20 +191,6 @@ def test_every_variant_of_the_hostile_feed_through_every_format() -> None:
         assert (text.count(b"\n") - frame_of.lines >= 0 and account.entries > 0) or "domain" not in fmt.kinds, fmt.name
 
 
-@pytest.mark.parametrize("name", sorted(FORMATS))
-def test_empty_one_entry_and_ipv6_only(name: str) -> None:
-    fmt = FORMATS[name]
-    empty = render(fmt, Selection(), {}, io.BytesIO())
-    assert empty.entries == 0 and empty.lost == {}
-    one = select(entries(block=["evil.example"]) if fmt.takes_subtree else entries(exact=["evil.example"]))
-    if "domain" in fmt.kinds and not fmt.of_rows:
-        assert render(fmt, one, {}, io.BytesIO()).entries == 1
-    six = select({}, [("2001:db8::/32", "outbound"), ("2001:db9::1", "outbound")])
-    if {"ipv4", "ipv6"} & set(fmt.kinds) and not fmt.of_rows and name != "rpz":
-        account = render(fmt, six, {}, io.BytesIO())
-        assert account.entries + account.lost.get("network", 0) == (2 if "ipv6" in fmt.kinds else 0)
-
-
 @pytest.mark.parametrize("name", WITH_NAMES)
 def test_the_longest_name_is_written_whole_or_counted(name: str) -> None:
     fmt = FORMATS[name]

@@ -20,6 +20,7 @@ from blocklist.names import parents
 from blocklist.publish import networks
 from blocklist.publish.parts import Lines, Part
 from blocklist.publish.selection import Selection
+from blocklist.select.networks import contains, parse
 
 if TYPE_CHECKING:
     from blocklist.publish.descriptor import Format
@@ -227,7 +228,9 @@ def _among(entries: pl.DataFrame, names: list[str]) -> pl.DataFrame:
 def _address_lines(all_networks: pl.DataFrame, fmt: Format, target: str, lost: Counter[str]) -> Lines:
     # An answer is a destination: whoever only attacks from an address does not serve names from it.
     rows = networks.wanted(all_networks, fmt.kinds, "outbound")
-    lost["inbound"] += networks.wanted(all_networks, fmt.kinds).height - rows.height
     cidrs = networks.disjoint(rows)
     networks.require(cidrs)
+    # What is listed in both directions is written, and nothing of it lost.
+    inbound = networks.wanted(all_networks, fmt.kinds).filter(direction="inbound")["cidr"]
+    lost["inbound"] += len(inbound) - int(contains(parse(inbound), parse(cidrs)).sum())
     return Lines(networks.triggers(cidrs), f"{{name}} CNAME {target}", "trigger", "networks")
