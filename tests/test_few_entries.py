@@ -250,3 +250,18 @@ def test_a_policy_zone_without_the_option_takes_no_addresses_and_an_inbound_one_
     assert in_rpz((tmp_path / "exports/plain").read_bytes()) == []
     assert in_rpz((tmp_path / "exports/zone").read_bytes()) == [SIX]
     assert ran.export("zone")["lost"] == {"inbound": 1}
+
+
+@pytest.mark.parametrize("name", ["cidr", "pf", "csv", "jsonl", "parquet", "misp", "stix"])
+def test_what_a_rule_denies_stands_only_where_its_kind_does(name: str, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("feed", f"{NAME}\n192.0.2.7\n")
+    world.export(name, name, kinds=["ipv4"])
+    assert world.update().code == 0
+    for what in (str(SIX_WIDE), "worse.example", "192.0.2.9"):
+        assert world.run("deny", "add", what, "--reason", "x").code == 0
+    assert world.run("export").code == 0
+    data = (tmp_path / "exports" / name).read_bytes()
+    found = READERS[name](data) if name in READERS else in_text(name, data)
+    assert set(found) == {FOUR, ip_network("192.0.2.9")}
+    assert not world.why(str(SIX_WIDE))["blocked"] and not world.why("worse.example")["blocked"]

@@ -221,8 +221,10 @@ class Selector:
         decided = self._decided(export)
         key = (export.policy if decided is self.decided else decided, *families, direction)
         if key not in self._areas:
-            listed = chosen.networks.filter(pl.col("family").is_in(families))
-            self._areas[key] = areas(listed, [direction], decided.withheld.addresses, self.rules)
+            mine = pl.col("family").is_in(families)
+            area = areas(chosen.networks.filter(mine), [direction], decided.withheld.addresses, self.rules)
+            # What a rule denies is of any family.
+            self._areas[key] = area.filter(mine)
         return self._areas[key]
 
     def _rows(self, export: Export, chosen: Selected, fitted: Expressed, kinds: Collection[str]) -> pl.DataFrame:
@@ -236,6 +238,8 @@ class Selector:
             pl.col("url").alias("name"), pl.lit(False).alias("subtree"), pl.lit(4, pl.UInt8).alias("kind")
         )
         blocked = pl.concat([domains, self._row_networks(export, chosen), urls])
+        # What a rule denies is of any kind.
+        blocked = blocked.filter(pl.col("kind").is_in([KINDS.index(kind) + 1 for kind in kinds]))
         return rows.rows(blocked, self._told(export, chosen, kinds), self._since_of())
 
     def _told(self, export: Export, chosen: Selected, kinds: Collection[str]) -> pl.DataFrame:
