@@ -1,7 +1,8 @@
 """Logs against the lists: what would be blocked now, by which entry of which export, thanks to which feed.
 
-An export is judged by what its format can say, as its file would be if it were published now. What blocks nothing yet
-is replayed beside it: feeds and policies in shadow mode, and policies that no export uses.
+An export is judged by what its format can say, as its file would be if it were published now; what its live release
+left out for want of room is left out. What blocks nothing yet is replayed beside it: feeds and policies in shadow mode,
+and policies that no export uses.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import polars as pl
 from blocklist import clock
 from blocklist.catalog import KINDS, Feed
 from blocklist.config import Config, Policy
+from blocklist.errors import RecordError
 from blocklist.match_read import Asked
 from blocklist.picture import Picture
 from blocklist.publish import settings
@@ -24,11 +26,13 @@ from blocklist.publish.descriptor import Format
 from blocklist.publish.past import PastRecord
 from blocklist.publish.selection import Selection
 from blocklist.publish.selector import Selector, capability_of
+from blocklist.publish.written import of_rows, without, written
 from blocklist.rules import Rule, rules_at, rules_in_force
 from blocklist.select import networks
 from blocklist.select.current import DOMAIN, Current
 from blocklist.select.fold import nearest, parents, roots_of
 from blocklist.select.policy import URL, Chosen, Withheld, areas, select, taken
+from blocklist.store import kept
 from blocklist.store.moment import run_at
 from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules
@@ -112,7 +116,7 @@ class _Match:
         rules: Sequence[Rule],
         at: datetime | None = None,
     ) -> None:
-        self._config, self._record, self._formats, self._asked = config, record, formats, asked
+        self._config, self._record, self._formats, self._asked, self._at = config, record, formats, asked, at
         self._picture = Picture(config, record, suffixes, at)
         self._rules = rules
         self._selector = Selector(self._picture, record, config.policies, self._rules)
@@ -157,7 +161,8 @@ class _Match:
     def _of_export(self, name: str) -> Hits:
         export = self._config.exports[name]
         fmt = self._formats[export.format]
-        if fmt.of_rows:
+        cut = self._cut(name)
+        if fmt.of_rows and cut is None:
             # Lists for people name what is blocked, unfolded; what stands above decides the same.
             kinds = set(export.kinds if export.kinds is not None else KINDS)
             chosen = self._selector.decided.chosen(export.policy)
@@ -165,7 +170,27 @@ class _Match:
             selection = self._as_decided(replace(chosen, decisions=fitted.entries), kinds)
         else:
             selection, _ = self._selector.selection(export, fmt)
+        if cut is not None:
+            selection = without(selection, cut)
+        if fmt.of_rows and cut is not None:
+            selection = of_rows(selection)
+        selection = written(export, fmt, selection)
         return self._hits(name, export.format, export.policy, selection)
+
+    def _cut(self, export: str) -> pl.Series | None:
+        """The entries that the release that is live, or was, left out for its target's capacity; None where none."""
+        where, values = "state = 'live'", [export]
+        if self._at is not None:
+            where, values = "published <= ? ORDER BY published DESC, id DESC LIMIT 1", [export, clock.text(self._at)]
+        row = self._record.connection.execute(f"SELECT left_out FROM release WHERE export = ? AND {where}", values)
+        digest = (row.fetchone() or (None,))[0]
+        if digest is None:
+            return None
+        try:
+            lines = kept.read(self._config.state, digest).decode("ascii").splitlines()
+        except RecordError:
+            return None
+        return pl.Series(lines, dtype=pl.String).str.splitn("\t", 2).struct.field("field_0")
 
     def _of_policy(self, name: str) -> Hits:
         return self._hits(name, "", name, self._as_decided(self._selector.decided.chosen(name), set(KINDS)))

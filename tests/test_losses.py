@@ -16,8 +16,11 @@ from worlds import ADDRESSES, FORMATS, NAMES, NETWORKS, QUERIES, URLS, Line, Set
 
 from blocklist.catalog import Feed
 from blocklist.config import Export, Policy
+from blocklist.match import match
+from blocklist.match_read import read
 from blocklist.publish.descriptor import Format
 from blocklist.publish.render import render
+from blocklist.suffixes import builtin_rules
 
 SLOW = settings(max_examples=100, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
 MALWARE = Feed(id="malware", title="Tests", url="file:list", category="malware", confidence=90)
@@ -65,6 +68,15 @@ def written(here: Settled, export: str) -> str:
     return "\n".join(line for line in lines if line and line[0] not in "#;$@")
 
 
+def blocked_by_match(here: Settled, asked: list[str], folder: Path) -> dict[str, set[str]]:
+    """What `match` says that each export blocks, of things as a log asks for them."""
+    log = folder / "log"
+    log.write_text("".join(f"{thing}\n" for thing in asked))
+    done = match(here.config, here.record, FORMATS, builtin_rules(), read([str(log)], "lines"))
+    things = [row["url"] or row["host"] for row in done.asked.things.iter_rows(named=True)]
+    return {hits.name: {things[i] for i in hits.frame["thing"]} for hits in (*done.exports, *done.shadowed)}
+
+
 def blocked_names(text: str) -> set[str]:
     """The queries that a file of these formats blocks: the longest key that is there decides."""
     said: dict[str, bool] = {}
@@ -84,9 +96,11 @@ def blocked_names(text: str) -> set[str]:
 def test_why_says_of_every_name_what_the_written_file_does(world: World) -> None:
     with settled(world, NARROW) as here, here.audit() as audit:
         answers = {q: {e.name: e for e in audit.why(q, lines=False).exports} for q in ASKED}
+        matched = blocked_by_match(here, ASKED, here.config.state)
         for export in NARROW:
             told = {q for q, answer in answers.items() if answer[export].blocked}
             assert told == blocked_names(written(here, export)), (export, written(here, export))
+            assert matched[export] == told, export
             # Whatever is left out, no name is blocked that the decisions let pass.
             assert told <= {q for q in ASKED if world.blocks(q)}, export
 
@@ -97,9 +111,11 @@ def test_why_says_of_every_address_what_a_target_of_single_addresses_does(world:
     world = replace(world, policy=_of_kinds(world.policy))
     with settled(world, ALONE) as here, here.audit() as audit:
         answers = {a: {e.name: e.blocked for e in audit.why(a, lines=False).exports} for a in ADDRESSES[::3]}
+        matched = blocked_by_match(here, list(answers), here.config.state)
         for export in ALONE:
             there = set(written(here, export).split())
             assert {a for a in answers if answers[a][export]} == there & set(answers), export
+            assert matched[export] == there & set(answers), export
             directions = ("inbound", "both") if export == "in" else ("inbound", "outbound", "both")
             assert all(world.blocks_address(a, directions) for a in there)
 
@@ -113,6 +129,8 @@ def test_why_says_of_every_url_what_the_written_file_does(world: World) -> None:
         there = {line.removeprefix("http:") for line in written(here, "urls").split()}
         asked = [*URLS, "//evil.co.uk/y/z"]
         assert {u for u in asked if audit.why(u, lines=False).exports[0].blocked} == there
+        asked = [f"http:{u}" for u in asked]
+        assert blocked_by_match(here, asked, here.config.state)["urls"] == there
 
 
 def _of_kinds(policy: Policy) -> Policy:

@@ -199,6 +199,49 @@ def test_a_feed_that_lists_a_name_alone_has_no_part_in_what_lies_below_it(tmp_pa
     }
 
 
+def test_what_a_file_left_out_is_not_blocked_by_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    long = f"{'a' * 60}.{'b' * 60}.{'c' * 60}"
+    world.feed("best", ["good.example", "192.0.2.7", "http://u.example/a,b"], confidence=95)
+    urls = ["http://u.example/it's", "http://u.example/fine"]
+    world.feed("rest", ["bad.example", f"x.{long}.example", "198.51.100.0/24", "198.51.100.7", *urls])
+    world.export("few", "domains", max_entries=1, fit="rank")
+    world.export("table", "csv", max_entries=3, fit="rank")
+    world.export("nets", "cidr", max_entries=1, fit="rank")
+    world.export("alone", "sophos-ip")
+    world.export("zone", "rpz", options={"origin": f"{'o' * 60}.rpz.test"})
+    world.export("links", "cloudflare-url")
+    world.export("shared", "misp")
+    assert world.update().code == 0
+    asked = ["good.example", "bad.example", f"x.{long}.example", "192.0.2.7", "198.51.100.7", "198.51.100.8"]
+    asked += ["http://u.example/a,b", *urls]
+    found = matched(world, asked, "--form", "lines", "--top", "100")
+    lists = {row["what"].removeprefix("//"): set(row["lists"]) for row in found["blocked"]}
+    assert lists == {
+        "good.example": {"few", "table", "zone", "shared"},
+        "bad.example": {"zone", "shared"},
+        f"x.{long}.example": {"shared"},
+        "192.0.2.7": {"table", "nets", "alone", "shared"},
+        "198.51.100.7": {"alone", "shared"},
+        "198.51.100.8": {"shared"},
+        "u.example/a,b": {"table", "shared"},
+        "u.example/fine": {"links", "shared"},
+    }
+    for text in asked:
+        wanted = {export["name"] for export in world.why(text)["exports"] if export["blocked"]}
+        assert lists.get(text.removeprefix("http://"), set()) == wanted, text
+    # With room for all of them nothing is left out any more.
+    for name in ("few", "table", "nets"):
+        world.exports[name]["max_entries"] = 100
+    world.write()
+    assert world.run("export").code == 0
+    found = matched(world, asked, "--form", "lines", "--top", "100")
+    lists = {row["what"].removeprefix("//"): set(row["lists"]) for row in found["blocked"]}
+    assert lists["bad.example"] == {"few", "table", "zone", "shared"}
+    assert lists["198.51.100.8"] == {"table", "nets", "shared"}
+    assert {row["list"]: row["entries"] for row in found["lists"]}["links"] == 1
+
+
 def test_what_a_rule_blocks_is_no_feed_s_merit(world: World) -> None:
     assert matched(world, ["worse.example"])["blocked"][0]["feeds"] == []
     assert "a rule" in world.run("match", world.base / "log").out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -37,9 +38,41 @@ def parts(fmt: Format, selection: Selection, values: Mapping[str, Any], lost: Co
     return made
 
 
+def written(fmt: Format, selection: Selection, values: Mapping[str, Any]) -> Selection:
+    """`selection`, fitted to what `fmt` can say, without the domains and URLs that `parts` leaves out."""
+    domains, urls = selection.domains, selection.urls
+    if "domain" in fmt.kinds and fmt.unwritable is not None:
+        said = _said(fmt, domains, values, Counter())
+        if sum(len(entries.names) for entries in said) < domains.height:
+            rows = [
+                entries.names.alias("name").to_frame().with_columns(subtree=entries.subtree, block=entries.block)
+                for entries in said
+            ]
+            domains = domains.join(
+                pl.concat([domains.clear(), *rows]), on=["name", "subtree", "block"], how="semi", maintain_order="left"
+            )
+    if fmt.url is not None and "url" in fmt.kinds:
+        urls = urls.filter(_fine_urls(fmt, urls["url"].str.strip_prefix("//"), values))
+    return replace(selection, domains=domains, urls=urls)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """Names that one line says, with its template: of entries that all have the same `block` and `subtree`."""
+
+    names: pl.Series
+    line: str
+    block: bool
+    subtree: bool
+
+
 def _domains(fmt: Format, domains: pl.DataFrame, values: Mapping[str, Any], lost: Counter[str]) -> list[Part]:
+    return [_lines(entries.names, entries.line, "name", "domains") for entries in _said(fmt, domains, values, lost)]
+
+
+def _said(fmt: Format, domains: pl.DataFrame, values: Mapping[str, Any], lost: Counter[str]) -> list[_Said]:
     """Blocks before allows: where the order of a list counts, the later line is the one that frees."""
-    made: list[Part] = []
+    made: list[_Said] = []
     found = [
         (block, *entry)
         for block in (True, False)
@@ -62,7 +95,7 @@ def _domains(fmt: Format, domains: pl.DataFrame, values: Mapping[str, Any], lost
             over = names.is_in(list(freed))
             lost["narrowed"] += int(over.sum())
             names = names.filter(~over)
-        made.append(_lines(names, line, "name", "domains"))
+        made.append(_Said(names, line, block, below))
     return made[::-1]
 
 
@@ -140,12 +173,19 @@ def _urls(fmt: Format, urls: pl.Series, values: Mapping[str, Any], lost: Counter
     """The record has `//host[:port]/path`, since comparison ignores the scheme: the line says which ones it adds."""
     assert fmt.url is not None
     bare = urls.str.strip_prefix("//")
-    line = with_options(fmt.url, values)
+    fine = _fine_urls(fmt, bare, values)
+    lost["unwritable"] += len(bare) - int(fine.sum())
+    return _lines(bare.filter(fine), with_options(fmt.url, values), "url", "urls")
+
+
+def _fine_urls(fmt: Format, bare: pl.Series, values: Mapping[str, Any]) -> pl.Series:
+    """Boolean: which URLs, without scheme and slashes, have a line."""
+    assert fmt.url is not None
     fine = writable_urls(bare)
     if fmt.unwritable is not None:
-        fine &= ~bare.to_frame().select(expression(line, bare.name, url=True).str.contains(fmt.unwritable)).to_series()
-    lost["unwritable"] += len(bare) - int(fine.sum())
-    return _lines(bare.filter(fine), line, "url", "urls")
+        line = expression(with_options(fmt.url, values), bare.name, url=True)
+        fine &= ~bare.to_frame().select(line.str.contains(fmt.unwritable)).to_series()
+    return fine
 
 
 def _lines(values: pl.Series, template: str, gate: Gate, place: str) -> Lines:

@@ -70,12 +70,7 @@ def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Count
     """
     target = f"{values['target']}." if values["action"] == "cname" else _ACTIONS[values["action"]]
     answer = {True: target, False: _ALLOW}
-    room = budget(values["origin"])
-    fitted = _fit(selection.domains, room, lost)
-    unsaid = selection.domains.filter(~pl.col("block")).join(fitted.entries, on=["name", "subtree"], how="anti")
-    if unsaid.height:
-        selection = _without_blocks_around(selection, unsaid["name"], lost)
-        fitted = _fit(selection.domains, room, Counter())
+    selection, fitted = _fitted(selection, budget(values["origin"]), lost)
     made: list[Part] = []
     for block in (True, False):
         record = f"{{name}} CNAME {answer[block]}"
@@ -94,6 +89,29 @@ def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Count
     if values["addresses"]:
         made.append(_address_lines(selection.networks, fmt, target, lost))
     return made
+
+
+def written(selection: Selection, values: dict[str, Any]) -> Selection:
+    """`selection` without the entries that `parts` leaves out."""
+    outbound = selection.networks.filter(pl.col("direction") != "inbound")
+    selection = replace(selection, networks=outbound if values["addresses"] else outbound.clear())
+    room = budget(values["origin"])
+    if selection.domains.select(pl.col("name").str.len_bytes().max().fill_null(0) + 2 <= room).item():
+        return selection
+    selection, fitted = _fitted(selection, room, Counter())
+    return replace(selection, domains=fitted.entries)
+
+
+def _fitted(selection: Selection, room: int, lost: Counter[str]) -> tuple[Selection, _Fitted]:
+    """What fits into `room`, and the selection without what would block an allow that does not."""
+    fitted = _fit(selection.domains, room, lost)
+    if fitted.entries.height == selection.domains.height:
+        return selection, fitted
+    unsaid = selection.domains.filter(~pl.col("block")).join(fitted.entries, on=["name", "subtree"], how="anti")
+    if unsaid.height:
+        selection = _without_blocks_around(selection, unsaid["name"], lost)
+        fitted = _fit(selection.domains, room, Counter())
+    return selection, fitted
 
 
 class _Fitted:

@@ -34,11 +34,16 @@ _STIX_TYPES = {"c2": "malicious-activity", "tor": "anonymization"}
 def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Counter[str]) -> list[Part]:
     """One JSON document, an object a line. Rows with quotes, or what is not plain ASCII, count as `unwritable`."""
     rows = selection.rows.filter(pl.col("kind").is_in(list(fmt.kinds)))
-    plain = ~rows["indicator"].str.contains(UNSHARED)
+    plain = shared(rows["indicator"])
     lost["unwritable"] += rows.height - int(plain.sum())
     rows = rows.filter(plain)
     make = _stix if fmt.code == "stix" else _misp
     return [Stream(partial(make, rows, values), records=rows.height, entries=rows.height)]
+
+
+def shared(indicators: pl.Series) -> pl.Series:
+    """Boolean: which of `indicators` (String) can be written."""
+    return ~indicators.str.contains(UNSHARED)
 
 
 def _dump(value: object) -> str:
