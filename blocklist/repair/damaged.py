@@ -50,7 +50,7 @@ def troubles_of(state: Path) -> list[str]:
                 f"{path}: {error}", hint="end the program that has it open; check owner and mode"
             ) from None
         return [str(error)]
-    except sqlite3.DatabaseError as error:
+    except salvage.UNREADABLE as error:
         return [str(error)]
     return found[:100]
 
@@ -129,7 +129,7 @@ def _settle_journal(path: Path) -> None:
                 raise busy
             # Whoever has it open still could put its journal over the new database (sqlite.org/howtocorrupt.html §2.4).
             db.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.DatabaseError as error:
+    except salvage.UNREADABLE as error:
         if "locked" in str(error) or "busy" in str(error):
             raise busy from None
         # Too damaged even for that: what is in the file counts, the log is kept beside the copy.

@@ -137,12 +137,13 @@ def _begin(record: Record, connection: sqlite3.Connection, now: Snapshot, added:
     lingers = added["name"].is_in(dropped["name"].implode())
     record.add_listings(connection, now.run, added.filter(~lingers))
     for (at,), names in dropped.group_by("dropped"):
-        run, since = connection.execute(
-            "SELECT r.id, coalesce((SELECT max(run) FROM snapshot WHERE feed = ?2 AND run < r.id "
-            "AND state IN ('current', 'superseded')), r.id) FROM run r WHERE unixepoch(r.started) <= ?1 "
-            "ORDER BY r.id DESC LIMIT 1",
-            (at, now.feed),
-        ).fetchone() or (now.run, now.run)
+        # A name is dropped by the run that takes the next list.
+        taken = connection.execute(
+            "SELECT r.id FROM run r JOIN snapshot s ON s.run = r.id WHERE s.feed = ? AND unixepoch(r.started) <= ? "
+            "AND s.state IN ('current', 'superseded') ORDER BY r.id DESC LIMIT 2",
+            (now.feed, at),
+        ).fetchall()
+        run, since = (taken[0][0], taken[-1][0]) if taken else (now.run, now.run)
         these = names["name"].sort()
         record.add_listings(connection, since, added.filter(pl.col("name").is_in(these.implode())))
         record.mark_dropped(connection, run, now.feed, these)

@@ -15,6 +15,8 @@ from blocklist.errors import RecordError
 from blocklist.repair.pages import Pages, Row, Table
 from blocklist.store.database import MIGRATIONS, of_newer_version
 
+# The second where the message itself names damaged bytes.
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 # So many tables of the record tell it from the database of another program.
 _OURS = 4
 # What no row of another table can be mistaken for is looked for on pages that no tree names; of these it could be.
@@ -71,7 +73,7 @@ def tables_of(connection: sqlite3.Connection) -> list[str]:
 
 
 def _refuse_other_versions(path: Path, source: sqlite3.Connection, pages: Pages, roots: dict[str, int]) -> None:
-    with suppress(sqlite3.DatabaseError):
+    with suppress(*UNREADABLE):
         rows = source.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'blocklist'")
         applied = {row[0] for row in rows}
         if unknown := sorted(applied - set(MIGRATIONS)):
@@ -98,7 +100,7 @@ def _by_sqlite(source: sqlite3.Connection, target: sqlite3.Connection, table: Ta
         # An index may be what is damaged.
         rows = source.execute(f"SELECT {columns} FROM {table.name} NOT INDEXED")
         target.executemany(_insert(table), rows)
-    except sqlite3.DatabaseError:
+    except UNREADABLE:
         return False
     return True
 

@@ -117,7 +117,10 @@ def open_for_writing(path: Path, *, fresh: bool = False) -> sqlite3.Connection:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """SQLite's and the system's errors as RecordError: the file, the reason, the way out."""
+    """SQLite's and the system's errors as RecordError: the file, the reason, the way out.
+
+    A damaged schema makes messages that Python can't decode: UnicodeDecodeError is one of SQLite's errors too.
+    """
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -126,13 +129,16 @@ def explained(path: Path) -> Iterator[None]:
             raise RecordError(
                 f"{path}: {text}", hint=f"check owner and mode of {path} and of its folder {path.parent}"
             ) from error
+        # Before the next: it is a "database disk image" that is malformed.
+        if "malformed" in text or "not a database" in text:
+            raise RecordError(f"{path} is damaged: {text}", hint=REPAIR) from error
         if "disk" in text or "full" in text:
             raise RecordError(
                 f"{path}: {text}",
                 hint=f"free space on the disk that holds {path.parent}; nothing was changed",
             ) from error
-        if "malformed" in text or "not a database" in text:
-            raise RecordError(f"{path} is damaged: {text}", hint=REPAIR) from error
         raise RecordError(f"{path}: {text}") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path} is damaged: a text in it is no UTF-8", hint=REPAIR) from error
     except OSError as error:
         raise RecordError(f"{error.filename or path}: {error.strerror}") from error
