@@ -26,9 +26,12 @@ _MOST = 100
 
 @dataclass(frozen=True)
 class Done:
-    """One repair. `copy`: where the damaged file is kept; `said`: what SQLite said of it; `impossible`: rows that were
-    no listings; `gaps`: numbers of rules and events that are lost, as spans; `releases`: of which only events are left;
-    `held`: lost holds that hold again; `moved`: where downloads went whose rows are lost; `troubles` of the log.
+    """One repair.
+
+    `copy`: where the damaged file is kept; `said`: what SQLite said of it; `impossible`: rows that were no listings;
+    `gaps`: numbers of rules and events that are lost, as spans; `releases`: how many are given back from the log, and
+    of how many only their events are left; `unpinned`: exports whose pin is ended, and the release it named; `held`:
+    lost holds that hold again; `moved`: where downloads went whose rows are lost; `troubles` of the log.
     """
 
     copy: Path
@@ -37,7 +40,8 @@ class Done:
     impossible: int
     given: decided.GivenBack
     gaps: Mapping[str, Sequence[tuple[int, int]]]
-    releases: int
+    releases: tuple[int, int]
+    unpinned: Mapping[str, int]
     mended: references.Mended
     taken: Sequence[downloads.GivenBack]
     feeds: Sequence[listings.Mended]
@@ -63,6 +67,8 @@ def detail(done: Done) -> dict[str, Any]:
         "begun": sum(one.begun for one in done.feeds),
         "ended": sum(one.ended for one in done.feeds) + sum(one.ended for one in done.taken),
         "holds": done.held,
+        "releases": done.releases[0],
+        "unpinned": dict(done.unpinned),
         "troubles": [[trouble.event, trouble.text] for trouble in done.troubles[:_MOST]],
     }
 
@@ -81,6 +87,10 @@ def findings(path: Path, done: Done) -> Iterator[Finding]:
     if done.impossible:
         yield Finding("listings", "warn", str(path), f"{done.impossible:,} rows were no listings, and are left out")
     yield from _decisions(path, done.given, done.gaps, done.releases)
+    for export, release in done.unpinned.items():
+        text = f"is pinned no more: what release {release} was chosen from is lost; the published file stays as it is"
+        hint = f"the next export publishes what is listed now: see 'blocklist export {export} --dry-run' first"
+        yield Finding("releases", "warn", export, text, hint)
     yield from _references(done.mended)
     yield from _downloads(done.taken)
     yield from _listings(done.feeds)
@@ -93,7 +103,7 @@ def findings(path: Path, done: Done) -> Iterator[Finding]:
 
 
 def _decisions(
-    path: Path, given: decided.GivenBack, gaps: Mapping[str, Sequence[tuple[int, int]]], releases: int
+    path: Path, given: decided.GivenBack, gaps: Mapping[str, Sequence[tuple[int, int]]], releases: tuple[int, int]
 ) -> Iterator[Finding]:
     if given.rules or given.releases or given.pins:
         counts = f"{given.rules:,} rules, {given.releases:,} released holds and {given.pins:,} pins"
@@ -104,8 +114,14 @@ def _decisions(
             way = "'blocklist allow list' and 'deny list' show what stands: add again what is missing"
             hint = way if table == "rule" else None
             yield Finding(f"{table}s", "warn", str(path), f"lost {table}s: {count:,} (number {shown})", hint)
-    if releases:
-        text = f"of {releases:,} releases only their events are left"
+    returned, lost = releases
+    if returned:
+        text = (
+            f"{returned:,} are given back from the log: what they were chosen from is lost, no rollback leads to them"
+        )
+        yield Finding("releases", "fixed", str(path), text)
+    if lost:
+        text = f"of {lost:,} releases only their events are left"
         hint = "an export whose live release is lost is published next as if for the first time"
         yield Finding("releases", "warn", str(path), text, hint)
 

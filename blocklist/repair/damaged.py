@@ -22,7 +22,7 @@ from blocklist.finding import Finding
 from blocklist.ingest.guard import guard
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.repair import decided, downloads, listings, references, salvage
+from blocklist.repair import decided, downloads, listings, references, releases, salvage
 from blocklist.repair.account import Done, detail, findings
 from blocklist.repair.decided import GivenBack
 from blocklist.store import ledger
@@ -140,15 +140,23 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
     path = path_in(record.state)
     tables = salvage.copy(path, connection)
     hurt = [one for one in tables if not one.whole]
-    given, impossible = GivenBack(0, 0, 0), 0
+    given, impossible, returned = GivenBack(0, 0, 0), 0, 0
     if hurt:
         impossible = listings.remove_impossible(connection)
+        returned = releases.give_back(connection, config)
         given = decided.give_back(connection)
+    unpinned = releases.lost_pins(connection)
     mended = references.mend(connection, [one.table for one in tables], {**config.catalog, **config.feeds})
     troubles = [*ledger.verify(connection), *ledger.compare(connection)]
     now = clock.now()
-    at = clock.text(now)
-    run = record.begin_run(connection, at, "doctor --repair", whoami(), __version__)
+    at, who = clock.text(now), whoami()
+    run = record.begin_run(connection, at, "doctor --repair", who, __version__)
+    for export, number in unpinned.items():
+        connection.execute(
+            "UPDATE pin SET until = ?, ended = ?, ended_by = ? WHERE export = ? AND until IS NULL",
+            (run, at, who, export),
+        )
+        record.event(connection, at, run, "release unpinned", who, export=export, release=number)
     taken = downloads.give_back(record, connection, run, clock.period(now), config.feeds)
     feeds = _listings(config, record, connection, run, clock.period(now))
     held = _holds(config, record, connection, run) if hurt else 0
@@ -156,11 +164,25 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
     gaps: dict[str, list[tuple[int, int]]] = {
         table: _gaps(connection, table) for table in ("event", "rule") if table in {one.table for one in hurt}
     }
-    releases = _lost_releases(connection)
     moved = _move_unknown(record.state, connection) if hurt else None
 
-    done = Done(copy, said, tables, impossible, given, gaps, releases, mended, taken, feeds, held, moved, troubles)
-    record.event(connection, at, run, ledger.REPAIRED, whoami(), **detail(done))
+    done = Done(
+        copy=copy,
+        said=said,
+        tables=tables,
+        impossible=impossible,
+        given=given,
+        gaps=gaps,
+        releases=(returned, releases.missing(connection)),
+        unpinned=unpinned,
+        mended=mended,
+        taken=taken,
+        feeds=feeds,
+        held=held,
+        moved=moved,
+        troubles=troubles,
+    )
+    record.event(connection, at, run, ledger.REPAIRED, who, **detail(done))
     record.finish_run(run, clock.text(clock.now()))
     return done
 
@@ -201,15 +223,6 @@ def _gaps(connection: sqlite3.Connection, table: str) -> list[tuple[int, int]]:
         "WHERE id > before + 1"
     )
     return [(int(first), int(last)) for first, last in rows]
-
-
-def _lost_releases(connection: sqlite3.Connection) -> int:
-    (count,) = connection.execute(
-        "SELECT count(DISTINCT detail ->> 'release') FROM event "
-        "WHERE what = 'release published' AND json_valid(detail) "
-        "AND detail ->> 'release' NOT IN (SELECT id FROM release)"
-    ).fetchone()
-    return int(count)
 
 
 def _move_unknown(state: Path, connection: sqlite3.Connection) -> Path | None:
