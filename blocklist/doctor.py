@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from blocklist import clock, credentials
@@ -20,8 +21,9 @@ from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.finding import Finding, Word
 from blocklist.publish.descriptor import Format
+from blocklist.repair import beyond
 from blocklist.store import columns, ledger, snapshots
-from blocklist.store.database import explained, open_for_reading, path_in
+from blocklist.store.database import REPAIR, explained, open_for_reading, path_in
 
 _LOW = 500_000_000  # bytes free below which an update may not fit
 
@@ -131,6 +133,9 @@ def _lock(config: Config) -> Iterator[Finding]:
 
 def _record(config: Config, deep: bool) -> Iterator[Finding]:
     path = path_in(config.state)
+    if (advice := beyond.advice(config.state)) is not None:
+        yield advice
+        return
     if not path.exists():
         yield Finding("record", "warn", str(path), "there is none yet", "run 'blocklist update'")
         return
@@ -139,7 +144,7 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
         with explained(path):
             troubles = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
             if troubles:
-                yield Finding("record", "fail", str(path), f"is damaged: {troubles[0]}", "restore it from a backup")
+                yield Finding("record", "fail", str(path), f"is damaged: {troubles[0]}", REPAIR)
                 return
             yield Finding("record", "ok", str(path), f"{path.stat().st_size / 1e6:,.1f} MB, whole")
             (last,) = db.execute("SELECT max(started) FROM run").fetchone()
@@ -161,6 +166,13 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
 def _log(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
     """The chain of events, and decisions and releases against what it says of them."""
     troubles = [*ledger.verify(db), *ledger.compare(db)]
+    known = _settled(db)
+    if settled := sum((t.event, t.text) in known for t in troubles):
+        text = f"{settled:,} things are lost or don't hold since the record was repaired, as an event of then says"
+        yield Finding("events", "warn", str(path), text, "'blocklist events verify' lists them")
+        troubles = [t for t in troubles if (t.event, t.text) not in known]
+        if not troubles:
+            return
     for trouble in troubles[:3]:
         where = f"event {trouble.event}" if trouble.event is not None else str(path)
         yield Finding(
@@ -173,6 +185,15 @@ def _log(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
     if not troubles:
         end = ledger.head(db)
         yield Finding("events", "ok", str(path), f"{end.id:,} events, each chained to the one before; head {end}")
+
+
+def _settled(db: sqlite3.Connection) -> set[tuple[int | None, str]]:
+    """Troubles that a sound event of a repair names: said then, by whom, and no news any more."""
+    events = db.execute(
+        "SELECT id, at, run, what, who, detail, previous, digest FROM event WHERE what = ?", (ledger.REPAIRED,)
+    )
+    sound = [event for row in events if ledger.is_sound(event := ledger.Event(*row))]
+    return {(number, text) for event in sound for number, text in event.told()["detail"].get("troubles", [])}
 
 
 def _cases(state: Path, db: sqlite3.Connection) -> Iterator[Finding]:
@@ -202,7 +223,10 @@ def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
         except RecordError:
             broken.append(number)
     place = str(state / "snapshots")
-    hint = "restore the files from a backup; 'blocklist update --force' keeps the current lists whole"
+    hint = (
+        "'blocklist doctor --repair' makes those of current lists again where it can; else restore the files from a "
+        "backup, and 'blocklist update --force' keeps the current lists whole"
+    )
     if lost or broken:
         shown = ", ".join(str(n) for n in sorted({*lost, *broken})[:10])
         text = f"{len({*lost, *broken}):,} kept downloads are missing or damaged: {shown}"
@@ -222,17 +246,16 @@ def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
         word,
         str(state / "columns"),
         f"{len(torn)} of {len(current)} are missing or torn" if torn else "whole",
-        "the next update makes them again" if torn else None,
+        "'blocklist doctor --repair' makes them again, as the next update does" if torn else None,
     )
 
 
 def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
     live: dict[str, list[tuple[Path, str]]] = {}
     if path_in(config.state).exists():
-        db = open_for_reading(config.state)
-        rows = db.execute("SELECT export, digest, path, files FROM release WHERE state = 'live'")
-        live = {name: _files(digest, path, files) for name, digest, path, files in rows}
-        db.close()
+        with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+            rows = db.execute("SELECT export, digest, path, files FROM release WHERE state = 'live'")
+            live = {name: _files(digest, path, files) for name, digest, path, files in rows}
     for export in config.exports.values():
         path = config.base / export.path
         checker = formats[export.format].check

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Word = Literal["ok", "warn", "fail"]
+Word = Literal["ok", "fixed", "warn", "fail"]
 
 
 @dataclass(frozen=True)

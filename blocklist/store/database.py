@@ -13,6 +13,10 @@ from pathlib import Path
 from blocklist.errors import RecordError
 
 NAME = "record.db"
+REPAIR = (
+    "restore it from a backup, or run 'blocklist doctor --repair': it makes a new one of what can be read, keeps the "
+    "damaged one, and says what is lost"
+)
 # Names of the migrations that this version knows (`blocklist.store.schema` has them), for readers that must be quick.
 MIGRATIONS = (
     "0001_record",
@@ -47,7 +51,11 @@ def open_for_reading(state: Path) -> sqlite3.Connection:
                 raise
             connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, timeout=10)
         connection.execute("PRAGMA cache_size = -8192")
-        _refuse_others(connection, path)
+        try:
+            _refuse_others(connection, path)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
@@ -109,7 +117,10 @@ def open_for_writing(path: Path, *, fresh: bool = False) -> sqlite3.Connection:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """SQLite's and the system's errors as RecordError: the file, the reason, the way out."""
+    """SQLite's and the system's errors as RecordError: the file, the reason, the way out.
+
+    A damaged schema makes messages that Python can't decode: UnicodeDecodeError is one of SQLite's errors too.
+    """
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -118,17 +129,16 @@ def explained(path: Path) -> Iterator[None]:
             raise RecordError(
                 f"{path}: {text}", hint=f"check owner and mode of {path} and of its folder {path.parent}"
             ) from error
+        # Before the next: it is a "database disk image" that is malformed.
+        if "malformed" in text or "not a database" in text:
+            raise RecordError(f"{path} is damaged: {text}", hint=REPAIR) from error
         if "disk" in text or "full" in text:
             raise RecordError(
                 f"{path}: {text}",
                 hint=f"free space on the disk that holds {path.parent}; nothing was changed",
             ) from error
-        if "malformed" in text or "not a database" in text:
-            raise RecordError(
-                f"{path} is damaged: {text}",
-                hint="move it away and run 'blocklist update': it is built again from the feeds; "
-                "rules and history must come from a backup",
-            ) from error
         raise RecordError(f"{path}: {text}") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path} is damaged: a text in it is no UTF-8", hint=REPAIR) from error
     except OSError as error:
         raise RecordError(f"{error.filename or path}: {error.strerror}") from error

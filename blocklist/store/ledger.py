@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 GENESIS = "0" * 64
+REPAIRED = "record repaired"
+"""The event of a record made anew. Its `troubles` are what could not be settled: pairs of event (or null) and text."""
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 
@@ -176,6 +178,11 @@ def verify(connection: sqlite3.Connection, heads: Sequence[Head] = ()) -> list[T
         elif found.get(anchor.id) != anchor.digest:
             out.append(Trouble(anchor.id, "it is not the event of the head kept elsewhere: the log was rewritten"))
     return out
+
+
+def is_sound(event: Event) -> bool:
+    """Is it what was written, whatever became of the events around it?"""
+    return _altered(event) is None
 
 
 def _altered(event: Event) -> str | None:

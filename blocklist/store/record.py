@@ -73,15 +73,27 @@ class Record:
         path = path_in(state)
         with explained(path):
             state.mkdir(parents=True, exist_ok=True)
-            building = state / (path.name + ".new")
-            for left in (building, state / (building.name + "-journal")):
-                left.unlink(missing_ok=True)
-            fresh = not path.exists()
-            connection = open_for_writing(building if fresh else path, fresh=fresh)
-            if not fresh and not os.access(path, os.W_OK):
+            if not path.exists():
+                return cls.anew(state)
+            _clear_building(path)
+            connection = open_for_writing(path)
+            if not os.access(path, os.W_OK):
                 raise RecordError(f"{path}: not writable", hint=f"check owner and mode of {path}")
             migrate(connection, path)
-        return cls(state, connection, building if fresh else None)
+        return cls(state, connection, None)
+
+    @classmethod
+    def anew(cls, state: Path) -> Record:
+        """An empty one, built beside the place that the first `transaction` moves it to, whatever is there.
+
+        The caller holds the lock, and knows that nobody has the one in place open for writing.
+        """
+        path = path_in(state)
+        with explained(path):
+            building = _clear_building(path)
+            connection = open_for_writing(building, fresh=True)
+            migrate(connection, path)
+        return cls(state, connection, building)
 
     @property
     def fresh(self) -> bool:
@@ -121,6 +133,9 @@ class Record:
         self.connection.close()
         with self._building.open("rb") as file:
             os.fsync(file.fileno())
+        for journal in ("-wal", "-shm"):
+            # SQLite would replay one that is left of another database into this one.
+            path.with_name(path.name + journal).unlink(missing_ok=True)
         self._building.rename(path)
         _fsync_folder(path.parent)
         self._building = None
@@ -497,6 +512,14 @@ def _flat(rows: pl.DataFrame, batch: int) -> Iterator[list[object]]:
         flat[1::2] = part["packed"].to_list()
         for i in range(0, len(flat), 2 * batch):
             yield flat[i : i + 2 * batch]
+
+
+def _clear_building(path: Path) -> Path:
+    """Where a new database is built; what a killed run left there is removed."""
+    building = path.with_name(path.name + ".new")
+    for left in (building, path.with_name(building.name + "-journal")):
+        left.unlink(missing_ok=True)
+    return building
 
 
 def _fsync_folder(folder: Path) -> None:
