@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 from installation import World, names
 
@@ -113,6 +115,67 @@ def test_why_knows_what_stands_in_the_file_of_a_held_release(world: World) -> No
     assert world.update().code == 4
     told = {e["name"]: e for e in world.why("h00150.evil.example")["exports"]}
     assert told["list"]["blocked"] and told["list"]["pending"] is False
+
+
+def rows_of(path: Path) -> dict[str, tuple[str, str, int, str, str]]:
+    """`scope`, `category`, `confidence`, `feeds`, `since` of each entry of a list for people."""
+    with path.open(newline="") as file:
+        return {
+            r["indicator"]: (r["scope"], r["category"], int(r["confidence"]), r["feeds"], r["since"])
+            for r in csv.DictReader(file)
+        }
+
+
+def test_rules_are_published_at_once_in_lists_for_people_too(world: World) -> None:
+    paths = {name: world.export(name, name) for name in ("csv", "jsonl", "misp", "stix", "parquet")}
+    del world.feeds["b"]
+    world.write()
+    assert world.run("allow", "add", "h00099.evil.example", "--reason", "customer").code == 0
+    assert world.update().code == 0
+    before = rows_of(paths["csv"])
+    world.feed("b", [*names(150, 300), "h00007.evil.example"], category="phishing", confidence=99)
+    world.lines("a", [*names(190), "192.0.2.0/28"])
+    assert world.update().code == 4
+    assert rows_of(paths["csv"]) == before
+    assert world.run("allow", "add", "h00007.evil.example", "--reason", "customer").code == 0
+    assert world.run("allow", "add", "192.0.2.4", "--reason", "own").code == 0
+    assert world.run("deny", "add", "worse.example", "--reason", "order").code == 0
+    ran = world.run("export", "--json")
+    assert ran.code == 4
+    assert all("published with the last approved list" in ran.export(name)["note"] for name in paths)
+    after = rows_of(paths["csv"])
+    gone = {"h00007.evil.example", "192.0.2.0/28"}
+    come = {"worse.example", "192.0.2.0/30", "192.0.2.5", "192.0.2.6/31", "192.0.2.8/29"}
+    assert set(after) == {*before, *come} - gone
+    # What the last approved list said of each entry, which the new lines of the feeds change as little as its names.
+    assert all(after[name] == told for name, told in before.items() if name not in gone)
+    assert after["worse.example"][1:4] == ("rule", 100, "")
+    for name, path in paths.items():
+        data = path.read_bytes()
+        if name == "parquet":
+            assert set(pl.read_parquet(path)["indicator"]) == set(after)
+        else:
+            assert b"h00007.evil" not in data and b"h00008.evil" in data and b"h00199.evil" in data
+            assert b"worse.example" in data and b"h00301.evil" not in data and b"192.0.2.0/28" not in data
+        told = {e["name"]: e for e in world.why("h00007.evil.example")["exports"]}
+        assert not told[name]["blocked"] and not told[name]["pending"]
+    # The same again publishes nothing, and a rule taken back gives the entry its row again.
+    digests = {path: path.read_bytes() for path in paths.values()}
+    assert world.run("export").code == 4
+    assert digests == {path: path.read_bytes() for path in paths.values()}
+    for name in ("h00007.evil.example", "h00099.evil.example"):
+        (rule,) = world.rows(f"SELECT id FROM rule WHERE name = '{name}'")[0]
+        assert world.run("allow", "remove", rule, "--reason", "no customer any more").code == 0
+    assert world.run("export").code == 4
+    again = rows_of(paths["csv"])
+    assert again["h00007.evil.example"] == before["h00007.evil.example"]
+    # It was never in the file: what is said of it is of now.
+    assert again["h00099.evil.example"][1:4] == ("malware", 90, "a")
+    assert set(again) == {*after, "h00007.evil.example", "h00099.evil.example"}
+    for name in ("csv", "list"):
+        assert world.run("release", "approve", name).code in (0, 4)
+    assert rows_of(paths["csv"])["h00007.evil.example"][1:4] == ("phishing", 99, "a,b")
+    world.assert_sound()
 
 
 def test_networks_and_allows_in_zones_follow_too(world: World) -> None:

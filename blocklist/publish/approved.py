@@ -6,14 +6,17 @@ release is held, the rules in force are laid over it instead of those of then, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
+import polars as pl
 
+from blocklist.catalog import KINDS
 from blocklist.rules import Rule
+from blocklist.select.current import DOMAIN
 from blocklist.select.express import Capability, Expressed, express
-from blocklist.select.policy import Chosen, Selected, Withheld, ruled, unruled
+from blocklist.select.policy import URL, Chosen, Selected, Withheld, ruled, unruled
 from blocklist.store import derived
 
 
@@ -22,10 +25,13 @@ def file_of(state: Path, release: int) -> Path:
 
 
 class Approved:
-    """Decisions of a live release under `rules`; stands where `Decided` does, for the one policy of its export."""
+    """Decisions of a live release under `rules`; stands where `Decided` does, for the one policy of its export.
 
-    def __init__(self, chosen: Chosen, withheld: Withheld) -> None:
-        self._chosen, self.withheld = chosen, withheld
+    `told`: what a list for people says of its names (see `blocklist.publish.rows`), where it is for one.
+    """
+
+    def __init__(self, chosen: Chosen, withheld: Withheld, told: pl.DataFrame | None = None) -> None:
+        self._chosen, self.withheld, self.told = chosen, withheld, told
 
     def chosen(self, name: str) -> Chosen:
         """What stands, whatever the policy is called."""
@@ -35,9 +41,23 @@ class Approved:
         """The decisions in what `capability` can say."""
         return express(self._chosen.decisions, capability)
 
-    def selected(self, name: str, kinds: Sequence[str]) -> Selected:
-        """Lists for people name feeds and dates, which are not kept."""
-        raise NotImplementedError("a list for people is not made from what was approved")
+    def selected(self, name: str, kinds: Collection[str]) -> Selected:
+        """What stands of `kinds`. Its `listed` has `name` and `kind` alone: numbers in the picture are of now."""
+        codes = [KINDS.index(kind) + 1 for kind in kinds]
+        whole = {f: getattr(self._chosen, f) for f in Chosen.__dataclass_fields__}
+        for kind, fields in ((DOMAIN, ("decisions", "yielded")), (URL, ("urls", "yielded_urls"))):
+            if kind not in codes:
+                whole |= {field: whole[field].clear() for field in fields}
+        network = pl.when(pl.col("family") == 4).then(2).otherwise(3).cast(pl.UInt8)
+        whole["networks"] = whole["networks"].filter(network.is_in(codes))
+        whole["kept_back"] = whole["kept_back"].filter(pl.col("kind").is_in(codes))
+        listed = [
+            whole["decisions"].filter("block").select("name", pl.lit(DOMAIN, pl.UInt8).alias("kind")),
+            whole["networks"].select("name", network.alias("kind")),
+            whole["urls"].select(pl.col("url").alias("name"), pl.lit(URL, pl.UInt8).alias("kind")),
+        ]
+        gids = pl.Series("gid", [None], dtype=pl.UInt32).new_from_index(0, whole["decisions"].height)
+        return Selected(**whole, listed=pl.concat(listed).unique("name"), gids=gids)
 
 
 def read(state: Path, release: int) -> tuple[Chosen, list[Rule]] | None:

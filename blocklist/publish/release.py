@@ -376,7 +376,7 @@ def _amend(
             made.added, made.removed = change.added, change.removed
             made.note = "the last approved list with the rules of now"
             _check(other)
-            other.chosen = selector.approved_text(live.id)
+            other.chosen = selector.approved_text(job.export, job.fmt, live.id)
             if left:
                 other.left_out = kept.Bytes.of(left_out.text(pl.concat(left).unique("name", keep="first")))
             job.amended = other

@@ -188,9 +188,8 @@ class Pinned:
     ) -> None:
         self._rules, self._record = rules, record
         self._fitted: dict[Capability, Expressed] = {}
-        rows = _read(kept.read(record.state, pin.chosen), pin)
-        columns = [column for column in rows_.SCHEMA if column in rows.columns]
-        self.told = rows.select(columns).unique("name") if columns == list(rows_.SCHEMA) else None
+        rows = _read(kept.read(record.state, pin.chosen), pin.release, pin.export)
+        self.told = _told(rows)
         self._feeds = {
             i: Feed(title="", url="file:", category="other", confidence=100, direction=way)  # type: ignore[arg-type]
             for i, way in _SPEAK.items()
@@ -229,6 +228,16 @@ class Pinned:
         return self._chosen[taken]
 
 
+def told_in(data: bytes, release: int, export: str) -> pl.DataFrame | None:
+    """What lists for people said of the names of a `text`; None where it was kept without. Raises RecordError."""
+    return _told(_read(data, release, export))
+
+
+def _told(rows: pl.DataFrame) -> pl.DataFrame | None:
+    told = list(rows_.SCHEMA)
+    return rows.select(told).unique("name") if set(told) <= set(rows.columns) else None
+
+
 def _narrowed(now: Current, held: pl.DataFrame) -> Current:
     """A registrable name that may not be blocked as a subtree stands for itself alone, as if it had not widened."""
     names = now.names.select("name", "registrable").with_row_index("gid")
@@ -237,7 +246,7 @@ def _narrowed(now: Current, held: pl.DataFrame) -> Current:
     return Current(now.listings.with_columns(pl.col("subtree") & ~narrow), now.names)
 
 
-def _read(data: bytes, pin: Pin) -> pl.DataFrame:
+def _read(data: bytes, release: int, export: str) -> pl.DataFrame:
     columns = {**_SCHEMA, **rows_.SCHEMA}
     try:
         header = data[: data.find(b"\n")].decode("ascii").split("\t")
@@ -245,8 +254,8 @@ def _read(data: bytes, pin: Pin) -> pl.DataFrame:
         return pl.read_csv(io.BytesIO(data), separator="\t", quote_char=None, schema=schema)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise RecordError(
-            f"what release {pin.release} of {pin.export} held can't be read: {error}",
-            hint=f"'blocklist release unpin {pin.export}' goes on with what is listed now",
+            f"what release {release} of {export} held can't be read: {error}",
+            hint=f"'blocklist release unpin {export}' goes on with what is listed now",
         ) from None
 
 
@@ -277,4 +286,4 @@ def _accepted(rows: pl.DataFrame, feeds: Mapping[int, Feed]) -> tuple[dict[int, 
     return {i: frame for i, frame in frames.items() if frame.height}, rows.height - left.height
 
 
-__all__ = ["Pin", "Pinned", "pins", "roll_back", "text", "unpin"]
+__all__ = ["Pin", "Pinned", "pins", "roll_back", "text", "told_in", "unpin"]

@@ -12,6 +12,7 @@ import polars as pl
 from blocklist import clock
 from blocklist.catalog import KINDS
 from blocklist.config import REASONS, Config, Export, Policy
+from blocklist.errors import RecordError
 from blocklist.picture import Picture
 from blocklist.publish import approved, reasons, rows, split
 from blocklist.publish.approved import Approved
@@ -22,7 +23,7 @@ from blocklist.publish.job import Job
 from blocklist.publish.networks import one_by_one
 from blocklist.publish.plan import Plan, plan
 from blocklist.publish.render import Rendered, render
-from blocklist.publish.rollback import Pinned, pins, text
+from blocklist.publish.rollback import Pinned, pins, text, told_in
 from blocklist.publish.selection import Selection
 from blocklist.rules import Rule
 from blocklist.select import networks
@@ -66,23 +67,56 @@ class Selector:
 
     def approved(self, export: Export, fmt: Format, release: int) -> tuple[Selection, dict[str, int]] | None:
         """What `export` held in `release`, under the rules of now; None where that is not kept."""
-        if fmt.of_rows:
-            return None
         with self._deciding:
-            if (decided := self._approved(release)) is None:
+            if (others := self._others(export, fmt, release)) is None:
                 return None
-            others = Selector(self._picture, self._record, self._policies, self.rules, instead=decided)
             return others.selection(export, fmt)
 
-    def approved_text(self, release: int) -> kept.Bytes | None:
+    def approved_text(self, export: Export, fmt: Format, release: int) -> kept.Bytes | None:
         """The same to be kept for a way back."""
         with self._deciding:
-            decided = self._approved(release)
-            return None if decided is None else kept.Bytes.of(text(decided.chosen(""), self.rules))
+            others = self._others(export, fmt, release)
+            return None if others is None else others.text(export, fmt)
 
-    def _approved(self, release: int) -> Approved | None:
-        kept_ = approved.read(self._record.state, release)
-        return Approved(approved.under(*kept_, self.rules), self.decided.withheld) if kept_ else None
+    def _others(self, export: Export, fmt: Format, release: int) -> Selector | None:
+        """Selects for `export` from what was decided for its `release`, under the rules of now."""
+        if (kept_ := approved.read(self._record.state, release)) is None:
+            return None
+        decided = Approved(approved.under(*kept_, self.rules), self.decided.withheld)
+        if fmt.of_rows:
+            if (told := self._told_then(export, decided, release)) is None:
+                return None
+            decided = Approved(decided.chosen(""), decided.withheld, told)
+        others = Selector(self._picture, self._record, self._policies, self.rules, instead=decided)
+        others._since = self._since
+        return others
+
+    def _told_then(self, export: Export, decided: Approved, release: int) -> pl.DataFrame | None:
+        """What `release` said of each name of `decided`; of what a rule kept out of it then, what is said of it now."""
+        found: list[pl.DataFrame] = []
+        texts = self._record.connection.execute(
+            "SELECT id, chosen FROM release WHERE id IN (?1, (SELECT amends FROM release WHERE id = ?1)) "
+            "ORDER BY id DESC",
+            (release,),
+        )
+        for number, digest in texts.fetchall():
+            try:
+                told = told_in(kept.read(self._record.state, digest), number, export.name) if digest else None
+            except RecordError:
+                told = None
+            if told is not None:
+                found.append(told.drop_nulls("category"))
+        if not found:
+            return None
+        kinds = self._policies[export.policy].kinds
+        listed = decided.selected(export.policy, kinds).listed["name"]
+        known = pl.concat(found).unique("name", keep="first", maintain_order=True)
+        if len(missing := listed.filter(~listed.is_in(known["name"].implode()))):
+            now = self.decided.selected(export.policy, kinds).listed
+            now = now.filter(pl.col("name").is_in(missing.implode()))
+            told = rows.told(self._picture.current(), self._picture.feeds, now, self._since_of())
+            known = pl.concat([known, told.select(known.columns)])
+        return known
 
     def keep(self, export: Export, path: Path) -> None:
         """Keep at `path` what `export` is chosen from, for `approved`."""
@@ -243,9 +277,9 @@ class Selector:
         return rows.rows(blocked, self._told(export, chosen, kinds), self._since_of())
 
     def _told(self, export: Export, chosen: Selected, kinds: Collection[str]) -> pl.DataFrame:
-        """What is said of each of `kinds`: of a release that `export` is pinned to, what was said then."""
+        """What is said of each of `kinds`: of a release of before, what was said then."""
         decided = self._decided(export)
-        if isinstance(decided, Pinned) and decided.told is not None:
+        if isinstance(decided, Pinned | Approved) and decided.told is not None:
             return decided.told
         key = (export.name if decided is not self.decided else f"policy {export.policy}", frozenset(kinds))
         if key not in self._tolds:
