@@ -102,6 +102,8 @@ def test_an_interval_never_overlaps_the_next_one_of_the_same_name_and_feed(world
 def harm(world: World, how: str) -> None:
     if how == "not a database":
         world.database.write_bytes(b"these are not the bytes of a database\n" * 100)
+    elif how == "empty":
+        world.database.write_bytes(b"")
     elif how == "text":
         world.database.write_text("hello")
     elif how == "damaged":
@@ -130,7 +132,7 @@ def harm(world: World, how: str) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    ["not a database", "text", "damaged", "truncated", "a folder", "another program's", "of a newer version"],
+    ["not a database", "empty", "text", "damaged", "truncated", "a folder", "another program's", "of a newer version"],
 )
 def test_a_database_that_is_not_ours_to_write_is_refused_with_advice_and_left_as_it_is(world: World, how: str) -> None:
     world.update()

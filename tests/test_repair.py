@@ -654,6 +654,24 @@ def test_a_lock_that_a_dead_process_left_is_taken_over_and_that_of_a_live_one_is
     assert process.returncode == 0 and b"put back" in out
 
 
+def test_owner_and_mode_of_the_record_stay(world: World) -> None:
+    world.database.chmod(0o640)
+    smash(world, pages_of(world)["hold", "leaf"])
+    repaired(world)
+    kept = [world.database, *world.state.glob("record.db.damaged-*Z")]
+    assert [path.stat().st_mode & 0o777 for path in kept] == [0o640] * 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_root_does_not_repair_what_another_user_must_write_to(world: World) -> None:
+    smash(world, pages_of(world)["hold", "leaf"])
+    os.chown(world.state, 65534, -1)
+    before = tree(world)
+    ran = world.run("doctor", "--repair")
+    assert ran.code == 1 and "sudo -u " in ran.out and tree(world) == before
+    os.chown(world.state, 0, -1)
+
+
 # Published files
 
 

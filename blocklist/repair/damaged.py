@@ -96,6 +96,7 @@ def keep_damaged(path: Path) -> Path:
         beside = copy.with_name(copy.name + journal + ".new")
         with suppress(FileNotFoundError):
             shutil.copyfile(source, beside)
+            shutil.copymode(source, beside)
             with beside.open("rb") as file:
                 os.fsync(file.fileno())
             beside.rename(copy.with_name(copy.name + journal))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
@@ -22,6 +24,13 @@ def repair(config: Config, formats: Mapping[str, Format]) -> Iterator[Finding]:
     """
     if not config.state.is_dir():
         return
+    owner = config.state.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        # What root makes here, the user of the timer could not write to any more.
+        name = _name(owner)
+        hint = f"run it as that user: sudo -u {name} blocklist doctor --repair"
+        yield Finding("repair", "fail", str(config.state), f"belongs to {name}, and this is root", hint)
+        return
     taken: list[str] = []
     with Lock(config.state, "doctor --repair", wait=10.0, told=taken.append):
         yield from (Finding("lock", "fixed", str(config.state / "lock"), text) for text in taken)
@@ -33,6 +42,13 @@ def repair(config: Config, formats: Mapping[str, Format]) -> Iterator[Finding]:
             yield Finding("repair", "fail", str(config.state), error.message, error.hint)
         except OSError as error:
             yield Finding("repair", "fail", str(error.filename or config.state), (error.strerror or str(error)).lower())
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"#{user}"
 
 
 def _steps(config: Config, formats: Mapping[str, Format]) -> Iterator[Finding]:

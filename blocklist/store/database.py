@@ -40,6 +40,7 @@ def open_for_reading(state: Path) -> sqlite3.Connection:
     if not path.exists():
         raise RecordError(f"there is no record yet at {path}", hint="run 'blocklist update' first")
     with explained(path):
+        refuse_empty(path)
         try:
             connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -75,6 +76,14 @@ def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
     return {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def refuse_empty(path: Path) -> None:
+    """SQLite takes a file without a byte for a new database; here one was lost, and rules with it."""
+    if path.is_file() and path.stat().st_size == 0:
+        raise RecordError(
+            f"{path} is empty", hint="restore it from a backup; 'blocklist doctor' says what else can be done"
+        )
 
 
 def not_a_record(path: Path) -> RecordError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import polars as pl
 from blocklist.errors import RecordError
 from blocklist.store import columns, ledger, snapshots
 from blocklist.store.columns import Columns
-from blocklist.store.database import explained, open_for_writing, path_in
+from blocklist.store.database import explained, open_for_writing, path_in, refuse_empty
 from blocklist.store.schema import migrate
 
 TIMES = {"name": pl.String, "since": pl.Int64, "dropped": pl.Int64}  # see `blocklist.select.lifetime`
@@ -76,6 +77,7 @@ class Record:
             if not path.exists():
                 return cls.anew(state)
             _clear_building(path)
+            refuse_empty(path)
             connection = open_for_writing(path)
             if not os.access(path, os.W_OK):
                 raise RecordError(f"{path}: not writable", hint=f"check owner and mode of {path}")
@@ -136,6 +138,10 @@ class Record:
         for journal in ("-wal", "-shm"):
             # SQLite would replay one that is left of another database into this one.
             path.with_name(path.name + journal).unlink(missing_ok=True)
+        if path.exists():
+            shutil.copymode(path, self._building)
+            with suppress(OSError):  # not the owner's to give: the folder is shared by its mode then
+                os.chown(self._building, path.stat().st_uid, path.stat().st_gid)
         self._building.rename(path)
         _fsync_folder(path.parent)
         self._building = None
