@@ -41,10 +41,16 @@ def examine(config: Config, formats: dict[str, Format], *, deep: bool = False) -
         lambda: _resolvers(config),
         lambda: _engines(config, formats),
     ]
+    broken = False
     for check in checks:
         try:
-            yield from check()
+            for finding in check():
+                broken = broken or (finding.check, finding.word) == ("record", "fail")
+                yield finding
         except BlocklistError as error:
+            if broken and isinstance(error, RecordError):
+                continue  # said already, with what to do about it
+            broken = True
             yield Finding("record", "fail", str(config.state), error.message, error.hint)
         except OSError as error:
             yield Finding("files", "fail", str(error.filename or config.state), (error.strerror or str(error)).lower())

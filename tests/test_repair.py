@@ -567,6 +567,60 @@ def test_whatever_bytes_are_changed_salvage_ends_and_gives_rows_of_the_schema(
         record.close()
 
 
+def bytes_changed(world: World, seed: int) -> None:
+    """Repair a record some of whose bytes are others, here and there or close together."""
+    chance = random.Random(seed)
+    data = bytearray(world.database.read_bytes())
+    at, span = chance.randrange(100, len(data)), chance.choice((len(data), 3 * PAGE, 100))
+    for _ in range(chance.choice((1, 5, 50, 400))):
+        data[100 + (at + chance.randrange(span)) % (len(data) - 100)] = chance.randrange(256)
+    world.database.write_bytes(data)
+    files = published(world)
+    ran = world.run("doctor", "--repair", "--json")
+    assert "Traceback" not in ran.text and "unexpected" not in ran.text, (seed, ran.text)
+    assert set(published(world)) == set(files), seed
+    if [one for one in found_by(ran) if (one["check"], one["word"]) in (("repair", "fail"), ("record", "fail"))]:
+        return  # said, with the way out; nothing was put in its place
+    world.assert_sound()
+    for words in (("update",), ("doctor",), ("status",), ("why", "h00700.b.example")):
+        ran = world.run(*words)
+        assert "Traceback" not in ran.text and "unexpected" not in ran.text, (seed, words, ran.text)
+    world.assert_sound()
+
+
+def test_whatever_bytes_are_changed_the_record_is_sound_after_it(pristine: tuple[World, Path], world: World) -> None:
+    for seed in range(12):
+        restore(pristine)
+        bytes_changed(world, seed)
+
+
+@pytest.mark.slow
+def test_whatever_bytes_are_changed_three_hundred_times(pristine: tuple[World, Path], world: World) -> None:
+    for seed in range(100, 400):
+        restore(pristine)
+        bytes_changed(world, seed)
+
+
+def test_rows_whose_texts_are_damaged_are_left_out_and_given_back(world: World) -> None:
+    before = {name: table(world, name) for name in ("rule", "hold_release", "listing")}
+    files = published(world)
+    for sql in (
+        "UPDATE rule SET expires = '2027-\\-18T10:00:00Z' WHERE id = 1",
+        "UPDATE hold_release SET created = '' WHERE id = 1",
+        "UPDATE setting SET body = replace(body, 'confidence', 'konfidence')",
+        "UPDATE snapshot SET account = '{' WHERE state = 'current' AND feed = 2",
+        "UPDATE feed SET checked = 'x' WHERE id = 2",
+    ):
+        world.change(sql)
+    settle(world)
+    assert world.rows("PRAGMA integrity_check") == [("ok",)]
+    found = repaired(world)
+    assert any("given back from the log and the file" in text for text in told(found, "fixed"))
+    assert {name: table(world, name) for name in before} == before
+    assert world.rows("SELECT count(*) FROM setting") == [(0,)] and published(world) == files
+    update_goes_on(world)
+
+
 # Caches, downloads, leftovers, the lock
 
 
@@ -800,6 +854,23 @@ def test_without_repair_nothing_is_changed(world: World) -> None:
     for words in (("doctor",), ("doctor", "--deep"), ("doctor", "--json")):
         assert world.run(*words).code == 1
         assert tree(world) == before
+
+
+def test_a_backup_put_back_as_the_page_says_goes_on(world: World) -> None:
+    backup = world.base / "backup.db"
+    with contextlib.closing(sqlite3.connect(world.database)) as db:
+        db.execute("VACUUM INTO ?", (str(backup),))
+    world.lines("c", names(1520, zone="c.example"))
+    assert world.update().code == 0
+    smash(world, [1])
+    for path in world.state.glob("record.db-*"):
+        path.unlink()
+    shutil.copy(backup, world.database)
+    ran = world.update("--force")
+    assert ran.code == 0, ran.text
+    assert world.listed("c") == names(1520, zone="c.example")
+    world.assert_sound()
+    assert world.left_over() == [] and world.run("doctor", "--deep").code == 0
 
 
 # Killed

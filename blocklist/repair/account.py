@@ -29,6 +29,7 @@ class Done:
     """One repair.
 
     `copy`: where the damaged file is kept; `said`: what SQLite said of it; `impossible`: rows that were no listings;
+    `odd`: rows left out for what their texts are, by table;
     `gaps`: numbers of rules and events that are lost, as spans; `releases`: how many are given back from the log, and
     of how many only their events are left; `unpinned`: exports whose pin is ended, and the release it named; `held`:
     lost holds that hold again; `moved`: where downloads went whose rows are lost; `troubles` of the log.
@@ -38,6 +39,7 @@ class Done:
     said: Sequence[str]
     tables: Sequence[Copied]
     impossible: int
+    odd: Mapping[str, int]
     given: decided.GivenBack
     gaps: Mapping[str, Sequence[tuple[int, int]]]
     releases: tuple[int, int]
@@ -61,6 +63,7 @@ def detail(done: Done) -> dict[str, Any]:
         "damaged": done.copy.name,
         "said": list(done.said[:3]),
         "tables": {one.table: {"rows": one.rows, "lost pages": one.lost} for one in done.hurt},
+        "left out": dict(done.odd),
         "rules": done.given.rules,
         "released holds": done.given.releases,
         "pins": done.given.pins,
@@ -79,13 +82,18 @@ def findings(path: Path, done: Done) -> Iterator[Finding]:
     whole = f"its tables are whole; its indices were made anew ({rows:,} rows)"
     sound = len(done.tables) - len(hurt)
     part = f"made anew of what can be read: {sound} of {len(done.tables)} tables whole, {rows:,} rows"
-    yield Finding("record", "fixed", str(path), part if hurt else whole, done.said[0] if done.said else None)
+    yield Finding(
+        "record", "fixed", str(path), part if hurt or done.odd else whole, done.said[0] if done.said else None
+    )
     for one in hurt:
         what = _WORDS.get(one.table, f"rows of {one.table}")
         pages = f"; pages of it that can't be read: {one.lost:,}" if one.lost else ""
         yield Finding("record", "warn", f"table {one.table}", f"{one.rows:,} {what} could be read{pages}")
     if done.impossible:
         yield Finding("listings", "warn", str(path), f"{done.impossible:,} rows were no listings, and are left out")
+    for table, count in done.odd.items():
+        text = f"{count:,} rows are left out: a text of theirs is no JSON, no time, or not what its digest says"
+        yield Finding("record", "warn", f"table {table}", text)
     yield from _decisions(path, done.given, done.gaps, done.releases)
     for export, release in done.unpinned.items():
         text = f"is pinned no more: what release {release} was chosen from is lost; the published file stays as it is"

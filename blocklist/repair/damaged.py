@@ -22,11 +22,11 @@ from blocklist.finding import Finding
 from blocklist.ingest.guard import guard
 from blocklist.person import whoami
 from blocklist.picture import Picture
-from blocklist.repair import decided, downloads, listings, references, releases, salvage
+from blocklist.repair import decided, downloads, listings, references, releases, salvage, texts
 from blocklist.repair.account import Done, detail, findings
 from blocklist.repair.decided import GivenBack
 from blocklist.store import ledger
-from blocklist.store.database import path_in
+from blocklist.store.database import MIGRATIONS, path_in
 from blocklist.store.record import Record
 
 _JOURNALS = ("", "-wal")
@@ -44,6 +44,7 @@ def troubles_of(state: Path) -> list[str]:
                     f"a row of {row[0]} names a {row[2]} that is not there"
                     for row in db.execute("PRAGMA foreign_key_check")
                 ]
+            found = found or (texts.faults(db) if _is_current(db) else [])
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "unable to open" in str(error):
             raise RecordError(
@@ -53,6 +54,15 @@ def troubles_of(state: Path) -> list[str]:
     except salvage.UNREADABLE as error:
         return [str(error)]
     return found[:100]
+
+
+def _is_current(db: sqlite3.Connection) -> bool:
+    """Is it a record of this version? Of others nothing is known of what their texts should be."""
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema")}
+    if "_sqlite_migrations" not in tables:
+        return False
+    names = {row[0] for row in db.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'blocklist'")}
+    return names == set(MIGRATIONS)
 
 
 def repair(config: Config) -> Iterator[Finding]:
@@ -142,7 +152,8 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
     tables = salvage.copy(path, connection)
     hurt = [one for one in tables if not one.whole]
     given, impossible, returned = GivenBack(0, 0, 0), 0, 0
-    if hurt:
+    odd = texts.remove(connection)
+    if hurt or odd:
         impossible = listings.remove_impossible(connection)
         returned = releases.give_back(connection, config)
         given = decided.give_back(connection)
@@ -160,18 +171,19 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
         record.event(connection, at, run, "release unpinned", who, export=export, release=number)
     taken = downloads.give_back(record, connection, run, clock.period(now), config.feeds)
     feeds = _listings(config, record, connection, run, clock.period(now))
-    held = _holds(config, record, connection, run) if hurt else 0
+    held = _holds(config, record, connection, run) if hurt or odd else 0
     _counters(record, connection)
     gaps: dict[str, list[tuple[int, int]]] = {
         table: _gaps(connection, table) for table in ("event", "rule") if table in {one.table for one in hurt}
     }
-    moved = _move_unknown(record.state, connection) if hurt else None
+    moved = _move_unknown(record.state, connection) if hurt or odd else None
 
     done = Done(
         copy=copy,
         said=said,
         tables=tables,
         impossible=impossible,
+        odd=odd,
         given=given,
         gaps=gaps,
         releases=(returned, releases.missing(connection)),

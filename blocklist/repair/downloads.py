@@ -54,7 +54,9 @@ def give_back(
     lost = sorted(listing - record.current_snapshots().keys())
     if not lost:
         return []
-    taken, files, out = _taken(connection), unknown(record.state, connection), []
+    taken, out = _taken(connection), []
+    rows = {row[0] for row in connection.execute("SELECT id FROM snapshot")}
+    files = {n: path for n, path in unknown(record.state, connection).items() if n not in rows}
     for number in lost:
         name = names[number]
         found = _row(record.state, number, feeds[name], taken[name], files) if name in taken and name in feeds else None

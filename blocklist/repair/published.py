@@ -73,7 +73,7 @@ def foretold(config: Config, formats: Mapping[str, Format], record: Record) -> I
 def _put_back(record: Record, export: Export, release: int, wrong: list[tuple[Path, str]]) -> Iterator[Finding]:
     mode = int(export.mode, 8) if export.mode else None
     for path, digest in wrong:
-        how = "was edited" if path.exists() else "was gone"
+        how = "was edited, or is newer than the record" if path.exists() else "was gone"
         try:
             data = kept.read(record.state, digest)
             replace(

@@ -9,9 +9,17 @@ from dataclasses import dataclass, field
 from blocklist import clock
 from blocklist.catalog import Feed
 from blocklist.gathering import attributes_of
+from blocklist.store import ledger
+from blocklist.store.record import MAX_FEED
 
+# Runs after the last one that is sure, which rows of a lost page may have been written by.
+_BEYOND = 1000
 LOST = "lost"
 """The command of a run, and the beginning of the name of a feed, of which only the number is known."""
+
+
+# No record has come to it, and from here on numbers could be counted up to where SQLite's end.
+_MOST = 2**31
 
 
 @dataclass
@@ -29,11 +37,17 @@ class Mended:
 def mend(connection: sqlite3.Connection, tables: list[str], feeds: Mapping[str, Feed]) -> Mended:
     """Make every reference name a row that is there. `feeds`: those of the configuration, to know lost ones by."""
     out = Mended()
+    for table in tables:
+        if any(column == "id" for _, column, *_ in connection.execute(f"PRAGMA table_info({table})")):
+            connection.execute(f"DELETE FROM {table} WHERE id NOT BETWEEN 1 AND ?", (_MOST,))
     links = [(table, *link) for table in tables for link in _links(connection, table)]
+    most = {"run": _last_run(connection) + _BEYOND, "feed": MAX_FEED}
     for wanted in ("run", "feed"):
         for number in sorted(
             {n for t, parent, c, k, _ in links if parent == wanted for n in _lost(connection, t, c, parent, k)}
         ):
+            if not 0 < number <= most[wanted]:
+                continue
             if wanted == "run":
                 _name_run(connection, number)
                 out.runs += 1
@@ -56,6 +70,14 @@ def mend(connection: sqlite3.Connection, tables: list[str], feeds: Mapping[str, 
                 again = again or required
     _unreadable(connection)
     return out
+
+
+def _last_run(connection: sqlite3.Connection) -> int:
+    """The last run that something sure tells of: a damaged number would be taken for the last one for good."""
+    told = [event.run for event in ledger.events(connection) if event.run is not None and ledger.is_sound(event)]
+    rows = connection.execute("SELECT max(id) FROM run UNION ALL SELECT max(run) FROM snapshot").fetchall()
+    sure = [*told, *(row[0] for row in rows[:1] if row[0] is not None)]
+    return max(sure) if sure else next((row[0] for row in rows if row[0] is not None), 0)
 
 
 def _links(connection: sqlite3.Connection, table: str) -> list[tuple[str, str, str, bool]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from blocklist.errors import RecordError
 
 NAME = "record.db"
+BACKUP = "restore it from a backup; 'blocklist doctor' says what else can be done"
 REPAIR = (
     "restore it from a backup, or run 'blocklist doctor --repair': it makes a new one of what can be read, keeps the "
     "damaged one, and says what is lost"
@@ -81,9 +82,7 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
 def refuse_empty(path: Path) -> None:
     """SQLite takes a file without a byte for a new database; here one was lost, and rules with it."""
     if path.is_file() and path.stat().st_size == 0:
-        raise RecordError(
-            f"{path} is empty", hint="restore it from a backup; 'blocklist doctor' says what else can be done"
-        )
+        raise RecordError(f"{path} is empty", hint=BACKUP)
 
 
 def not_a_record(path: Path) -> RecordError:
@@ -140,7 +139,8 @@ def explained(path: Path) -> Iterator[None]:
             ) from error
         # Before the next: it is a "database disk image" that is malformed.
         if "malformed" in text or "not a database" in text:
-            raise RecordError(f"{path} is damaged: {text}", hint=REPAIR) from error
+            hint = REPAIR if "malformed" in text else BACKUP
+            raise RecordError(f"{path} is damaged: {text}", hint=hint) from error
         if "disk" in text or "full" in text:
             raise RecordError(
                 f"{path}: {text}",

@@ -24,7 +24,7 @@ TIMES = {"name": pl.String, "since": pl.Int64, "dropped": pl.Int64}  # see `bloc
 # Rows a VALUES clause; measured: a row a statement takes 4 times as long.
 _BATCH = 100
 _LINE_BITS = 32
-_MAX_FEED = 2**16 - 1
+MAX_FEED = 2**16 - 1
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ class Record:
         """Ids of `names`, new ones numbered. Numbers are 16 bits wide in the bulk path."""
         connection.executemany("INSERT OR IGNORE INTO feed (name) VALUES (?)", [(n,) for n in names])
         ids: dict[str, int] = dict(connection.execute("SELECT name, id FROM feed"))
-        if max(ids.values(), default=0) > _MAX_FEED:
-            raise RecordError(f"more than {_MAX_FEED:,} feeds in one record")
+        if max(ids.values(), default=0) > MAX_FEED:
+            raise RecordError(f"more than {MAX_FEED:,} feeds in one record")
         return ids
 
     def current_snapshots(self) -> dict[int, Snapshot]:
