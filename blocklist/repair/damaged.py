@@ -154,7 +154,7 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
     given, impossible, returned = GivenBack(0, 0, 0), 0, 0
     odd = texts.remove(connection)
     if hurt or odd:
-        impossible = listings.remove_impossible(connection)
+        impossible = listings.remove_impossible(connection) + listings.remove_overlapping(connection)
         returned = releases.give_back(connection, config)
         given = decided.give_back(connection)
     unpinned = releases.lost_pins(connection)
@@ -171,6 +171,8 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
         record.event(connection, at, run, "release unpinned", who, export=export, release=number)
     taken = downloads.give_back(record, connection, run, clock.period(now), config.feeds)
     feeds = _listings(config, record, connection, run, clock.period(now))
+    if hurt or odd:
+        impossible += listings.remove_overlapped(connection)
     held = _holds(config, record, connection, run) if hurt or odd else 0
     _counters(record, connection)
     gaps: dict[str, list[tuple[int, int]]] = {

@@ -45,6 +45,31 @@ def remove_impossible(connection: sqlite3.Connection) -> int:
     )
 
 
+_OVERLAP = "listing_closed c JOIN listing l ON l.name = c.name AND l.feed = c.feed WHERE l.since < c.until"
+
+
+def remove_overlapping(connection: sqlite3.Connection) -> int:
+    """Remove listings that began after they ended, and open ones that began before the last one ended; how many.
+
+    Their runs are damaged. The open ones are to begin again with their snapshots.
+    """
+    gone = connection.execute("DELETE FROM listing_closed WHERE since >= until").rowcount
+    return (
+        gone
+        + connection.execute(
+            f"DELETE FROM listing WHERE (name, feed) IN (SELECT l.name, l.feed FROM {_OVERLAP})"
+        ).rowcount
+    )
+
+
+def remove_overlapped(connection: sqlite3.Connection) -> int:
+    """Remove ended listings that reach into an open one that begins with its snapshot; how many."""
+    return connection.execute(
+        "DELETE FROM listing_closed WHERE (period, name, feed, since) IN "
+        f"(SELECT c.period, c.name, c.feed, c.since FROM {_OVERLAP})"
+    ).rowcount
+
+
 def read(record: Record, feed: Feed | None, snapshot: Snapshot) -> Columns | None:
     """The kept download of a current snapshot, read again; None when it is lost, or would be read otherwise now."""
     if feed is None or parse_key(feed, snapshot.sha256) != snapshot.parse_key:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from collections import deque
+from pathlib import Path
 
+import msgspec
+
+from blocklist.catalog import Feed
+from blocklist.publish import split
 from blocklist.repair.salvage import UNREADABLE, tables_of
 
 _TIME = "{0} NOT GLOB '" + "[0-9]" * 4 + "-[0-1][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z'"
 _JSON = "NOT json_valid({0})"
-_FILES = (
-    "CASE WHEN json_valid({0}) THEN EXISTS (SELECT 1 FROM json_each({0}) "
-    "WHERE value ->> 'category' IS NULL OR value ->> 'path' IS NULL OR value ->> 'digest' IS NULL) "
-    "ELSE {0} IS NOT NULL END"
-)
 # By table, the conditions under which a text is wrong, and the columns that they are of.
 _Forms = dict[str, dict[str, tuple[str, ...]]]
 # Without them a row is worth nothing, or would say something else: an end that is lost must not make a rule endless.
@@ -26,7 +27,7 @@ _NEEDED: _Forms = {
     "hold_release": {_TIME: ("created", "revoked")},
     "verdict": {_TIME: ("since", "checked")},
     "verdict_closed": {_TIME: ("since", "until")},
-    "release": {_TIME: ("created", "published", "judged"), _JSON: ("lost",), _FILES: ("files",)},
+    "release": {_TIME: ("created", "published", "judged"), _JSON: ("lost",)},
     "pin": {_TIME: ("created", "ended")},
     "plan": {_JSON: ("plan",)},
     "case_file": {_TIME: ("opened", "closed"), _JSON: ("cited",)},
@@ -53,8 +54,9 @@ def faults(connection: sqlite3.Connection) -> list[str]:
         (count,) = connection.execute(f"SELECT count(*) FROM {table} WHERE {_wrong(_NEEDED[table])}").fetchone()
         if count:
             out.append(f"{count:,} rows of {table} hold a text that is no JSON, or no time")
-    if others := len(_altered(connection)):
-        out.append(f"{others:,} rows of setting are not what their digests say")
+    for table, keys in (("setting", _altered(connection)), ("release", _other_files(connection))):
+        if keys:
+            out.append(f"{len(keys):,} rows of {table} are not what their digests say")
     return out
 
 
@@ -64,13 +66,20 @@ def remove(connection: sqlite3.Connection) -> dict[str, int]:
     for table, wanted in _NEEDED.items():
         if count := connection.execute(f"DELETE FROM {table} WHERE {_wrong(wanted)}").rowcount:
             out[table] = count
+    unknown = _unreadable_feeds(connection)
+    connection.executemany("DELETE FROM feed_version WHERE feed = ? AND since = ?", unknown)
     altered = _altered(connection)
     connection.executemany("DELETE FROM setting WHERE digest = ?", [(digest,) for digest in altered])
+    others = _other_files(connection)
+    connection.executemany("DELETE FROM release WHERE id = ?", [(number,) for number in others])
+    for table, count in (("feed_version", len(unknown)), ("setting", len(altered)), ("release", len(others))):
+        if count:
+            out[table] = out.get(table, 0) + count
     for table, wanted in _OPTIONAL.items():
         for form, columns in wanted.items():
             for column in columns:
                 connection.execute(f"UPDATE {table} SET {column} = NULL WHERE {form.format(column)}")
-    return {**out, "setting": len(altered)} if altered else out
+    return out
 
 
 def _wrong(wanted: dict[str, tuple[str, ...]]) -> str:
@@ -81,3 +90,29 @@ def _wrong(wanted: dict[str, tuple[str, ...]]) -> str:
 def _altered(connection: sqlite3.Connection) -> list[str]:
     rows = connection.execute("SELECT digest, body FROM setting")
     return [digest for digest, body in rows if hashlib.sha256(body.encode()).hexdigest() != digest]
+
+
+def _unreadable_feeds(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Versions of feeds (feed and run) that no reader could make sense of."""
+    out = []
+    for number, since, text in connection.execute("SELECT feed, since, attributes FROM feed_version"):
+        try:
+            msgspec.json.decode(text, type=Feed)
+        except msgspec.DecodeError:
+            out.append((number, since))
+    return out
+
+
+def _other_files(connection: sqlite3.Connection) -> list[int]:
+    """Split releases whose files don't add up to what was published."""
+    out = []
+    for number, digest, text in connection.execute("SELECT id, digest, files FROM release WHERE files IS NOT NULL"):
+        try:
+            files = {file["category"]: (Path(file["path"]), file["digest"]) for file in json.loads(text)}
+        except (ValueError, TypeError, KeyError):
+            out.append(number)
+            continue
+        digests = dict(files.values())
+        if split.in_place([(c, path) for c, (path, _) in files.items()], digests.get) != digest:
+            out.append(number)
+    return out
