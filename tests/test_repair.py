@@ -391,6 +391,19 @@ def test_what_would_leave_the_lists_is_said(world: World) -> None:
     assert len(world.listed()) > 4000 and names_in(world)
 
 
+def test_what_lost_rules_would_change_is_not_published_with_a_file_that_was_edited(world: World) -> None:
+    files, pages = published(world), pages_of(world)
+    smash(world, pages["rule", "leaf"] + pages["event", "leaf"])
+    folder = world.base / "exports"
+    (folder / "dns").write_text("edited\n")
+    (folder / "parts-phishing").unlink()
+    found = found_by(world.run("doctor", "--repair", "--json"))
+    assert table(world, "rule") == []
+    assert published(world) == files, "the allowed name is listed, and its rule is lost"
+    assert any("the next release brings" in text for text in told(found, "warn"))
+    assert world.run("export").code == 0 and published(world)["dns"] != files["dns"]
+
+
 def test_of_half_a_file_what_is_there_is_kept_and_what_is_missing_is_said(world: World) -> None:
     rules, files = table(world, "rule"), published(world)
     data = world.database.read_bytes()

@@ -21,10 +21,11 @@ from blocklist.store import kept
 from blocklist.store.record import Record
 
 
-def mend(config: Config, formats: Mapping[str, Format], record: Record) -> Iterator[Finding]:
+def mend(config: Config, formats: Mapping[str, Format], record: Record, *, anew: bool) -> Iterator[Finding]:
     """Put every file of a live release back, byte for byte where its bytes are kept; load it, if the export says how.
 
     A zone that was edited gets a new release instead: an engine may have loaded the edited one with the same serial.
+    Of a record that was made `anew` nothing is published that the live release does not have: rules may be lost.
     """
     waiting = record.connection.execute("SELECT count(*) FROM release WHERE state = 'pending'").fetchone()[0]
     if waiting:
@@ -32,7 +33,7 @@ def mend(config: Config, formats: Mapping[str, Format], record: Record) -> Itera
         yield Finding(
             "releases", "fixed", str(config.state), f"settled {waiting:,} that a killed run left half published"
         )
-    broken: list[str] = []
+    broken: dict[str, tuple[Export, int, list[tuple[Path, str]], bool]] = {}
     for export in config.exports.values():
         live = live_release(record, export.name)
         if live is None:
@@ -44,12 +45,19 @@ def mend(config: Config, formats: Mapping[str, Format], record: Record) -> Itera
         wrong = [(path, digest) for path, digest in places if path in now and file_digest(path) != digest]
         if not wrong and now <= {path for path, _ in places}:
             continue
-        broken.append(export.name)
         edited = formats[export.format].code == "rpz" and any(path.exists() for path, _ in wrong)
-        if not edited:
-            yield from _put_back(record, export, live.id, wrong)
-    if broken:
-        outcomes = export_all(config, record, Picture(config, record), formats, only=broken)
+        broken[export.name] = (export, live.id, wrong, edited)
+    if not broken:
+        return
+    publish = set(broken)
+    if anew:
+        foreseen = export_all(config, record, Picture(config, record), formats, only=list(broken), dry_run=True)
+        publish = {o.name for o in foreseen if o.outcome in ("published", "unchanged") and not (o.added or o.removed)}
+    for name, (export, release, wrong, edited) in broken.items():
+        if not edited or name not in publish:
+            yield from _put_back(record, export, release, wrong)
+    if publish:
+        outcomes = export_all(config, record, Picture(config, record), formats, only=publish)
         yield from (finding for outcome in outcomes for finding in _told(outcome))
 
 

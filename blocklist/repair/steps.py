@@ -59,7 +59,7 @@ def _steps(config: Config, formats: Mapping[str, Format]) -> Iterator[Finding]:
     with closing(Record.open(config.state)) as record:
         yield from caches.sweep(config, record)
         yield from caches.mend(config, record)
-        yield from published.mend(config, formats, record)
+        yield from published.mend(config, formats, record, anew=anew)
         if anew:
             yield from published.foretold(config, formats, record)
 
