@@ -25,9 +25,10 @@ from blocklist.publish.descriptor import Format
 from blocklist.publish.render import Rendered, render
 from blocklist.publish.selector import Selector
 from blocklist.rules import rules_at
-from blocklist.store import kept
+from blocklist.store import frames, kept
+from blocklist.store.frames import Column
 from blocklist.store.moment import periods, whole_since
-from blocklist.store.record import Record, Snapshot
+from blocklist.store.record import FIRST_LISTED, LISTING, TIMES, Record, Snapshot
 from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import SuffixRules, builtin_rules
 
@@ -75,27 +76,25 @@ class PastRecord(Record):
         return {row[1]: Snapshot(*row) for row in rows if row[1] in self._frames()}
 
     def times(self, feed: int, snapshot: int) -> pl.DataFrame:
-        rows = self.connection.execute(
-            "SELECT l.name, unixepoch(r.started), unixepoch(d.started) FROM ("
-            "SELECT name, since, dropped FROM listing WHERE feed = ?1 AND since <= ?2 UNION ALL "
+        return frames.read(
+            self.connection,
+            TIMES,
+            "(SELECT name, since, dropped FROM listing WHERE feed = ?1 AND since <= ?2 UNION ALL "
             f"SELECT name, since, dropped FROM listing_closed WHERE {self._later} "
             "feed = ?1 AND since <= ?2 AND until > ?2) l "
-            "JOIN run r ON r.id = l.since LEFT JOIN run d ON d.id = l.dropped AND d.id <= ?2 ORDER BY l.name",
+            "JOIN run r ON r.id = l.since LEFT JOIN run d ON d.id = l.dropped AND d.id <= ?2",
             (feed, self.run),
-        ).fetchall()
-        return pl.DataFrame(
-            rows, schema={"name": pl.String, "since": pl.Int64, "dropped": pl.Int64}, orient="row"
         ).sort("name")
 
     def first_listed(self) -> pl.DataFrame:
-        rows = self.connection.execute(
-            "SELECT l.name, r.started FROM (SELECT name, min(since) AS since FROM ("
-            "SELECT name, since FROM listing WHERE since <= ?1 UNION ALL "
+        return frames.read(
+            self.connection,
+            FIRST_LISTED,
+            "(SELECT name, min(since) AS since FROM (SELECT name, since FROM listing WHERE since <= ?1 UNION ALL "
             f"SELECT name, since FROM listing_closed WHERE {self._later} since <= ?1 AND until > ?1) GROUP BY name) l "
             "JOIN run r ON r.id = l.since",
             (self.run,),
-        ).fetchall()
-        return pl.DataFrame(rows, schema={"name": pl.String, "since": pl.String}, orient="row")
+        )
 
     def released_names(self) -> set[str]:
         rows = self.connection.execute(
@@ -129,44 +128,36 @@ class PastRecord(Record):
     def _frames(self) -> dict[int, pl.DataFrame]:
         """Indicators frames by feed: those of now, without what came since, with what went since."""
         if self._loaded is None:
-            later = self._by_feed("SELECT feed, name FROM listing WHERE since > ?1", _NAME)
-            closed = f"listing_closed WHERE {self._later} since <= ?1 AND until > ?1"
-            gone = self._by_feed(f"SELECT feed, {_LISTING} FROM {closed}", _ROW)
-            frames: dict[int, pl.DataFrame] = {}
+            gone = self._by_feed(LISTING, f"listing_closed WHERE {self._later} since <= ?1 AND until > ?1")
+            found: dict[int, pl.DataFrame] = {}
             present = Record(self._now, self.connection, None)
+            staying, names = self._staying()
             for feed, snapshot in present.current_snapshots().items():
-                frame = present.indicators(feed, snapshot.id).select(*_ROW)
-                frames[feed] = frame.join(later[feed], on="name", how="anti") if feed in later else frame
+                if feed in names or not staying:
+                    frame = present.indicators(feed, snapshot.id).select(*LISTING)
+                    if feed in names:
+                        frame = frame.join(names[feed], on="name", how="semi" if staying else "anti")
+                    found[feed] = frame
             for feed, rows in gone.items():
-                rows = rows.with_columns(pl.col("subtree").cast(pl.Boolean))
-                before = frames.get(feed)
-                frames[feed] = (rows if before is None else pl.concat([before, rows.select(before.columns)])).sort(
-                    "name"
-                )
-            self._loaded = {feed: frame for feed, frame in frames.items() if frame.height}
+                before = found.get(feed)
+                found[feed] = (rows if before is None else pl.concat([before, rows])).sort("name")
+            self._loaded = {feed: frame for feed, frame in found.items() if frame.height}
         return self._loaded
 
-    def _by_feed(self, sql: str, schema: Mapping[str, type[pl.DataType]]) -> dict[int, pl.DataFrame]:
-        cursor = self.connection.execute(sql, (self.run,))
-        parts = []
-        while rows := cursor.fetchmany(200_000):
-            parts.append(pl.DataFrame(rows, schema={"feed": pl.UInt16, **schema}, orient="row"))
-        if not parts:
-            return {}
-        split = pl.concat(parts).partition_by("feed", as_dict=True, include_key=False)
+    def _staying(self) -> tuple[bool, dict[int, pl.DataFrame]]:
+        """Names of open listings by feed: of those that stood then (True), or of those that came since if fewer."""
+        every, stood = self.connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE since <= ?) FROM listing", (self.run,)
+        ).fetchone()
+        staying = 2 * stood < every
+        return staying, self._by_feed({"name": LISTING["name"]}, f"listing WHERE since {'<=' if staying else '>'} ?1")
+
+    def _by_feed(self, columns: Mapping[str, Column], source: str) -> dict[int, pl.DataFrame]:
+        every = frames.read(self.connection, {"feed": Column("feed", pl.UInt16), **columns}, source, (self.run,))
+        split = every.partition_by("feed", as_dict=True, include_key=False)
         return {cast(int, key[0]): frame for key, frame in split.items()}
 
 
-_LISTING = "name, kind, subtree, line, confidence, extra"
-_NAME: dict[str, type[pl.DataType]] = {"name": pl.String}
-_ROW: dict[str, type[pl.DataType]] = {
-    "name": pl.String,
-    "kind": pl.UInt8,
-    "subtree": pl.Int64,
-    "line": pl.UInt32,
-    "confidence": pl.UInt8,
-    "extra": pl.String,
-}
 _HOLDS = {"name": pl.String, "kind": pl.UInt8, "guard": pl.String, "subtree_only": pl.Int64, "detail": pl.String}
 
 

@@ -14,9 +14,10 @@ from blocklist.ingest.change import difference
 from blocklist.ingest.intake import parse_key
 from blocklist.ingest.normalize import SCHEMA
 from blocklist.ingest.parse import parse
-from blocklist.store import columns
+from blocklist.store import columns, frames
 from blocklist.store.columns import Columns
-from blocklist.store.record import Record, Snapshot
+from blocklist.store.frames import Column
+from blocklist.store.record import LISTING, Record, Snapshot
 
 LEFT_OVER = "not listed; found when the record was repaired"
 """The cause of listings that a repair closed: their feed's snapshot does not have them."""
@@ -86,12 +87,8 @@ def read(record: Record, feed: Feed | None, snapshot: Snapshot) -> Columns | Non
 
 def standing(connection: sqlite3.Connection, feed: int) -> pl.DataFrame:
     """The open listings of a feed as an indicators frame, with `dropped: Int64`, the run, of those that linger."""
-    rows = connection.execute(
-        "SELECT name, kind, subtree, line, confidence, extra, dropped FROM listing WHERE feed = ? ORDER BY name",
-        (feed,),
-    ).fetchall()
-    schema = pl.Schema({**SCHEMA, "subtree": pl.Int64(), "dropped": pl.Int64()})
-    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col("subtree").cast(pl.Boolean))
+    dropped = {"dropped": Column("dropped", pl.Int64, nullable=True)}
+    return frames.read(connection, LISTING | dropped, "listing WHERE feed = ?", (feed,)).sort("name")
 
 
 def with_lingering(listed: Columns, open_: pl.DataFrame) -> Columns:

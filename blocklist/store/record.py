@@ -14,12 +14,28 @@ from typing import Any
 import polars as pl
 
 from blocklist.errors import RecordError
-from blocklist.store import columns, ledger, snapshots
+from blocklist.store import columns, frames, ledger, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.database import explained, open_for_writing, path_in, refuse_empty
+from blocklist.store.frames import Column
 from blocklist.store.schema import migrate
 
-TIMES = {"name": pl.String, "since": pl.Int64, "dropped": pl.Int64}  # see `blocklist.select.lifetime`
+# An indicators frame (see `blocklist.ingest.normalize`) of rows of `listing` or `listing_closed`.
+LISTING = {
+    "name": Column("name", pl.String),
+    "kind": Column("kind", pl.UInt8),
+    "subtree": Column("subtree", pl.Boolean),
+    "line": Column("line", pl.UInt32),
+    "confidence": Column("confidence", pl.UInt8, nullable=True),
+    "extra": Column("extra", pl.String, nullable=True),
+}
+# A times frame (see `blocklist.select.lifetime`) of listings `l`, begun by the run `r`, dropped by the run `d`.
+TIMES = {
+    "name": Column("l.name", pl.String),
+    "since": Column("unixepoch(r.started)", pl.Int64),
+    "dropped": Column("unixepoch(d.started)", pl.Int64, nullable=True),
+}
+FIRST_LISTED = {"name": Column("l.name", pl.String), "since": Column("r.started", pl.String)}
 
 # Rows a VALUES clause; measured: a row a statement takes 4 times as long.
 _BATCH = 100
@@ -338,12 +354,12 @@ class Record:
         """The times frame (`blocklist.select.lifetime`) of a feed's current snapshot: its file, or rebuilt."""
         frame = columns.read_times(self.state, snapshot)
         if frame is None:
-            rows = self.connection.execute(
-                "SELECT l.name, unixepoch(r.started), unixepoch(d.started) FROM listing l "
-                "JOIN run r ON r.id = l.since LEFT JOIN run d ON d.id = l.dropped WHERE l.feed = ? ORDER BY l.name",
+            frame = frames.read(
+                self.connection,
+                TIMES,
+                "listing l JOIN run r ON r.id = l.since LEFT JOIN run d ON d.id = l.dropped WHERE l.feed = ?",
                 (feed,),
-            ).fetchall()
-            frame = pl.DataFrame(rows, schema=TIMES, orient="row")
+            ).sort("name")
             columns.write_times(self.state, snapshot, frame)
         return frame
 
@@ -355,33 +371,18 @@ class Record:
         """The column file of a feed's current snapshot, written anew from the open listings where it is lost."""
         found = columns.read(self.state, snapshot)
         if found is None:
-            rows = self.connection.execute(
-                "SELECT name, kind, subtree, line, confidence, extra FROM listing WHERE feed = ? ORDER BY name",
-                (feed,),
-            ).fetchall()
-            frame = pl.DataFrame(
-                rows,
-                schema={
-                    "name": pl.String,
-                    "kind": pl.UInt8,
-                    "subtree": pl.Int64,
-                    "line": pl.UInt32,
-                    "confidence": pl.UInt8,
-                    "extra": pl.String,
-                },
-                orient="row",
-            ).with_columns(pl.col("subtree").cast(pl.Boolean))
+            frame = frames.read(self.connection, LISTING, "listing WHERE feed = ?", (feed,)).sort("name")
             found = Columns(frame, None)
             columns.write(self.state, snapshot, found)
         return found
 
     def first_listed(self) -> pl.DataFrame:
         """`name`, `since`: when the first of the open listings of each name began."""
-        rows = self.connection.execute(
-            "SELECT l.name, r.started FROM (SELECT name, min(since) AS since FROM listing GROUP BY name) l "
-            "JOIN run r ON r.id = l.since"
-        ).fetchall()
-        return pl.DataFrame(rows, schema={"name": pl.String, "since": pl.String}, orient="row")
+        return frames.read(
+            self.connection,
+            FIRST_LISTED,
+            "(SELECT name, min(since) AS since FROM listing GROUP BY name) l JOIN run r ON r.id = l.since",
+        )
 
     # Holds
 
