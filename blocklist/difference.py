@@ -1,6 +1,6 @@
 """What changed between two states of the record: by feed and category, name by name, and in the exports.
 
-What came and went again in between changed nothing. From the record alone, by SQLite; no column library.
+What came and went again in between changed nothing. From the record alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
+
+import polars as pl
 
 from blocklist import clock
 from blocklist.catalog import CATEGORIES, KINDS, Feed
@@ -18,8 +20,16 @@ from blocklist.config import Policy
 from blocklist.dates import past
 from blocklist.errors import IndicatorError
 from blocklist.publish import settings
+from blocklist.store import frames
+from blocklist.store.frames import Column
 from blocklist.store.moment import periods, require_kept, run_at
 
+_CHANGED = {
+    "name": Column("name", pl.String),
+    "kind": Column("kind", pl.UInt8),
+    "feed": Column("feed", pl.UInt16),
+    "category": Column("extra ->> '$.category'", pl.String, nullable=True),
+}
 Change = Literal["added", "removed", "changed"]
 
 
@@ -94,7 +104,8 @@ class Difference:
                 f"release {a.release} is of export {a.export}, release {b.release} of {b.export}",
                 hint="'blocklist release' lists the releases of each export",
             )
-        self._db, self.a, self.b, self._gathered = db, a, b, False
+        self._db, self.a, self.b = db, a, b
+        self._found: Mapping[Change, pl.DataFrame] | None = None
         self.export = a.export or b.export
         self._policy = b.policy or a.policy
         self._names = dict(db.execute("SELECT id, name FROM feed"))
@@ -102,19 +113,20 @@ class Difference:
 
     def items(self) -> Iterator[Item]:
         """Every listing that differs, those that came first; for an export, those that its policy takes."""
-        for change, name, kind, feed, told in self._rows("name, kind, feed, category", ""):
-            item = Item(change, name, KINDS[kind - 1], *self._of(change, feed, told))
-            if self._taken(item.feed, item.category, item.kind):
-                yield item
+        for change, frame in self._changes().items():
+            for name, kind, feed, told in frame.sort("name", "feed").iter_rows():
+                item = Item(change, name, KINDS[kind - 1], *self._of(change, feed, told))
+                if self._taken(item.feed, item.category, item.kind):
+                    yield item
 
     def counted(self) -> list[Counted]:
         """The same, counted by feed and category."""
         counts: dict[tuple[str, str], Counter[Change]] = {}
-        columns = "count(*), kind, feed, category"
-        for change, count, kind, feed, told in self._rows(columns, "GROUP BY kind, feed, category"):
-            feed_id, category = self._of(change, feed, told)
-            if self._taken(feed_id, category, KINDS[kind - 1]):
-                counts.setdefault((feed_id, category), Counter())[change] += count
+        for change, frame in self._changes().items():
+            for kind, feed, told, count in frame.group_by("kind", "feed", "category").len().iter_rows():
+                feed_id, category = self._of(change, feed, told)
+                if self._taken(feed_id, category, KINDS[kind - 1]):
+                    counts.setdefault((feed_id, category), Counter())[change] += count
         return [
             Counted(feed, category, found["added"], found["removed"], found["changed"])
             for (feed, category), found in sorted(counts.items())
@@ -153,49 +165,41 @@ class Difference:
         ).fetchone()
         return tuple(row) if row else None
 
-    def _rows(self, columns: str, group: str) -> Iterator[tuple[Change, Any, int, int, str | None]]:
-        self._gather()
-        same = "SELECT 1 FROM {} o WHERE o.name = x.name AND o.feed = x.feed"
-        asked: tuple[tuple[Change, str, str], ...] = (
-            ("added", "came", f"NOT EXISTS ({same.format('was')})"),
-            ("changed", "came", f"EXISTS ({same.format('was')})"),
-            ("removed", "was", f"until <= {self.b.run:d} AND NOT EXISTS ({same.format('came')})"),
-        )
-        for change, table, where in asked:
-            for row in self._db.execute(f"SELECT {columns} FROM {table} x WHERE {where} {group}"):
-                yield change, *row
+    def _changes(self) -> Mapping[Change, pl.DataFrame]:
+        """Frames of `name`, `kind`, `feed`, `category` by what became of the listings."""
+        if self._found is None:
+            was, came = self._was(), self._came()
+            key = ["name", "feed"]
+            self._found = {
+                "added": came.join(was, on=key, how="anti"),
+                "changed": came.join(was, on=key, how="semi"),
+                "removed": was.filter(pl.col("until") <= self.b.run).drop("until").join(came, on=key, how="anti"),
+            }
+        return self._found
 
-    def _gather(self) -> None:
-        """Temporary tables by name and feed: what was open at `a` and ended since; what came since, open at `b`.
+    def _was(self) -> pl.DataFrame:
+        """What was open at `a` and ended since, with `until`."""
+        return frames.read(
+            self._db,
+            {**_CHANGED, "until": Column("until", pl.Int64)},
+            f"listing_closed WHERE {self._ended_after(self.a)} AND since <= ?1 AND until > ?1",
+            (self.a.run,),
+        )
 
-        Asking the closed listings for each row instead, a step a month, takes longer the more months there are.
-        """
-        if self._gathered:
-            return
-        # What was open after a run was closed in its month or later.
-        after_a, after_b = (", ".join(map(str, periods(self._db, end.at))) for end in (self.a, self.b))
-        self._db.execute("PRAGMA temp_store = FILE")
-        for table, extra in (("was", ", until INTEGER"), ("came", "")):
-            self._db.execute(
-                f"CREATE TEMP TABLE {table} (name TEXT, feed INTEGER, kind INTEGER, category TEXT{extra}, "
-                "PRIMARY KEY (name, feed)) WITHOUT ROWID"
-            )
-        columns = "name, feed, kind, extra ->> '$.category'"
-        run = (self.a.run, self.b.run)
-        self._db.execute(
-            f"INSERT OR IGNORE INTO was SELECT {columns}, until FROM listing_closed WHERE period IN ({after_a}) "
-            "AND since <= ?1 AND until > ?1",
-            run[:1],
+    def _came(self) -> pl.DataFrame:
+        """What came since `a` and was open at `b`."""
+        runs = (self.a.run, self.b.run)
+        closed = f"listing_closed WHERE {self._ended_after(self.b)} AND since > ?1 AND since <= ?2 AND until > ?2"
+        return pl.concat(
+            [
+                frames.read(self._db, _CHANGED, "listing WHERE since > ?1 AND since <= ?2", runs),
+                frames.read(self._db, _CHANGED, closed, runs),
+            ]
         )
-        self._db.execute(
-            f"INSERT OR IGNORE INTO came SELECT {columns} FROM listing WHERE since > ?1 AND since <= ?2", run
-        )
-        self._db.execute(
-            f"INSERT OR IGNORE INTO came SELECT {columns} FROM listing_closed WHERE period IN ({after_b}) "
-            "AND since > ?1 AND since <= ?2 AND until > ?2",
-            run,
-        )
-        self._gathered = True
+
+    def _ended_after(self, end: Point) -> str:
+        """What was open after a run was closed in its month or later."""
+        return f"period IN ({', '.join(map(str, periods(self._db, end.at)))})"
 
     def _of(self, change: Change, feed: int, told: str | None) -> tuple[str, str]:
         """The feed, and the category: the row's, else the feed's at the end at which it lists."""
