@@ -100,6 +100,26 @@ def test_every_day_comes_back_byte_for_byte_from_kept_bytes(
     assert world.left_over() == []
 
 
+@pytest.mark.parametrize(("stay", "come"), [(3, 40), (40, 3), (0, 40)])
+def test_few_or_most_of_the_listings_of_then_still_stand(tmp_path: Path, stay: int, come: int) -> None:
+    world = World(tmp_path)
+    target = world.export("flat", "domains")
+    world.feed("alpha", names(50), check_count=False)
+    world.feed("beta", names(30, 200))
+    assert world.update("--force").code == 0
+    then = target.read_bytes()
+    backdate(world, 1)
+    world.lines("alpha", [*names(50)[:stay], *names(come, 100)])
+    assert world.update("--force", "--accept", "alpha").code in (0, 3, 4)
+    if stay == 0:
+        world.lines("beta", names(30, 300))
+        assert world.update("--force", "--accept", "beta").code in (0, 3, 4)
+    shutil.rmtree(world.state / "kept")
+    at_ = world.run("export", "flat", "--at", "24h", "-o", tmp_path / "then")
+    assert ", made again; " in at_.err, at_.text
+    assert (tmp_path / "then").read_bytes() == then
+
+
 def test_bytes_that_are_gone_are_made_again_from_the_record(
     lived: tuple[World, list[dict[str, bytes]]], tmp_path: Path
 ) -> None:
