@@ -78,11 +78,8 @@ def concerned(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) 
     changed = pl.concat([none, *(part.select("name", "kind") for part in references)]).unique()
     if changed.is_empty():
         return Concerned(none["name"], current(added, picture.feeds, picture.suffixes))
-    parts = [guard.concerned(changed)]
-    for frame in picture.listings().values():
-        networks = frame.filter(pl.col("kind").is_in([IPV4, IPV6]))["name"]
-        parts.append(guard.overlapping(networks, changed))
-    near = pl.concat(parts).unique()
+    networks = (frame.filter(pl.col("kind").is_in([IPV4, IPV6]))["name"] for frame in picture.listings().values())
+    near = pl.concat([guard.concerned(changed), guard.overlapping(networks, changed)]).unique()
     return Concerned(near, picture.about(Touched.of(near, *(rows["name"] for rows in added.values())).among))
 
 

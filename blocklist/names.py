@@ -20,6 +20,8 @@ DAMAGED = "\ufffd"
 _ALPHABET = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)+")
 _SINGLE = re.compile(r"[a-z0-9_-]+")
 # Four numbers in octal or hex and the like: inet_aton(3) and the URL standard read them as addresses.
+_LONG_LABEL = re.compile(rf"[^.]{{{MAX_LABEL + 1}}}")
+_LOCAL_ENDS = frozenset(name.rpartition(".")[2] for name in LOCAL_NAMES)
 _NUMERIC_END = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
 
@@ -80,7 +82,7 @@ def normalize_name(text: str, *, allow_single: bool = False) -> str:
             raise RejectedError(Reject.SYNTAX)
         if not allow_single:
             raise RejectedError(Reject.SINGLE_LABEL)
-    if any(len(label) > MAX_LABEL for label in name.split(".")):
+    if _LONG_LABEL.search(name) is not None:
         raise RejectedError(Reject.TOO_LONG)
     if _NUMERIC_END.fullmatch(name) is not None:
         raise RejectedError(Reject.LOOKALIKE)
@@ -93,6 +95,8 @@ def normalize_name(text: str, *, allow_single: bool = False) -> str:
 
 def is_local(name: str) -> bool:
     """Is `name` one that only means something inside a network (RFC 6761, 6762, 8375, 9476)?"""
+    if name.rpartition(".")[2] not in _LOCAL_ENDS:
+        return False
     return name in LOCAL_NAMES or any(parent in LOCAL_NAMES for parent in parents(name))
 
 

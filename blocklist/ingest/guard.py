@@ -107,21 +107,22 @@ def concerned(changed: pl.DataFrame) -> pl.Series:
     ).unique()
 
 
-def overlapping(listed: pl.Series, changed: pl.DataFrame) -> pl.Series:
-    """Which of the networks `listed` (String) overlap a range that is among `changed` (indicators)."""
+def overlapping(listed: Iterable[pl.Series], changed: pl.DataFrame) -> pl.Series:
+    """Which of the networks in any of `listed` (String) overlap a range that is among `changed` (indicators)."""
     area = ["family", "first", "last"]
     nets = changed.filter(pl.col("kind").is_in([IPV4, IPV6]))["name"]
     ranges = networks.parse(nets).select(area).filter(pl.col("first") != pl.col("last"))
-    if ranges.is_empty() or listed.is_empty():
-        return listed.clear()
+    if ranges.is_empty():
+        return nets.clear()
     # No IPv4 network is listed whose first octet says less than all of where it lies: /8 is the widest that may pass.
     octet = pl.col("first") // 2**24
     near = ranges.filter(pl.col("family") == 4).select(pl.int_ranges(octet, pl.col("last") // 2**24 + 1))
     octets = near.to_series().explode().unique().cast(pl.String)
-    text = pl.col("listed")
+    text = pl.col("name")
     begins = text.str.slice(0, text.str.find(".", literal=True))
-    listed = listed.alias("listed").to_frame().filter(begins.is_in(octets.implode()) | text.str.contains(":"))["listed"]
-    return listed.alias("name").filter(networks.overlaps(networks.parse(listed).select(area), ranges))
+    wanted = begins.is_in(octets.implode()) | text.str.contains(":", literal=True)
+    found = pl.concat([nets.clear(), *(some.alias("name").to_frame().filter(wanted)["name"] for some in listed)])
+    return found.filter(networks.overlaps(networks.parse(found).select(area), ranges))
 
 
 def guard(current: Current, known: References) -> pl.DataFrame:

@@ -28,7 +28,7 @@ from blocklist.rules import rules_at
 from blocklist.store import frames, kept
 from blocklist.store.frames import Column
 from blocklist.store.moment import periods, whole_since
-from blocklist.store.record import FIRST_LISTED, LISTING, TIMES, Record, Snapshot
+from blocklist.store.record import FIRST_LISTED, HOLD, LISTING, TIMES, Record, Snapshot
 from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import SuffixRules, builtin_rules
 
@@ -118,12 +118,9 @@ class PastRecord(Record):
         return {}
 
     def _read_holds(self) -> pl.DataFrame:
-        rows = self.connection.execute(
-            "SELECT name, kind, guard, subtree_only, detail FROM hold "
-            "WHERE since <= ?1 AND (until IS NULL OR until > ?1) ORDER BY name, guard",
-            (self.run,),
-        ).fetchall()
-        return pl.DataFrame(rows, schema=_HOLDS, orient="row").with_columns(pl.col("subtree_only").cast(pl.Boolean))
+        return frames.read(
+            self.connection, HOLD, "hold WHERE since <= ?1 AND (until IS NULL OR until > ?1)", (self.run,)
+        ).sort("name", "guard")
 
     def _frames(self) -> dict[int, pl.DataFrame]:
         """Indicators frames by feed: those of now, without what came since, with what went since."""
@@ -156,9 +153,6 @@ class PastRecord(Record):
         every = frames.read(self.connection, {"feed": Column("feed", pl.UInt16), **columns}, source, (self.run,))
         split = every.partition_by("feed", as_dict=True, include_key=False)
         return {cast(int, key[0]): frame for key, frame in split.items()}
-
-
-_HOLDS = {"name": pl.String, "kind": pl.UInt8, "guard": pl.String, "subtree_only": pl.Int64, "detail": pl.String}
 
 
 def exports_known(connection: sqlite3.Connection) -> list[str]:

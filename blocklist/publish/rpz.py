@@ -123,11 +123,16 @@ class _Fitted:
         subtree = entries.filter("subtree")
         exact = entries.filter(~pl.col("subtree"))
         # Two records of one owner with different targets refuse the zone: the exact entry has the name.
-        twice = entries["name"].is_duplicated().any()
+        twice = _repeats(entries["name"])
         both = subtree.join(exact, on="name", how="semi") if twice else subtree.clear()
         self.pairs = subtree.join(exact, on="name", how="anti") if twice else subtree
         self.names = exact
         self.wildcards = both
+
+
+def _repeats(names: pl.Series) -> bool:
+    """Does a name stand there twice? Selections are sorted, and then a look at the next one tells."""
+    return bool(((names == names.shift(1)) if names.is_sorted() else names.is_duplicated()).any())
 
 
 def _without_blocks_around(selection: Selection, allowed: pl.Series, lost: Counter[str]) -> Selection:
@@ -206,7 +211,9 @@ def _nearest(names: pl.Series, subtree: pl.DataFrame) -> pl.DataFrame:
 def _restated_pairs(selection: Selection, entries: pl.DataFrame, version: str) -> pl.DataFrame:
     """Names between entries, less those that are entries: name, block."""
     names = pl.concat([selection.between.select("name", "block"), _above_version(entries, version)])
-    return names.unique("name", keep="first").join(entries, on="name", how="anti").sort("name")
+    names = names.unique("name", keep="first")
+    taken = entries["name"].filter(entries["name"].is_in(names["name"].implode()))
+    return names.filter(~pl.col("name").is_in(taken.implode())).sort("name")
 
 
 def _restated_wildcards(fitted: _Fitted, version: str) -> pl.DataFrame:

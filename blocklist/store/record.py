@@ -29,6 +29,13 @@ LISTING = {
     "confidence": Column("confidence", pl.UInt8, nullable=True),
     "extra": Column("extra", pl.String, nullable=True),
 }
+HOLD = {
+    "name": Column("name", pl.String),
+    "kind": Column("kind", pl.UInt8),
+    "guard": Column("guard", pl.String),
+    "subtree_only": Column("subtree_only", pl.Boolean),
+    "detail": Column("detail", pl.String),
+}
 # A times frame (see `blocklist.select.lifetime`) of listings `l`, begun by the run `r`, dropped by the run `d`.
 TIMES = {
     "name": Column("l.name", pl.String),
@@ -393,20 +400,7 @@ class Record:
         return self._holds
 
     def _read_holds(self) -> pl.DataFrame:
-        rows = self.connection.execute(
-            "SELECT name, kind, guard, subtree_only, detail FROM hold WHERE until IS NULL ORDER BY name, guard"
-        ).fetchall()
-        return pl.DataFrame(
-            rows,
-            schema={
-                "name": pl.String,
-                "kind": pl.UInt8,
-                "guard": pl.String,
-                "subtree_only": pl.Int64,
-                "detail": pl.String,
-            },
-            orient="row",
-        ).with_columns(pl.col("subtree_only").cast(pl.Boolean))
+        return frames.read(self.connection, HOLD, "hold WHERE until IS NULL").sort("name", "guard")
 
     def replace_holds(
         self,
@@ -459,11 +453,9 @@ class Record:
 
         `verdict` is `dead` (semantics: by the registry's word), `sinkholed` or `parked`.
         """
-        rows = self.connection.execute(
-            "SELECT name, iif(dead = 1, 'dead', status) FROM verdict "
-            "WHERE dead = 1 OR status IN ('sinkholed', 'parked') ORDER BY name"
-        ).fetchall()
-        return pl.DataFrame(rows, schema={"name": pl.String, "verdict": pl.String}, orient="row")
+        columns = {"name": Column("name", pl.String), "verdict": Column("iif(dead = 1, 'dead', status)", pl.String)}
+        known = "verdict WHERE dead = 1 OR status IN ('sinkholed', 'parked')"
+        return frames.read(self.connection, columns, known).sort("name")
 
     def guard_input(self) -> dict[str, str]:
         """Digests of what the holds in force were computed from, by name."""
