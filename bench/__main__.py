@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--corpus", type=Path, help="a folder of real lists; without it lists are made up")
     parser.add_argument("--lines", type=int, default=2_500_000, help="lines to make up (default 2,500,000)")
-    parser.add_argument("--only", choices=("update", "stages", "parsers", "trust"), help="a part of it")
+    parser.add_argument("--only", choices=("update", "stages", "parsers", "trust", "year"), help="a part of it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="blocklist-bench-") as folder:
         rows: list[Row] = []
@@ -46,6 +46,8 @@ def main() -> None:
 
             say("guards and policies over four million lines")
             rows += trust(Path(folder) / "trust")
+        if given.only in (None, "year"):
+            rows += year(Path(folder) / "year", given.corpus, given.lines)
     print("\n" + show(rows))
 
 
@@ -113,6 +115,17 @@ def updates(work: Path, corpus: Path | None, lines: int) -> list[Row]:
     rows += _questions(local, kept)
     rows += _evaluations(local, kept, work, b)
     return rows
+
+
+def year(work: Path, corpus: Path | None, lines: int) -> list[Row]:
+    """Questions about a year, after a first update of the lists."""
+    from bench.year import rows
+
+    work.mkdir()
+    made = Lists(work, corpus, lines)
+    config = lists_.configuration(work / "state", made.lists, f"file:{made.folder}")
+    update(config)
+    return rows(config)
 
 
 def update(config: Path) -> Ran:
