@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,9 @@ def rows(config: Path) -> list[Row]:
         count = TURNS * _open(db)
     free = shutil.disk_usage(config.parent).free
     if free < _BYTES * count:
-        lack = (
-            f"{_BYTES * count / 1e9:.1f} GB of disk are needed, {free / 1e9:.1f} GB are free: fewer --lines, or TMPDIR"
-        )
+        lack = f"it takes {_BYTES * count / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free (--lines, TMPDIR)"
         return [skipped(f"a year of {count:,} ended listings", lack)]
+    _say(f"a year of {count:,} ended listings")
     _child("make", config)
     return _rows(json.loads(_child("measure", config)))
 
@@ -106,7 +106,6 @@ def make(config: Path) -> int:
         db.execute("UPDATE release SET created = ?1, published = ?1, judged = ?1", (times[0][1],))
         count = 0
         for turn in range(1, TURNS + 1):
-            _say(f"turn {turn} of {TURNS}: {times[turn - 1][1]} to {times[turn][1]}")
             count += db.execute(
                 "INSERT INTO listing_closed "
                 "(period, name, feed, since, until, cause, kind, subtree, line, confidence, extra) "
@@ -164,15 +163,17 @@ def measure(config: Path) -> dict[str, Any]:
     out["why --at"] = asked.about(names, "why", "--at", EIGHT_MONTHS, "--json", good=_listed)
     out["history"] = asked.about(names, "history", "--json", good=_ended_often)
     _say("export, export --at, diff")
-    once = ("export", "--format", "rpz", "-o", work / "once")
+    once = ("export", "--format", "rpz", "-o")
     out |= _interleaved(
         3,
         {
-            "export": lambda: asked.undecided(*once),
-            "export --at": lambda: asked.undecided(*once, "--at", EIGHT_MONTHS),
+            "export": lambda: asked.undecided(*once, work / "now"),
+            "export --at": lambda: asked.undecided(*once, work / "then", "--at", EIGHT_MONTHS),
             "diff": lambda: asked.undecided("diff", *ENDS, "--json"),
         },
     )
+    # What is listed now was listed then too.
+    out["same"] = _same_zone(work / "now", work / "then")
     _say("report, match, match --at")
     out["report"] = asked.undecided("report", "--since", "365d", "-o", work / "report.html")
     match = ("match", work / "names.txt", "--json")
@@ -193,6 +194,12 @@ def _listed(answer: str) -> bool:
 def _ended_often(answer: str) -> bool:
     """At the end of every odd turn."""
     return answer.count('"how": "closed"') >= TURNS // 2
+
+
+def _same_zone(one: Path, other: Path) -> bool:
+    """The same lines but for the records that hold the serial, SOA and TXT."""
+    with one.open() as a, other.open() as b:
+        return all(x == y or " SOA " in x or " TXT " in x for x, y in zip_longest(a, b, fillvalue=""))
 
 
 def _names(db: sqlite3.Connection) -> list[str]:
@@ -247,8 +254,6 @@ def _rows(got: dict[str, Any]) -> list[Row]:
         ]
     diff, match, match_then = (json.loads(got[what]["said"]) for what in ("diff", "match", "match --at"))
     differ = diff["added"] + diff["removed"] + diff["changed"]
-    # What is listed now was listed 243 days ago too.
-    same = got["export"]["said"] == got["export --at"]["said"]
     blocked, blocked_then = match["blocked_queries"], match_then["blocked_queries"]
     return [
         *out,
@@ -257,8 +262,8 @@ def _rows(got: dict[str, Any]) -> list[Row]:
             f"export --at, 243 days back, {ended}",
             f"{against('export --at', 'export')} today",
             "2 × today",
-            same and got["export --at"]["seconds"] <= 2 * today,
-            f"{took('export --at')}; {got['export --at']['said'] if same else _WRONG}",
+            got["same"] and got["export --at"]["seconds"] <= 2 * today,
+            f"{took('export --at')}; {got['export --at']['said'] if got['same'] else _WRONG}",
         ),
         Row(
             f"diff of two dates 200 days apart, {ended}",
