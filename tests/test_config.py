@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from installation import World, call_main, names
 
 from blocklist.cli.screen import Screen
 from blocklist.cli.setup import configuration
@@ -64,6 +65,32 @@ def test_without_a_file_the_defaults_do_something_useful() -> None:
     assert config.state == (Path.home() / ".local/share/blocklist").resolve()
     assert {e.format for e in config.exports.values()} == {"rpz", "nftables", "squid"}
     assert set(config.policies) == {"default"} and set(config.feeds) <= set(config.catalog)
+
+
+def test_what_the_defaults_publish_beside_the_record_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    # No feed can be fetched here, so the first lists wait for a person, and hold a rule alone.
+    assert call_main("deny", "add", "evil.test", "--reason", "r", "--now").code == 4
+    assert "published" in call_main("release", "approve", "dns").out
+    published = tmp_path / "blocklist" / "exports" / "blocklist.rpz"
+    assert "evil.test" in published.read_text()
+    assert call_main("export", "dns", "--json").export("dns")["outcome"] == "unchanged"
+
+
+def test_files_of_the_operator_in_folders_of_the_state_stay(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    (tmp_path / "incoming").mkdir()
+    theirs = [tmp_path / "incoming" / "orders.csv", tmp_path / "incoming" / "more", tmp_path / "exports" / "notes.txt"]
+    world.export("list", kinds=["domain"])
+    world.feed("a", names(3), url="file:incoming/orders.csv")
+    for path in theirs:
+        path.write_text("evil.example\n")
+    world.config.write_text('state = "."\n' + world.config.read_text())
+    assert world.update().code == 0
+    assert world.update("--force").export("list")["outcome"] == "unchanged"
+    assert world.run("doctor", "--repair").code == 0
+    assert world.exported("list") == ["evil.example"] and all(path.exists() for path in theirs)
 
 
 def test_an_empty_file_is_a_configuration(path: Path) -> None:

@@ -692,7 +692,10 @@ def test_a_download_that_is_lost_for_good_stays_a_failure_with_the_way_out(world
 def test_leftovers_of_killed_runs_are_removed(world: World) -> None:
     left = [
         *(world.state / name for name in ("columns/9.columns.new", "decided/1.new", "exports/2.new", "record.db.new")),
-        *(world.state / name for name in ("kept/00/1.new", "incoming/x", "snapshots/00000/99.new", "columns/77.bytes")),
+        *(
+            world.state / name
+            for name in ("kept/00/1.new", "incoming/.fetch-x", "snapshots/00000/99.new", "columns/77.bytes")
+        ),
         world.base / "exports" / ".dns.0123abcd.blocklist-new",
     ]
     for path in left:
