@@ -452,6 +452,15 @@ class Record:
         """Names whose holds a person released."""
         return {row[0] for row in self.connection.execute("SELECT name FROM hold_release WHERE until IS NULL")}
 
+    def pins(self) -> list[tuple[Any, ...]]:
+        """Of the exports that are pinned to a release: id of the pin, export, release, digest of what this was chosen
+        from, reason, author, created.
+        """
+        return self.connection.execute(
+            "SELECT p.id, p.export, p.release, r.chosen, p.reason, p.author, p.created "
+            "FROM pin p JOIN release r ON r.id = p.release WHERE p.until IS NULL"
+        ).fetchall()
+
     def verdict_names(self) -> pl.DataFrame:
         """`name`, `verdict: String` of the domains that a policy may drop for what DNS said of them.
 
