@@ -128,6 +128,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
             raise SystemExit(error.exit_code) from None
         from blocklist.cli.screen import safe
 
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            # A disk, a folder or a file that refuses is nothing that we could have done better.
+            _say(f"error: {safe(str(error.filename))}: {safe(error.strerror.lower())}")
+            raise SystemExit(1) from None
         _say(
             f"error: unexpected {type(error).__name__}: {safe(str(error)[:500])}\n"
             "This is a bug; run the command again with --debug and report what it prints."
