@@ -151,7 +151,7 @@ def explained(path: Path) -> Iterator[None]:
         if "disk" in text or "full" in text:
             raise RecordError(
                 f"{path}: {text}",
-                hint=f"free space on the disk that holds {path.parent}; nothing was changed",
+                hint=f"free space on the disk that holds {path.parent}; nothing is half written",
             ) from error
         raise RecordError(f"{path}: {text}") from error
     except UnicodeDecodeError as error:
