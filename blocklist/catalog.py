@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -228,6 +228,20 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return {"attack-source": "inbound", "c2": "outbound"}.get(self.category, "both")
 
 
+def local_file(url: str, base: Path) -> Path | None:
+    """Where the file of a `file:` URL (RFC 8089) lies, a relative one below `base`; None where it names none here."""
+    if url[:5].lower() != "file:":
+        return None
+    rest = url[5:]
+    if rest.startswith("//"):
+        host, slash, rest = rest[2:].partition("/")
+        if host not in ("", "localhost"):
+            return None
+        rest = slash + rest
+    name = unquote(rest)
+    return base / name if name and "\0" not in name else None
+
+
 SCHEMES = ("http://", "https://", "file:", "taxii+http://", "taxii+https://", "axfr://")
 
 
@@ -360,6 +374,8 @@ def folder_descriptors(folder: Path, problems: Problems) -> Iterator[tuple[str, 
             problems.add(f"feeds.d/{path.name}", "is not UTF-8 text")
         except (tomllib.TOMLDecodeError, OSError) as error:
             problems.add(f"feeds.d/{path.name}", f"can't be read: {error}")
+        except RecursionError:
+            problems.add(f"feeds.d/{path.name}", "can't be read: too many brackets within brackets")
 
 
 def tlp_level(text: str) -> str:

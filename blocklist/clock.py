@@ -11,7 +11,8 @@ def now() -> datetime:
 
 def text(moment: datetime) -> str:
     """`2026-11-24T10:00:00Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: its year has fewer digits before 1000, and texts are compared.
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def parse(moment: str) -> datetime:

@@ -7,6 +7,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,8 +27,9 @@ from blocklist.catalog import (
     check_proxy,
     decode_feed,
     folder_descriptors,
+    local_file,
 )
-from blocklist.decode import Problems, decode
+from blocklist.decode import Problems, below, decode
 from blocklist.errors import ConfigError
 from blocklist.names import RejectedError, normalize_name
 from blocklist.quantities import parse_duration, parse_size
@@ -271,7 +273,7 @@ def load(explicit: Path | None = None) -> Config:
 def read(path: Path) -> str:
     """The text of a configuration. Raises ConfigError."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")  # editors of Windows put a mark at its beginning
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text") from None
     except OSError as error:
@@ -285,12 +287,30 @@ def parse(text: str, path: Path) -> Config:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}", hint="TOML syntax: https://toml.io") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: can't be read: too many brackets within brackets") from None
+    _refuse_nul(raw, "", problems)
+    if problems.lines:
+        raise _error(path, problems)
     decoded = decode(raw, _File, "", problems)
     if decoded is None:
         # Go on with the tables that are sound, so that the mistakes in the others are told in the same breath.
         sound = {key: value for key, value in raw.items() if decode({key: value}, _File, "", Problems()) is not None}
         decoded = msgspec.convert(sound, _File)
     return _resolve(decoded, path, path.parent.resolve(), problems)
+
+
+def _refuse_nul(value: object, place: str, problems: Problems) -> None:
+    """No text of a configuration may hold a NUL: it ends paths and words of commands for the system."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_nul(key, below(place, "a key"), problems)
+            _refuse_nul(item, below(place, key), problems)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_nul(item, place, problems)
+    elif isinstance(value, str) and "\0" in value:
+        problems.add(place, "holds a NUL character")
 
 
 def _data_home() -> Path:
@@ -398,14 +418,16 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
             if export.mode is not None and (len(export.mode) not in (3, 4) or set(export.mode) - set("01234567")):
                 problems.add(f"export.{name}.mode", "is not an octal mode such as '0644'")
             _check_delivery(export, f"export.{name}", problems)
-    _check_paths(exports, policies, base, problems)
+    state = _real(base / file.state, "state", problems)
+    places = _places(path, base, state, catalog)
+    _check_paths(exports, policies, base, state, places, problems)
     _check_values(file, problems)
     if problems.lines:
         raise _error(path, problems)
     return Config(
         path=path,
         base=base,
-        state=(base / file.state).resolve(),
+        state=state,
         feeds={i: catalog[i] for i in wanted},
         catalog=catalog,
         protect=Protect(
@@ -469,16 +491,64 @@ def split_names(path: Path, categories: Collection[str]) -> dict[str, Path]:
     return {**found, REASONS: path.with_name(f"{path.stem}-{REASONS}.jsonl")}
 
 
-def _check_paths(exports: Mapping[str, Export], policies: Mapping[str, Policy], base: Path, problems: Problems) -> None:
+def _real(path: Path, place: str, problems: Problems) -> Path:
+    """Where `path` leads through links; a line in `problems` where that is nowhere."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        problems.add(place, f"{path} is a link that leads to itself")
+        return path
+
+
+# What the record keeps beside itself (docs/record.md); of `exports` the names of its own files alone, since published
+# files may lie in there too.
+_OF_STATE = ("snapshots", "columns", "kept", "decided", "approved", "cases", "delivery", "incoming", "lock")
+
+
+def _places(path: Path | None, base: Path, state: Path, catalog: Mapping[str, Feed]) -> dict[Path, str]:
+    """Files and folders that no published file may replace or lie in, and what each is."""
+    places = {(base / name).resolve(): f"in {name}/" for name in ("feeds.d", "exporters.d", "secrets")}
+    places |= {state / name: f"in {state}, among what the record keeps there" for name in _OF_STATE}
+    if path is not None:
+        places[path.resolve()] = "this configuration"
+    for feed in catalog.values():
+        for url in (*feed.urls, *feed.mirrors):
+            if (source := local_file(url, base)) is not None:
+                with suppress(OSError, RuntimeError):
+                    places[source.resolve()] = f"what the feed {feed.id} is read from"
+    return places
+
+
+def _in_the_way(target: Path, state: Path, places: Mapping[Path, str]) -> str | None:
+    """What a published file at `target` would replace or mix with."""
+    if target.parent == state and target.name.startswith("record"):
+        return "the record, or a copy of it"
+    if target.parent == state / "exports" and target.suffix == ".frames":
+        return f"in {state}, among what the record keeps there"
+    return next((what for at in (target, *target.parents) if (what := places.get(at)) is not None), None)
+
+
+def _check_paths(
+    exports: Mapping[str, Export],
+    policies: Mapping[str, Policy],
+    base: Path,
+    state: Path,
+    places: Mapping[Path, str],
+    problems: Problems,
+) -> None:
     seen: dict[Path, str] = {}
     for name, export in exports.items():
         policy = policies.get(export.policy)
         path = base / export.path
         files = [path] if export.split is None or policy is None else split_names(path, policy.categories).values()
         for target in files:
-            if (other := seen.setdefault(target.resolve(), name)) != name:
-                whose = "is" if target == path else f"gives {target.name}, which is"
+            real = _real(target, f"export.{name}.path", problems)
+            whose = "is" if target == path else f"gives {target.name}, which is"
+            if (other := seen.setdefault(real, name)) != name:
                 problems.add(f"export.{name}.path", f"{whose} the path of export {other!r} too")
+                break
+            if (what := _in_the_way(real, state, places)) is not None:
+                problems.add(f"export.{name}.path", f"{whose} {what}")
                 break
 
 

@@ -22,12 +22,17 @@ def past(text: str, now: datetime, *, edge: Edge = "end", place: str = "--at") -
     said = text.strip()
     day = _day(said, now)
     if day is not None:
-        if edge == "start":
-            moment = _utc(datetime.combine(day, time()), said, place)
-        else:
-            moment = _utc(datetime.combine(day + timedelta(days=1), time()), said, place) - timedelta(seconds=1)
-            if day == now.astimezone().date():
-                moment = min(moment, now)
+        if day > now.astimezone().date():
+            raise IndicatorError(f"{place} {text!r} lies in the future", hint=_EXAMPLES)
+        try:
+            if edge == "start":
+                moment = _utc(datetime.combine(day, time()), said, place)
+            else:
+                moment = _utc(datetime.combine(day + timedelta(days=1), time()), said, place) - timedelta(seconds=1)
+        except (OverflowError, ValueError):  # the first day of all, east of Greenwich
+            raise IndicatorError(f"{place} {said!r} is no date and no span", hint=_EXAMPLES) from None
+        if edge == "end" and day == now.astimezone().date():
+            moment = min(moment, now)
     elif said.lower() == "now":
         moment = now
     else:

@@ -257,8 +257,10 @@ def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
 
 
 def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
-    live: dict[str, list[tuple[Path, str]]] = {}
-    if path_in(config.state).exists():
+    live: dict[str, list[tuple[Path, str]]] | None = {}
+    if beyond.advice(config.state) is not None:
+        live = None  # said already, with what to do about it
+    elif path_in(config.state).exists():
         with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
             rows = db.execute("SELECT export, digest, path, files FROM release WHERE state = 'live'")
             live = {name: _files(digest, path, files) for name, digest, path, files in rows}
@@ -277,6 +279,8 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
                 found or "is not installed",
                 None if found else f"install {tool}, or only the structure of {export.format} is checked",
             )
+        if live is None:
+            continue
         if export.name not in live:
             yield Finding("exports", "warn", export.name, "was never published", "run 'blocklist update'")
         else:

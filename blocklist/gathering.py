@@ -21,6 +21,7 @@ from blocklist.asking import limits_of, request_for
 from blocklist.catalog import Feed
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, FeedError, RecordError
+from blocklist.ingest.body import TEMPORARY
 from blocklist.ingest.fetch import Fetched, Request, fetch
 from blocklist.ingest.gate import Known, ways_out
 from blocklist.ingest.intake import Intake, parse_key, take_in
@@ -94,7 +95,8 @@ class Work:
         """Fetch and take in; parsing of one feed runs beside the fetching of others."""
         temporary = self.record.state / "incoming"
         temporary.mkdir(parents=True, exist_ok=True)
-        for left in temporary.iterdir():
+        # Where the state is the operator's own folder, his `incoming` may be there too.
+        for left in temporary.glob(TEMPORARY):
             left.unlink()
         snapshots.remove_unrecorded(self.record.state, self.last_snapshot)
         requests = []
@@ -126,7 +128,7 @@ class Work:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
             finally:
-                for left in temporary.iterdir():
+                for left in temporary.glob(TEMPORARY):
                     left.unlink(missing_ok=True)
 
     def _closed_hosts(self) -> dict[str, datetime]:

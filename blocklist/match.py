@@ -1,13 +1,13 @@
 """Logs against the lists: what would be blocked now, by which entry of which export, thanks to which feed.
 
-An export is judged by what its format can say, as its file would be if it were published now; what its live release
-left out for want of room is left out. What blocks nothing yet is replayed beside it: feeds and policies in shadow mode,
-and policies that no export uses.
+An export is judged by what its format can say, as its file would be if it were published now: without what its live
+release left out for want of room, and one that is pinned with what the release of its pin held. What blocks nothing yet
+is replayed beside it: feeds and policies in shadow mode, and policies that no export uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ from blocklist.picture import Picture
 from blocklist.publish import settings
 from blocklist.publish.descriptor import Format
 from blocklist.publish.past import PastRecord
+from blocklist.publish.rollback import Pin, shown_by
 from blocklist.publish.selection import Selection
 from blocklist.publish.selector import Selector, capability_of
 from blocklist.publish.written import of_rows, without, written
@@ -44,7 +45,7 @@ _AREA = ["family", "first", "last"]
 @dataclass(frozen=True)
 class Hits:
     """What one list does with the things asked for. `name` is that of an export, else of a policy; `format` is empty
-    for a policy.
+    for a policy; `pin` what holds an export at an earlier release.
 
     `frame`: `thing: UInt32`, `entry: String`, `scope: String` (`subtree`, `exact`, `network`, `url`) of what it blocks.
     """
@@ -54,6 +55,7 @@ class Hits:
     policy: str
     entries: int
     frame: pl.DataFrame
+    pin: Pin | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,11 @@ def match(
     asked: Asked,
     at: datetime | None = None,
 ) -> Matched:
-    """Judge `asked` by the record as it is now, or as it was `at` a time: listings, holds, verdicts, rules and feeds of
-    then, under the exports and policies of now.
+    """Judge `asked` by the record as it is now, or as it was `at` a time: listings, holds, verdicts, rules, pins and
+    feeds of then, under the exports and policies of now.
 
-    `record` may be open for reading only. Raises RecordError when nothing was recorded by then.
+    `record` may be open for reading only. Raises RecordError when nothing was recorded by then, or when what the
+    release of a pin held can't be read.
     """
     if at is None:
         return _Match(config, record, formats, suffixes, asked, rules_in_force(record.connection, clock.now())).all()
@@ -119,7 +122,7 @@ class _Match:
         self._config, self._record, self._formats, self._asked, self._at = config, record, formats, asked, at
         self._picture = Picture(config, record, suffixes, at)
         self._rules = rules
-        self._selector = Selector(self._picture, record, config.policies, self._rules)
+        self._selector = Selector(self._picture, record, config.policies, self._rules, config=config)
         self._verdicts = record.verdict_names()
         things = asked.things.with_row_index("thing")
         self._urls = things.drop_nulls("url").select("thing", "url")
@@ -137,11 +140,13 @@ class _Match:
         unused = [self._of_policy(name) for name in policies if name not in used and (name != "default" or not used)]
         blocked: dict[str, list[pl.Series]] = {}
         for hits in exports:
-            blocked.setdefault(hits.policy, []).append(hits.frame["thing"])
+            if hits.pin is None:
+                blocked.setdefault(hits.policy, []).append(hits.frame["thing"])
         feeds = [
             self._attributed(policies[name], self._picture.feeds, pl.concat(things).unique())
             for name, things in blocked.items()
         ]
+        feeds += [self._attributed_then(hits, hits.pin) for hits in exports if hits.pin is not None]
         shadows = [shadow for name in used or list(policies) for shadow in self._shadows(name)]
         snapshots = self._record.current_snapshots()
         listing = {i: f for i, f in self._picture.feeds.items() if not f.is_reference}
@@ -165,9 +170,10 @@ class _Match:
         if fmt.of_rows and cut is None:
             # Lists for people name what is blocked, unfolded; what stands above decides the same.
             kinds = set(export.kinds if export.kinds is not None else KINDS)
-            chosen = self._selector.decided.chosen(export.policy)
-            fitted = self._selector.decided.fitted(export.policy, capability_of(fmt, chosen))
-            selection = self._as_decided(replace(chosen, decisions=fitted.entries), kinds)
+            decided = self._selector.decides(export)
+            chosen = decided.chosen(export.policy)
+            fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
+            selection = self._as_decided(replace(chosen, decisions=fitted.entries), kinds, decided.withheld)
         else:
             selection, _ = self._selector.selection(export, fmt)
         if cut is not None:
@@ -175,7 +181,9 @@ class _Match:
         if fmt.of_rows and cut is not None:
             selection = of_rows(selection)
         selection = written(export, fmt, selection)
-        return self._hits(name, export.format, export.policy, selection)
+        return replace(
+            self._hits(name, export.format, export.policy, selection), pin=self._selector.pins.get(export.name)
+        )
 
     def _cut(self, export: str) -> pl.Series | None:
         """The entries that the release that is live, or was, left out for its target's capacity; None where none."""
@@ -195,19 +203,16 @@ class _Match:
     def _of_policy(self, name: str) -> Hits:
         return self._hits(name, "", name, self._as_decided(self._selector.decided.chosen(name), set(KINDS)))
 
-    def _as_decided(self, chosen: Chosen, kinds: set[str]) -> Selection:
+    def _as_decided(self, chosen: Chosen, kinds: set[str], withheld: Withheld | None = None) -> Selection:
         """What a target would hold that can say everything."""
-        area = areas(chosen.networks, ["both"], self._withheld.addresses, self._rules)
+        withheld = withheld or self._selector.decided.withheld
+        area = areas(chosen.networks, ["both"], withheld.addresses, self._rules)
         families = [family for kind, family in (("ipv4", 4), ("ipv6", 6)) if kind in kinds]
         return Selection(
             domains=chosen.decisions if "domain" in kinds else chosen.decisions.clear(),
             networks=area.filter(pl.col("family").is_in(families)),
             urls=chosen.urls if "url" in kinds else chosen.urls.clear(),
         )
-
-    @property
-    def _withheld(self) -> Withheld:
-        return self._selector.decided.withheld
 
     def _hits(self, name: str, fmt: str, policy: str, selection: Selection) -> Hits:
         cidrs = selection.networks["cidr"].n_unique()
@@ -256,6 +261,11 @@ class _Match:
     @cached_property
     def _current(self) -> Current:
         """The picture of what has to do with the things asked for alone."""
+        return self._picture.about(self._near)
+
+    @cached_property
+    def _near(self) -> Callable[[pl.Series], pl.Series]:
+        """Which names have to do with the things asked for (String to Boolean)."""
         hashes = pl.concat([self._chain["at"].unique(), self._urls["url"]]).hash().unique().implode()
         addresses = self._addresses.height > 0
 
@@ -263,7 +273,7 @@ class _Match:
             near = names.hash().is_in(hashes)
             return near | names.str.contains(_ADDRESS_NAME) if addresses else near
 
-        return self._picture.about(asked)
+        return asked
 
     @cached_property
     def _chain(self) -> pl.DataFrame:
@@ -280,12 +290,17 @@ class _Match:
         return select(self._current, feeds, policy, withheld, self._rules, self._verdicts)
 
     def _attributed(
-        self, policy: Policy, feeds: Mapping[int, Feed], things: pl.Series, chosen: Chosen | None = None
+        self,
+        policy: Policy,
+        feeds: Mapping[int, Feed],
+        things: pl.Series,
+        chosen: Chosen | None = None,
+        near: Current | None = None,
     ) -> pl.DataFrame:
-        """`thing`, `feed`: the feeds whose listings make or join an entry that covers the `things`."""
+        """`thing`, `feed`: the feeds whose listings (`near`) make or join an entry that covers the `things`."""
         if things.is_empty():
             return _no_feeds()
-        near = self._current
+        near = near or self._current
         chosen = chosen or self._decide(policy, feeds)
         names = near.names.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("gid"), "name", "kind", "registrable")
         rows = taken(near, feeds, policy).select("gid", "feed", "subtree").join(names, on="gid")
@@ -310,6 +325,23 @@ class _Match:
             .unique()
             .select("thing", pl.col("feed").replace_strict(ids, return_dtype=pl.String))
         )
+
+    def _attributed_then(self, hits: Hits, pin: Pin) -> pl.DataFrame:
+        """The same of a pinned export, by what was listed in its release and the policy that chose it."""
+        if hits.frame.is_empty():
+            return _no_feeds()
+        export, db = self._config.exports[hits.name], self._record.connection
+        release = shown_by(self._record, pin.release)
+        run, judged = db.execute(
+            "SELECT run, coalesce(judged, created) FROM release WHERE id = ?", (release,)
+        ).fetchone()
+        made_by = settings.of_release(db, release)
+        then = replace(self._config, feeds=settings.feeds_at(db, run) or self._config.feeds)
+        past = PastRecord(self._config.state, db, run)
+        picture = Picture(then, past, self._picture.suffixes, clock.parse(judged))
+        policy = made_by.own.policy if made_by is not None else self._config.policies[hits.policy]
+        chosen = self._selector.decides(export).chosen(hits.policy)
+        return self._attributed(policy, picture.feeds, hits.frame["thing"], chosen, picture.about(self._near))
 
     def _by_network(self, rows: pl.DataFrame, standing: pl.DataFrame, things: pl.Series) -> pl.DataFrame:
         """`thing`, `feed` of addresses: one look-up for each length of prefix that is listed."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from blocklist.match import Matched
+from blocklist.publish.rollback import Pin
 
 _COUNTS = (pl.col("count").sum().alias("queries"), pl.col("client").drop_nulls().n_unique().alias("clients"))
 
@@ -67,6 +68,7 @@ class Tables:
                         "kind": kind,
                         "format": hits.format,
                         "policy": hits.policy,
+                        "pinned": hits.pin.release if hits.pin is not None else None,
                         "entries": hits.entries,
                         "entries_hit": hits.frame.select("entry", "scope").n_unique() if hits.frame.height else 0,
                         "queries": int(of["count"].sum()),
@@ -75,6 +77,10 @@ class Tables:
                     }
                 )
         return out
+
+    def pins(self) -> list[Pin]:
+        """What holds exports at earlier releases."""
+        return [hits.pin for hits in (*self._matched.exports, *self._matched.shadowed) if hits.pin is not None]
 
     def blocked(self, limit: int | None) -> list[Row]:
         """What is blocked, with its entry (where exports differ, the first one's), feeds and exports."""

@@ -39,13 +39,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     [
         ("2001-03-03", "begins|begin|nothing|first release|no run"),
         ("2999-01-01", "lies in the future"),
+        ("9999-12-31", "lies in the future"),
+        ("0999-01-01", "begins|begin|nothing|first release|no run"),
+        ("0001-01-01", "begins|begin|nothing|first release|no date"),
         ("2026-02-30", "hint"),
         ("03/03/2026", "hint"),
         ("2026-03-29T02:30", "clock"),  # skipped in Berlin
         ("2025-10-26T02:30", "twice|ambiguous|two"),  # and there twice
         ("", "hint"),
     ],
-    ids=["before", "future", "none", "american", "skipped", "twice", "empty"],
+    ids=["before", "future", "last", "early", "first", "none", "american", "skipped", "twice", "empty"],
 )
 def test_every_command_refuses_a_date_that_is_no_moment_of_the_record(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], date: str, said: str
@@ -56,7 +59,7 @@ def test_every_command_refuses_a_date_that_is_no_moment_of_the_record(
         (tmp_path / "names").write_text("evil.example\n")
         places = {"NAMES": str(tmp_path / "names"), "REPORT": str(tmp_path / "report.html")}
         ran = world.run(*(places.get(word, word) for word in words), date)
-        if words[0] == "report" and date == "2001-03-03":
+        if words[0] == "report" and date in ("2001-03-03", "0999-01-01"):
             assert ran.code == 0, ran.text  # a report of all there is
             return
         assert ran.code in (1, 2, 4) and "Traceback" not in ran.text, ran.text
@@ -111,3 +114,20 @@ def test_a_lost_download_leaves_its_digest_and_place(tmp_path: Path) -> None:
     assert ran.code == 0 and "evil.example is blocked in dns" in ran.out
     assert f"its download is lost; of the proof are left sha256:{sha256}, {url}" in ran.out
     assert world.why("evil.example")["listings"][0]["text"] is None and path.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("allow", "add", "evil.example", "--reason", "r\udcff"),
+        ("allow", "add", "evil.example", "--reason", "r", "--ticket", "\udcff\x1b[31m"),
+        ("held", "release", "co.uk", "--reason", "\udcff"),
+    ],
+    ids=["reason", "ticket", "hold"],
+)
+def test_words_that_are_no_utf_8_are_not_recorded(world: World, words: tuple[str, ...]) -> None:
+    before = world.rows("SELECT count(*) FROM rule"), world.rows("SELECT count(*) FROM event")
+    ran = world.run(*words)
+    assert ran.code == 2 and "\x1b" not in ran.text and "Traceback" not in ran.text, ran.text
+    assert "is no UTF-8" in ran.err, ran.err
+    assert before == (world.rows("SELECT count(*) FROM rule"), world.rows("SELECT count(*) FROM event"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from installation import World, call_main, names
 
 from blocklist.cli.screen import Screen
 from blocklist.cli.setup import configuration
@@ -64,6 +65,32 @@ def test_without_a_file_the_defaults_do_something_useful() -> None:
     assert config.state == (Path.home() / ".local/share/blocklist").resolve()
     assert {e.format for e in config.exports.values()} == {"rpz", "nftables", "squid"}
     assert set(config.policies) == {"default"} and set(config.feeds) <= set(config.catalog)
+
+
+def test_what_the_defaults_publish_beside_the_record_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    # No feed can be fetched here, so the first lists wait for a person, and hold a rule alone.
+    assert call_main("deny", "add", "evil.test", "--reason", "r", "--now").code == 4
+    assert "published" in call_main("release", "approve", "dns").out
+    published = tmp_path / "blocklist" / "exports" / "blocklist.rpz"
+    assert "evil.test" in published.read_text()
+    assert call_main("export", "dns", "--json").export("dns")["outcome"] == "unchanged"
+
+
+def test_files_of_the_operator_in_folders_of_the_state_stay(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    (tmp_path / "incoming").mkdir()
+    theirs = [tmp_path / "incoming" / "orders.csv", tmp_path / "incoming" / "more", tmp_path / "exports" / "notes.txt"]
+    world.export("list", kinds=["domain"])
+    world.feed("a", names(3), url="file:incoming/orders.csv")
+    for path in theirs:
+        path.write_text("evil.example\n")
+    world.config.write_text('state = "."\n' + world.config.read_text())
+    assert world.update().code == 0
+    assert world.update("--force").export("list")["outcome"] == "unchanged"
+    assert world.run("doctor", "--repair").code == 0
+    assert world.exported("list") == ["evil.example"] and all(path.exists() for path in theirs)
 
 
 def test_an_empty_file_is_a_configuration(path: Path) -> None:
@@ -127,6 +154,67 @@ def test_broken_toml_says_the_line(path: Path) -> None:
     path.write_text("state = 'var'\n\nkeep = \n")
     with pytest.raises(ConfigError, match=r"blocklist\.toml: .*line 3"):
         load(path)
+
+
+def test_the_mark_that_some_editors_put_first_is_no_mistake(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + b'state = "there"\r\n')
+    assert load(path).state == path.parent / "there"
+
+
+@pytest.mark.parametrize("place", ["blocklist.toml", "feeds.d/x.toml", "exporters.d/x.toml"])
+def test_brackets_without_end_are_a_sentence(tmp_path: Path, place: str) -> None:
+    world = World(tmp_path)
+    world.write()
+    (tmp_path / place).parent.mkdir(exist_ok=True, mode=0o755)
+    (tmp_path / place).write_text(f"x = {'[' * 3000}")
+    ran = world.run("status")
+    assert ran.code == 1 and f"{place}: can't be read: too many brackets" in ran.err, ran.err
+
+
+def test_a_nul_is_told_wherever_it_is(path: Path) -> None:
+    text = 'state = "a\\u0000b"\n[export.x]\nformat = "domains"\npath = "x"\nreload = ["a", "\\u0000"]\n'
+    assert mistakes(path, text) == ["state: holds a NUL character", "export.x.reload: holds a NUL character"]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("blocklist.toml", "is this configuration"),
+        ("etc/../blocklist.toml", "is this configuration"),
+        ("link", "is this configuration"),
+        ("lists/orders.txt", "is what the feed orders is read from"),
+        ("var/record.db", "is the record, or a copy of it"),
+        ("var/record.db-wal", "is the record, or a copy of it"),
+        ("var/kept/00/x", "is in {state}, among what the record keeps there"),
+        ("var/columns/x", "is in {state}, among what the record keeps there"),
+        ("var/lock", "is in {state}, among what the record keeps there"),
+        ("var/exports/3.frames", "is in {state}, among what the record keeps there"),
+        ("feeds.d/x.toml", "is in feeds.d/"),
+        ("secrets/key", "is in secrets/"),
+        ("loop", "{base}/loop is a link that leads to itself"),
+    ],
+)
+def test_a_list_is_not_published_over_what_is_needed(path: Path, target: str, message: str) -> None:
+    (path.parent / "etc").mkdir()
+    (path.parent / "link").symlink_to(path)
+    (path.parent / "loop").symlink_to("loop")
+    text = (
+        '[feed.orders]\nurl = "file:lists/orders.txt"\nformat = "lines"\ncategory = "other"\n'
+        f'[export.x]\nformat = "domains"\npath = "{target}"\n'
+    )
+    wanted = message.format(base=path.parent, state=path.parent / "var")
+    assert mistakes(path, text) == [f"export.x.path: {wanted}"]
+
+
+def test_lists_may_lie_in_the_folder_of_the_state(path: Path) -> None:
+    for state, target in (("var", "var/exports/list"), ("var", "var/list"), (".", "exports/list"), (".", "list")):
+        assert written(path, f'state = "{state}"\n[export.x]\nformat = "domains"\npath = "{target}"\n').exports
+
+
+def test_what_the_disk_refuses_is_no_bug(path: Path) -> None:
+    path.write_text(f'state = "{"x" * 300}"\n')
+    ran = call_main("--config", path, "status")
+    assert ran.code == 1 and "file name too long" in ran.err and "bug" not in ran.err
 
 
 def test_text_that_is_not_utf_8_is_told(path: Path) -> None:

@@ -107,3 +107,16 @@ def test_readers_work_during_an_update_and_see_the_last_commit(world: World) -> 
     assert writer.wait(20) == 0
     writer.communicate()
     assert "new.example" in world.exported("list") and "new.example" in world.exported("slow")
+
+
+def test_a_lock_that_a_full_disk_keeps_from_saying_who_holds_it_is_no_bug(world: World) -> None:
+    world.update()
+    # As where no block is left: no file may grow, that of the lock neither.
+    full = ("prlimit", "--fsize=0")
+    ran = world.call("doctor", "--repair", under=full)
+    assert ran.code == 1 and ran.err == "" and f"{world.state}: file too large" in ran.out, ran.text
+    world.lines("a", names(40))
+    ran = world.call("update", under=full)
+    assert ran.code == 1 and "unexpected" not in ran.err and str(world.state) in ran.err, ran.text
+    assert "nothing is half written" in ran.err or "make room" in ran.err, ran.text
+    assert world.update().code == 0 and world.exported("list") == names(40)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import ipaddress
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from installation import PROGRAM, World, names
 
+from blocklist import clock
 from blocklist.match_forms import FORMS, Reader
 
 # Lines as the programs write them (tests/test_match_engines.py has them write some), of one query by 192.0.2.1 each.
@@ -240,6 +244,139 @@ def test_what_a_file_left_out_is_not_blocked_by_it(tmp_path: Path) -> None:
     assert lists["bad.example"] == {"few", "table", "zone", "shared"}
     assert lists["198.51.100.8"] == {"table", "nets", "shared"}
     assert {row["list"]: row["entries"] for row in found["lists"]}["links"] == 1
+
+
+LISTS = {"plain": "domains", "dns": "rpz", "nets": "cidr", "people": "csv"}
+THINGS = [*names(12), "bad.example", "news.example", "ours.example", "worse.example", "late.example", "192.0.2.7"]
+THINGS += ["192.0.2.9", "198.51.100.7"]
+
+
+def pinned_world(folder: Path, monkeypatch: pytest.MonkeyPatch, protect: Sequence[str] = ()) -> World:
+    """Four exports, each pinned to its first release on the second day; the feeds go on, and a person's word."""
+    world = World(folder)
+    world.feed("a", [*names(9), "bad.example", "ours.example"])
+    world.feed("b", names(2), category="phishing")
+    world.feed("nets", ["192.0.2.0/24"])
+    for name, fmt in LISTS.items():
+        world.export(name, fmt, **({"options": {"origin": "rpz.test"}} if fmt == "rpz" else {}))
+    day(monkeypatch, 1)
+    assert world.update().code == 0
+    world.lines("a", [*names(6, start=6), "news.example"])
+    world.lines("nets", ["198.51.100.0/24"])
+    day(monkeypatch, 2)
+    assert world.update().code == 0
+    world.set("protect", domains=list(protect))
+    for name in LISTS:
+        assert world.run("release", "rollback", name, "--reason", "the news are blocked").code == 0
+    return world
+
+
+def day(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(clock, "now", lambda: datetime(2026, 11, number, 6, tzinfo=UTC))
+
+
+def held_by(fmt: str, text: str) -> set[str]:
+    """Which of the things asked for a file blocks."""
+    lines = text.splitlines()
+    if fmt == "cidr":
+        area = [ipaddress.ip_network(line) for line in lines]
+        return {x for x in THINGS if x[0].isdigit() and any(ipaddress.ip_address(x) in net for net in area)}
+    if fmt == "csv":
+        rows = {row["indicator"] for row in csv.DictReader(lines)}
+        return {x for x in THINGS if x in rows} | held_by(
+            "cidr", "\n".join(r for r in rows if r[0].isdigit() and "/" in r)
+        )
+    return {line.split()[0] for line in lines if fmt == "domains" or line.endswith(" CNAME .")} & set(THINGS)
+
+
+def said(found: dict[str, Any]) -> dict[str, set[str]]:
+    return {name: {row["what"] for row in found["blocked"] if name in row["lists"]} for name in LISTS}
+
+
+def test_a_pinned_export_answers_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = pinned_world(tmp_path, monkeypatch)
+    assert world.run("allow", "add", "ours.example", "--reason", "x").code == 0
+    assert world.run("allow", "add", "192.0.2.9", "--reason", "x").code == 0
+    assert world.run("deny", "add", "worse.example", "--reason", "x", "--now").code == 0
+    found = matched(world, THINGS, "--form", "lines", "--top", "100")
+    files = {name: held_by(fmt, (world.base / "exports" / name).read_text()) for name, fmt in LISTS.items()}
+    assert said(found) == files
+    assert files["plain"] == {*names(9), "bad.example", "worse.example"} and files["nets"] == {"192.0.2.7"}
+    assert files["people"] == files["plain"] | files["nets"]
+    for what in THINGS:
+        wanted = {export["name"] for export in world.why(what)["exports"] if export["blocked"]}
+        assert wanted == {name for name, of in said(found).items() if what in of}, what
+    # The merit is of the feeds that listed it then.
+    feeds = {row["what"]: row["feeds"] for row in found["blocked"]}
+    assert feeds["bad.example"] == ["a"] and feeds[names(1)[0]] == ["a", "b"] and feeds["192.0.2.7"] == ["nets"]
+    assert feeds["worse.example"] == []
+    lists = {row["list"]: row for row in found["lists"]}
+    assert lists["plain"]["pinned"] == 1 and lists["plain"]["entries"] == len(world.exported("plain"))
+    text = world.run("match", world.base / "log").out
+    assert "plain: pinned to release 1 by " in text and ": the news are blocked\n" in text
+
+    assert world.run("release", "unpin", "plain").code == 0
+    found = matched(world, THINGS, "--form", "lines", "--top", "100")
+    assert said(found)["plain"] == {*names(2), *names(6, start=6), "news.example", "worse.example"}
+    assert said(found)["dns"] == files["dns"]
+    assert {row["list"]: row["pinned"] for row in found["lists"]}["plain"] is None
+
+
+def test_what_was_pinned_then_answers_by_the_file_of_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = pinned_world(tmp_path, monkeypatch)
+    day(monkeypatch, 4)
+    world.lines("a", [*names(12), "late.example"])
+    assert world.run("deny", "add", "worse.example", "--reason", "x", "--now").code == 0
+    assert world.update().code == 0
+    day(monkeypatch, 6)
+    for name in LISTS:
+        assert world.run("release", "unpin", name).code == 0
+    assert world.run("release", "rollback", "plain", "--reason", "again").code == 0
+    for number in range(1, 7):
+        at = f"2026-11-0{number}T12:00Z"
+        day(monkeypatch, 7)
+        found = matched(world, THINGS, "--form", "lines", "--top", "100", "--at", at)
+        then = {}
+        for name, fmt in LISTS.items():
+            ran = world.run("export", name, "--at", at, "-o", tmp_path / "then")
+            assert ran.code == 0, ran.text
+            then[name] = held_by(fmt, (tmp_path / "then").read_text())
+        assert said(found) == then, at
+        pins = {row["list"]: row["pinned"] for row in found["lists"]}
+        assert [name for name in LISTS if pins[name]] == (
+            [] if number == 1 else list(LISTS) if number < 6 else ["plain"]
+        )
+        assert next((row["feeds"] for row in found["blocked"] if row["what"] == "bad.example"), ["a"]) == ["a"]
+
+
+def test_a_pin_of_then_whose_release_is_forgotten_is_answered_by_what_it_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = pinned_world(tmp_path, monkeypatch, ["ours.example"])
+    world.set("keep", releases="5d")
+    day(monkeypatch, 6)
+    for name in LISTS:
+        assert world.run("release", "unpin", name).code == 0
+    day(monkeypatch, 12)
+    world.lines("a", ["late.example"])
+    world.set("gates", max_change=10.0)
+    assert world.update().code == 0
+    chosen = dict(world.rows("SELECT id, chosen FROM release WHERE export = 'people'"))
+    there = [
+        number for number, digest in chosen.items() if (world.state / "kept" / digest[:2] / f"{digest}.zst").exists()
+    ]
+    assert min(chosen) not in there, "what the pinned release itself was chosen from is forgotten"
+    found = matched(world, THINGS, "--form", "lines", "--top", "100", "--at", "2026-11-03T12:00Z")
+    assert said(found)["people"] == {*names(9), "bad.example", "192.0.2.7", "192.0.2.9"}
+
+
+def test_a_pin_whose_bytes_are_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = pinned_world(tmp_path, monkeypatch)
+    for path in (world.state / "kept").rglob("*.zst"):
+        path.unlink()
+    (log := tmp_path / "log").write_text("bad.example\n")
+    ran = world.run("match", log)
+    assert ran.code == 1 and "these bytes are not kept" in ran.err, ran.text
 
 
 def test_what_a_rule_blocks_is_no_feed_s_merit(world: World) -> None:

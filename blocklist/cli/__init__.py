@@ -128,6 +128,14 @@ def main(argv: list[str] | None = None) -> NoReturn:
             raise SystemExit(error.exit_code) from None
         from blocklist.cli.screen import safe
 
+        if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+            # Words of the command line, and names of files, that are no UTF-8 come so.
+            _say(f"error: '{safe(error.object[:200])}' is no UTF-8, and the record keeps no other text")
+            raise SystemExit(2) from None
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            # A disk, a folder or a file that refuses is nothing that we could have done better.
+            _say(f"error: {safe(str(error.filename))}: {safe(error.strerror.lower())}")
+            raise SystemExit(1) from None
         _say(
             f"error: unexpected {type(error).__name__}: {safe(str(error)[:500])}\n"
             "This is a bug; run the command again with --debug and report what it prints."

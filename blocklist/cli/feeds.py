@@ -127,9 +127,9 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
 
 def _snapshots(config: Config, feed: str) -> list[dict[str, Any]]:
     """The newest snapshots of a feed; none when there is no record yet."""
-    from blocklist.store.database import open_for_reading, path_in
+    from blocklist.store.database import is_there, open_for_reading
 
-    if not path_in(config.state).exists():
+    if not is_there(config.state):
         return []
     db = open_for_reading(config.state)
     names = ("id", "state", "sha256", "bytes", "fetched", "entries", "account", "gate", "url")

@@ -122,9 +122,9 @@ def _chosen(config: Config, categories: Iterable[str], sets: Iterable[str], enab
 
 def _states(config: Config) -> dict[str, dict[str, Any]]:
     """What the last run said of each feed; nothing when there is no record yet."""
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import explained, is_there, open_for_reading, path_in
 
-    if not path_in(config.state).exists():
+    if not is_there(config.state):
         return {}
     db = open_for_reading(config.state)
     with explained(path_in(config.state)):

@@ -33,8 +33,9 @@ def command(
     Reads query logs of BIND, Unbound, dnsmasq and PowerDNS, RPZ logs, access logs of Squid, dnstap as text
     (dnstap-read, dnstap-ldns -q), JSON lines, and plain lines of names, addresses or URLs; also packed with gzip
     or zstd. - is standard input. Feeds and policies in shadow mode, and policies that no export uses, are replayed
-    beside the exports: what they would have done. --at takes listings, holds, verdicts, rules and feeds of then,
-    under the exports and policies of now: would the lists of March have stopped the queries of that night?
+    beside the exports: what they would have done. An export that is pinned is judged by the release to which it is
+    pinned. --at takes listings, holds, verdicts, rules, pins and feeds of then, under the exports and policies of now:
+    would the lists of March have stopped the queries of that night?
 
     \b
     Examples:
@@ -120,6 +121,8 @@ def _show(screen: Screen, tables: Tables, top: int) -> None:
         ],
         right=(2, 3, 4, 5, 6),
     )
+    for pin in tables.pins():
+        screen.line(f"{safe(pin.export)}: pinned to release {pin.release} by {safe(pin.author)}: {safe(pin.reason)}")
     if blocked := tables.blocked(top):
         screen.line()
         screen.table(

@@ -79,8 +79,9 @@ def _add(action: str) -> click.Command:
             screen.json({"rule": added.id, "action": action, "what": added.name, "covers": added.frees})
             if added.subtree and _is_suffix(added.name):
                 undo = f"'blocklist {action} remove {added.id} --reason …' takes it back"
+                does = {"allow": "allows", "deny": "denies"}[action]
                 screen.note(
-                    f"{safe(added.name)} is a public suffix: this {action}s every name that anyone has below it; {undo}"
+                    f"{safe(added.name)} is a public suffix: this {does} every name that anyone has below it; {undo}"
                 )
             for link, blocked in links:
                 wanted = Wanted(link, f"{reason} (behind {added.name})", ticket, until, exact=True)

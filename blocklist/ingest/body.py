@@ -23,6 +23,10 @@ class Mark(NamedTuple):
     digest: Any
 
 
+# What the files of `Scratch` are named like, for whoever clears up after a run that was killed.
+TEMPORARY = ".fetch-*"
+
+
 class Scratch:
     """The temporary files of one run in folder `into`; whatever happens, none is left behind."""
 
@@ -35,7 +39,7 @@ class Scratch:
         """A new file, open for writing. Raises RecordError."""
         name = re.sub(r"[^A-Za-z0-9_-]", "_", feed)[:64]
         try:
-            descriptor, path = tempfile.mkstemp(prefix=f".fetch-{name}-", dir=self.into)
+            descriptor, path = tempfile.mkstemp(prefix=TEMPORARY.replace("*", f"{name}-"), dir=self.into)
         except OSError as error:
             raise self.trouble(error) from None
         made = Path(path)

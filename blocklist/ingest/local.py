@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+
+from blocklist.catalog import local_file
 
 from .body import Body
 from .decompress import TooLarge
@@ -46,19 +47,14 @@ def local_path(url: str, base: Path) -> Path:
         if (path := packaged(url)) is None:
             raise Failure(f"{redact(url)}: no such list in the package", hint="install blocklist anew")
         return path
-    rest = url[5:]
-    if rest.startswith("//"):
-        host, slash, rest = rest[2:].partition("/")
-        if host not in ("", "localhost"):
-            raise Failure(
-                f"{redact(url)}: a file: URL can't name another host",
-                hint="write file:relative.csv or file:///absolute/path.csv",
-            )
-        rest = slash + rest
-    name = unquote(rest)
-    if not name or "\0" in name:
-        raise Failure(f"{redact(url)}: names no file")
-    return base / name
+    if (path := local_file(url, base)) is not None:
+        return path
+    if url[5:].startswith("//") and url[7:].partition("/")[0] not in ("", "localhost"):
+        raise Failure(
+            f"{redact(url)}: a file: URL can't name another host",
+            hint="write file:relative.csv or file:///absolute/path.csv",
+        )
+    raise Failure(f"{redact(url)}: names no file")
 
 
 def copy_local(

@@ -215,6 +215,8 @@ def _read(file: Path | Traversable, place: str, *, frames: bool = True) -> Forma
         raise ConfigError(f"{place}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{place}: is not TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{place}: can't be read: too many brackets within brackets") from None
     problems = Problems()
     name = file.name.removesuffix(".toml")
     if "name" in table:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import msgspec
 import polars as pl
@@ -101,6 +101,23 @@ class PastRecord(Record):
             "SELECT name FROM hold_release WHERE since <= ?1 AND (until IS NULL OR until > ?1)", (self.run,)
         )
         return {row[0] for row in rows}
+
+    def pins(self) -> list[tuple[Any, ...]]:
+        """Those in force then; where what the release held is kept no more, with what was published by the pin."""
+        rows = self.connection.execute(
+            """
+            SELECT p.id, p.export, p.release, r.chosen, p.reason, p.author, p.created, (
+                SELECT chosen FROM release WHERE export = p.export AND published IS NOT NULL
+                AND run >= p.since AND run <= ?1 ORDER BY id DESC LIMIT 1)
+            FROM pin p JOIN release r ON r.id = p.release WHERE p.since <= ?1 AND (p.until IS NULL OR p.until > ?1)
+            """,
+            (self.run,),
+        ).fetchall()
+        return [(*row[:3], self._first_kept(row[3], row[7]), *row[4:7]) for row in rows]
+
+    def _first_kept(self, *digests: str | None) -> str:
+        known = [digest for digest in digests if digest is not None]
+        return next((digest for digest in known if kept.is_kept(self._now, digest)), known[0] if known else "")
 
     def verdict_names(self) -> pl.DataFrame:
         rows = self.connection.execute(

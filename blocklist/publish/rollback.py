@@ -97,11 +97,7 @@ class Pin:
 
 def pins(record: Record) -> dict[str, Pin]:
     """The pins in force by export."""
-    rows = record.connection.execute(
-        "SELECT p.id, p.export, p.release, r.chosen, p.reason, p.author, p.created "
-        "FROM pin p JOIN release r ON r.id = p.release WHERE p.until IS NULL"
-    )
-    return {row[1]: Pin(*row) for row in rows}
+    return {row[1]: Pin(*row) for row in record.pins()}
 
 
 def roll_back(record: Record, export: str, number: int | None, *, reason: str, author: str) -> Pin:
@@ -175,6 +171,19 @@ def unpin(record: Record, export: str, *, author: str) -> Pin:
     return pin
 
 
+def shown_by(record: Record, release: int) -> int:
+    """The release whose listings `release` shows: itself, or what it amends, or what its export was pinned to."""
+    while True:
+        row = record.connection.execute(
+            "SELECT coalesce(r.amends, (SELECT max(p.release) FROM pin p WHERE p.export = r.export "
+            "AND p.since <= r.run AND (p.until IS NULL OR p.until > r.run))) FROM release r WHERE r.id = ?",
+            (release,),
+        ).fetchone()
+        if row is None or row[0] is None or row[0] >= release:
+            return release
+        release = row[0]
+
+
 class Pinned:
     """Decisions of a kept `text` under the guards, holds, rules and verdicts of now; asked like `Decided`.
 
@@ -188,7 +197,7 @@ class Pinned:
     ) -> None:
         self._rules, self._record = rules, record
         self._fitted: dict[Capability, Expressed] = {}
-        rows = _read(kept.read(record.state, pin.chosen), pin.release, pin.export)
+        rows = _read(kept.read(config.state, pin.chosen), pin.release, pin.export)
         self.told = _told(rows)
         self._feeds = {
             i: Feed(title="", url="file:", category="other", confidence=100, direction=way)  # type: ignore[arg-type]
@@ -286,4 +295,4 @@ def _accepted(rows: pl.DataFrame, feeds: Mapping[int, Feed]) -> tuple[dict[int, 
     return {i: frame for i, frame in frames.items() if frame.height}, rows.height - left.height
 
 
-__all__ = ["Pin", "Pinned", "pins", "roll_back", "text", "told_in", "unpin"]
+__all__ = ["Pin", "Pinned", "pins", "roll_back", "shown_by", "text", "told_in", "unpin"]

@@ -65,6 +65,11 @@ class Selector:
         with self._deciding:
             return self._selection(export, fmt)
 
+    def decides(self, export: Export) -> Decided | Pinned | Approved:
+        """Who decides for `export`: see `_decided`."""
+        with self._deciding:
+            return self._decided(export)
+
     def approved(self, export: Export, fmt: Format, release: int) -> tuple[Selection, dict[str, int]] | None:
         """What `export` held in `release`, under the rules of now; None where that is not kept."""
         with self._deciding:

@@ -11,6 +11,7 @@ from blocklist.catalog import Feed
 from blocklist.config import Config
 from blocklist.errors import RecordError
 from blocklist.finding import Finding
+from blocklist.ingest.body import TEMPORARY
 from blocklist.ingest.change import difference
 from blocklist.person import whoami
 from blocklist.publish import split
@@ -54,7 +55,11 @@ def sweep(config: Config, record: Record) -> Iterator[Finding]:
     """Remove what killed runs left half written. Downloads that no row names are left to the next update."""
     state = record.state
     found = [path for folder in _FOLDERS for path in (state / folder).rglob("*.new")]
-    found += [*state.glob("record.db*.new"), *state.glob("record.db*.new-journal"), *(state / "incoming").glob("*")]
+    found += [
+        *state.glob("record.db*.new"),
+        *state.glob("record.db*.new-journal"),
+        *(state / "incoming").glob(TEMPORARY),
+    ]
     current = {f"{now.id}" for now in record.current_snapshots().values()}
     found += [p for p in (state / "columns").glob("*") if p.suffix != ".new" and p.stem not in current]
     for export in config.exports.values():

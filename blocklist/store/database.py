@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from blocklist.errors import RecordError
+from blocklist.store.lost import refuse_lost
 
 NAME = "record.db"
 BACKUP = "restore it from a backup; 'blocklist doctor' says what else can be done"
@@ -35,10 +36,16 @@ def path_in(state: Path) -> Path:
     return state / NAME
 
 
+def is_there(state: Path) -> bool:
+    """Is there a record, or something in its place? Raises RecordError where one was and is lost."""
+    refuse_lost(path_in(state))
+    return path_in(state).exists()
+
+
 def open_for_reading(state: Path) -> sqlite3.Connection:
     """A connection that can't write. Raises RecordError when there is no record, or none that can be read."""
     path = path_in(state)
-    if not path.exists():
+    if not is_there(state):
         raise RecordError(f"there is no record yet at {path}", hint="run 'blocklist update' first")
     with explained(path):
         refuse_empty(path)
@@ -144,7 +151,7 @@ def explained(path: Path) -> Iterator[None]:
         if "disk" in text or "full" in text:
             raise RecordError(
                 f"{path}: {text}",
-                hint=f"free space on the disk that holds {path.parent}; nothing was changed",
+                hint=f"free space on the disk that holds {path.parent}; nothing is half written",
             ) from error
         raise RecordError(f"{path}: {text}") from error
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ import polars as pl
 from blocklist import __version__
 
 _DIGEST = 64
+# Names of releases and of keys, before the suffix.
+_OURS = re.compile("[0-9a-f]+")
 
 
 def libraries() -> list[object]:
@@ -92,8 +95,11 @@ def link(path: Path, other: Path) -> None:
 
 
 def remove_others(folder: Path, keep: set[str]) -> None:
-    """Remove the files of `folder` that are not named in `keep`, and what a crash left half written."""
+    """Remove the files that `write` made in `folder` and `keep` does not name, and what a crash left half written.
+
+    Only these: where the exports' folder is that of the state, as without a configuration, published files lie there.
+    """
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.name not in keep:
+            if path.suffix in (".frames", ".new") and _OURS.fullmatch(path.stem) and path.name not in keep:
                 path.unlink(missing_ok=True)

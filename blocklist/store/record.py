@@ -16,8 +16,9 @@ import polars as pl
 from blocklist.errors import RecordError
 from blocklist.store import columns, frames, ledger, snapshots
 from blocklist.store.columns import Columns
-from blocklist.store.database import explained, open_for_writing, path_in, refuse_empty
+from blocklist.store.database import explained, is_there, open_for_writing, path_in, refuse_empty
 from blocklist.store.frames import Column
+from blocklist.store.lost import mark
 from blocklist.store.schema import migrate
 
 # An indicators frame (see `blocklist.ingest.normalize`) of rows of `listing` or `listing_closed`.
@@ -92,12 +93,13 @@ class Record:
         """Open for writing, migrated; the caller holds the lock.
 
         With no database yet, one is built beside the final place and moved there by the first `transaction`:
-        without journal, sorted, in a third of the time. Raises RecordError with the way out.
+        without journal, sorted, in a third of the time. Raises RecordError with the way out, also where a record was
+        and is lost.
         """
         path = path_in(state)
         with explained(path):
             state.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
+            if not is_there(state):
                 return cls.anew(state)
             _clear_building(path)
             refuse_empty(path)
@@ -105,6 +107,7 @@ class Record:
             if not os.access(path, os.W_OK):
                 raise RecordError(f"{path}: not writable", hint=f"check owner and mode of {path}")
             migrate(connection, path)
+            mark(path)
         return cls(state, connection, None)
 
     @classmethod
@@ -166,6 +169,7 @@ class Record:
             with suppress(OSError):  # not the owner's to give: the folder is shared by its mode then
                 os.chown(self._building, path.stat().st_uid, path.stat().st_gid)
         self._building.rename(path)
+        mark(path)
         _fsync_folder(path.parent)
         self._building = None
         self.connection = open_for_writing(path)
@@ -447,6 +451,15 @@ class Record:
     def released_names(self) -> set[str]:
         """Names whose holds a person released."""
         return {row[0] for row in self.connection.execute("SELECT name FROM hold_release WHERE until IS NULL")}
+
+    def pins(self) -> list[tuple[Any, ...]]:
+        """Of the exports that are pinned to a release: id of the pin, export, release, digest of what this was chosen
+        from, reason, author, created.
+        """
+        return self.connection.execute(
+            "SELECT p.id, p.export, p.release, r.chosen, p.reason, p.author, p.created "
+            "FROM pin p JOIN release r ON r.id = p.release WHERE p.until IS NULL"
+        ).fetchall()
 
     def verdict_names(self) -> pl.DataFrame:
         """`name`, `verdict: String` of the domains that a policy may drop for what DNS said of them.
