@@ -8,12 +8,14 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from installation import PROGRAM, World, call_main, names
 
-from blocklist.cli import _COMMANDS
+from blocklist.cli import _COMMANDS, group
 from blocklist.ingest.loopback import LoopbackServer, Page
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\u202egnp.exe\x9b2J\x00\x08"
@@ -354,3 +356,31 @@ def test_a_format_is_tried_by_name_or_file_and_says_what_it_covers(world: World,
     mine.write_text('title = "Mine"\nkinds = ["domain"]\nsuffix = "||{nam}^"\n')
     ran = world.call("formats", "test", str(mine))
     assert ran.code != 0 and "mine.toml: suffix: has no {name}" in ran.err
+
+
+# Help
+
+
+def _every_command() -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        yield name, found
+        if isinstance(found, click.Group):
+            for inner, command in found.commands.items():
+                yield f"{name} {inner}", command
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*c, id=c[0]) for c in _every_command()])
+def test_every_help_has_an_example_says_what_each_option_is_and_is_not_cut_off(
+    name: str, command: click.Command
+) -> None:
+    said = call_main(*name.split(), "--help").out
+    assert re.search(r"Examples?:\n    \S", said)
+    assert "Everywhere: --config FILE, --json" in said
+    assert not re.search(r"[a-z]\.\.\.", said)  # click shortens so; `NAME...` is something else
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            assert option.help, option.name
+            assert not re.search("RANGE|INTEGER|PATH", option.make_metavar(click.Context(command))), option.name

@@ -54,6 +54,20 @@ Exit codes: 0 all well · 1 the run failed · 2 usage · 3 a feed failed or was 
 """
 
 
+# The shared options are hidden in each command's list, which they would only make longer.
+_SHARED = """\
+\b
+Everywhere: --config FILE, --json, --quiet, --verbose, --debug, --no-color ('blocklist --help')
+"""
+
+
+def _tell_shared(command: click.Command) -> None:
+    command.epilog = _SHARED
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _tell_shared(inner)
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and summaries without importing them."""
 
@@ -64,6 +78,7 @@ class LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = import_module(f"blocklist.cli.{_COMMANDS[cmd_name][0]}").command
+        _tell_shared(command)
         return command
 
     def resolve_command(

@@ -39,6 +39,11 @@ def open_(screen: Screen, what: str, ticket: str, reason: str, allow: str | None
     """Keep the evidence why WHAT is blocked, and draft the message to each publisher that lists it.
 
     The case closes itself in the update after which none of these feeds lists it any more.
+
+    \b
+    Examples:
+      blocklist case open shop.example --ticket INC-7 --reason "cleaned yesterday" --allow 14d --now
+      blocklist case open 192.0.2.7 --ticket INC-8 --excerpt
     """
     if now and allow is None:
         raise click.UsageError("--now publishes an allow: give --allow too")
@@ -82,7 +87,13 @@ def open_(screen: Screen, what: str, ticket: str, reason: str, allow: str | None
 @click.option("--all", "everything", is_flag=True, help="Closed ones too.")
 @shared_options
 def listing(screen: Screen, everything: bool) -> int:
-    """The open cases: since when, who lists it still, how long it is allowed."""
+    """The open cases: since when, who lists it still, how long it is allowed.
+
+    \b
+    Examples:
+      blocklist case
+      blocklist case list --all
+    """
     from blocklist.cases import cases
     from blocklist.config import load
     from blocklist.store.database import explained, open_for_reading, path_in
@@ -119,7 +130,12 @@ def listing(screen: Screen, everything: bool) -> int:
 @click.argument("number", metavar="ID", type=click.IntRange(1, 2**63 - 1))
 @shared_options
 def show(screen: Screen, number: int) -> int:
-    """Everything of one case, and the messages to its publishers."""
+    """Everything of one case, and the messages to its publishers.
+
+    \b
+    Example:
+      blocklist case show 3
+    """
     from blocklist.cases import case, kept_messages, trouble_of
     from blocklist.config import load
     from blocklist.store.database import explained, open_for_reading, path_in
@@ -152,7 +168,13 @@ def show(screen: Screen, number: int) -> int:
 @click.option("--now", is_flag=True, help="Publish at once.")
 @shared_options
 def close(screen: Screen, number: int, reason: str, end_allow: bool, now: bool) -> int:
-    """End the case ID; its evidence stays."""
+    """End the case ID; its evidence stays.
+
+    \b
+    Examples:
+      blocklist case close 3 --reason "the owner found the malware"
+      blocklist case close 3 --reason "the publisher is right" --end-allow --now
+    """
     config, formats = configuration(screen)
     from blocklist.cases import close_case
     from blocklist.person import whoami

@@ -20,6 +20,11 @@ def command(screen: Screen, folder: Path | None) -> int:
     Starts a web server and a DNS server on loopback, with feeds of reserved names that hold a wrong entry, a
     dead name, a failing and a shrinking feed; runs the real commands on them and says what to notice. With DIR
     (new or empty) everything stays there to be looked at; otherwise it is removed at the end.
+
+    \b
+    Examples:
+      blocklist demo
+      blocklist demo /tmp/tour
     """
     from blocklist.demo import tour
 

@@ -34,7 +34,13 @@ def command() -> None:
 @click.option("--all", "everything", is_flag=True, help="All of them, not the newest 50.")
 @shared_options
 def listing(screen: Screen, since: str | None, everything: bool) -> int:
-    """Events in their order; with --json, an object each, digest and all."""
+    """Events in their order; with --json, an object each, digest and all.
+
+    \b
+    Examples:
+      blocklist events list --since 7d
+      blocklist events list --all --json | jq 'select(.what == "allow added")'
+    """
     from collections import deque
 
     from blocklist import clock
@@ -74,6 +80,10 @@ def head(screen: Screen) -> int:
     """The newest event as `ID:DIGEST`, to be kept where nobody who may write the record can: elsewhere, on paper.
 
     One line a call, so that a timer can append them to a file; 'events verify --anchors' reads that file.
+
+    \b
+    Example:
+      blocklist events head >> /mnt/elsewhere/heads.txt
     """
     from blocklist import clock
     from blocklist.store import ledger
@@ -102,6 +112,11 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
 
     Without a head that was kept elsewhere, a log that was cut at its end, or written anew as a whole, can't be told
     from a true one.
+
+    \b
+    Examples:
+      blocklist events verify
+      blocklist events verify --anchors /mnt/elsewhere/heads.txt
     """
     from blocklist.store import ledger
     from blocklist.store.database import explained, open_for_reading, path_in

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blocklist.cli.screen import Screen, safe, shared_options
+from blocklist.cli.screen import Screen, WholeGroup, safe, shared_options
 from blocklist.errors import BlocklistError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from blocklist.config import Config
 
 
-@click.group("evidence")
+@click.group("evidence", cls=WholeGroup)
 def command() -> None:
     """Bundles of evidence, as 'why --evidence' and 'case open' write them.
 

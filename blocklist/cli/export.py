@@ -24,7 +24,7 @@ from blocklist.errors import ConfigError
 @click.option("--dry-run", is_flag=True, help="Show what would change; publish nothing.")
 @click.option("--format", "fmt", metavar="FORMAT", help="One list in this format, no release kept; needs -o.")
 @click.option("-o", "--output", metavar="FILE|-", help="Where the one list goes; - is standard output.")
-@click.option("--policy", default="default", show_default=True, help="Policy of the one list.")
+@click.option("--policy", metavar="NAME", default="default", show_default=True, help="Policy of the one list.")
 @click.option("--option", "options", multiple=True, metavar="K=V", help="Option of the format, as in 'formats show'.")
 @click.option("--at", metavar="DATE", help="What was live then, to -o: 2026-03-03, 2026-03-03T14:00Z, 7d, yesterday.")
 @shared_options

@@ -42,7 +42,13 @@ def command() -> None:
 @command.command("list")
 @shared_options
 def listing(screen: Screen) -> int:
-    """Every format, of the package and of exporters.d/, by what it is for."""
+    """Every format, of the package and of exporters.d/, by what it is for.
+
+    \b
+    Examples:
+      blocklist formats
+      blocklist formats list --json | jq -r 'select(.kinds | index("ipv6")) | .name'
+    """
     _, formats = configuration(screen)
     first = True
     for group, heading in _GROUPS.items():
@@ -88,7 +94,13 @@ def _checker(f: Format) -> str:
 @click.argument("name")
 @shared_options
 def show(screen: Screen, name: str) -> int:
-    """One format: what it can say, its options with their defaults, how it is loaded, who decides its syntax."""
+    """One format: what it can say, its options with their defaults, how it is loaded, who decides its syntax.
+
+    \b
+    Examples:
+      blocklist formats show rpz
+      blocklist formats show nftables --json
+    """
     f = _find(screen, name)
     import msgspec
 

@@ -32,7 +32,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--guard", help="Only this guard: public-suffix, reference, protect, too-wide.")
+@click.option("--guard", metavar="GUARD", help="Only this guard: public-suffix, reference, protect, too-wide.")
 @click.option("--released", is_flag=True, help="Those that a person let pass.")
 @click.option("--inform", is_flag=True, help="What references that only inform name: listed, and not held.")
 @click.option("--all", "everything", is_flag=True, help="All of them, not the newest 50.")
@@ -42,6 +42,12 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
     """The holds in force, newest first: who lists it, how well known it is, and what else blocking it would take.
 
     Known as: the rank in the reference feed that ranks it best, else a line of one that names it or what is above it.
+
+    \b
+    Examples:
+      blocklist held list --guard public-suffix
+      blocklist held list --released
+      blocklist held list --all --json
     """
     config, _ = configuration(screen)
     if inform and at is not None:
@@ -160,21 +166,35 @@ def _informed(screen: Screen, config: Config, everything: bool) -> int:
 
 @command.command("release")
 @click.argument("what")
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="Why; kept for ever and shown by 'why'.")
 @click.option("--now", is_flag=True, help="Publish at once.")
 @shared_options
 def release(screen: Screen, what: str, reason: str, now: bool) -> int:
-    """Let WHAT pass every guard until it is revoked."""
+    """Let WHAT pass every guard until it is revoked.
+
+    WHAT is a name, an address or a network as 'blocklist held' shows it. What its feeds say then counts again; that
+    it is blocked at all is still for the policy.
+
+    \b
+    Examples:
+      blocklist held release evil.example --reason "confirmed with the registrar" --now
+      blocklist held release 192.0.2.0/24 --reason "not ours any more"
+    """
     return _decide(screen, what, reason, now, "release")
 
 
 @command.command("revoke")
 @click.argument("what")
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="Why; kept for ever and shown by 'why'.")
 @click.option("--now", is_flag=True, help="Publish at once.")
 @shared_options
 def revoke(screen: Screen, what: str, reason: str, now: bool) -> int:
-    """Take a release of WHAT back: guards hold it again."""
+    """Take a release of WHAT back: guards hold it again.
+
+    \b
+    Example:
+      blocklist held revoke evil.example --reason "sold to a bank" --now
+    """
     return _decide(screen, what, reason, now, "revoke")
 
 

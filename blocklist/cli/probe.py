@@ -14,8 +14,17 @@ from blocklist.errors import ConfigError
 
 @click.command("probe")
 @click.argument("names", nargs=-1, metavar="[EXPORT]...")
-@click.option("--sample", default=100, show_default=True, type=click.IntRange(0, 10_000), help="Entries at random.")
-@click.option("--grace", default="5m", show_default=True, help="How long a new release may be on its way.")
+@click.option(
+    "--sample",
+    default=100,
+    show_default=True,
+    type=click.IntRange(0, 10_000),
+    metavar="N",
+    help="Entries at random.",
+)
+@click.option(
+    "--grace", metavar="TIME", default="5m", show_default=True, help="How long a new release may be on its way."
+)
 @click.option("--metrics", is_flag=True, help="Prometheus text on standard output.")
 @shared_options
 def command(screen: Screen, names: tuple[str, ...], sample: int, grace: str, metrics: bool) -> int:

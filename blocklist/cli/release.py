@@ -33,10 +33,18 @@ _COLUMNS = (
 
 @command.command("list")
 @click.option("--export", "export", metavar="NAME", help="Only this export.")
-@click.option("--limit", default=20, show_default=True)
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1), metavar="N", help="So many, the newest first."
+)
 @shared_options
 def listing(screen: Screen, export: str | None, limit: int) -> int:
-    """The newest releases."""
+    """The newest releases.
+
+    \b
+    Examples:
+      blocklist release list --export dns
+      blocklist release list --limit 100 --json
+    """
     rows = _rows(screen, "WHERE ?1 IS NULL OR export = ?1 ORDER BY id DESC LIMIT ?2", (export, limit))
     for row in rows:
         del row["left_out"]
@@ -68,7 +76,13 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
 @click.option("--left-out", "everything", is_flag=True, help="Name all that was chosen and left out, with the reason.")
 @shared_options
 def show(screen: Screen, number_: int, everything: bool) -> int:
-    """Everything that is recorded of one release, what was left out of it, and what a held one would change."""
+    """Everything that is recorded of one release, what was left out of it, and what a held one would change.
+
+    \b
+    Examples:
+      blocklist release show 212
+      blocklist release show 212 --left-out
+    """
     rows = _rows(screen, "WHERE id = ?1", (number_,))
     if not rows:
         raise click.UsageError(f"there is no release {number_}; 'blocklist release' lists them")
@@ -110,7 +124,15 @@ def _plan(screen: Screen, release: int) -> str | None:
 @click.argument("number_", metavar="[ID]", type=click.IntRange(1, 2**63 - 1), required=False)
 @shared_options
 def approve(screen: Screen, export: str, number_: int | None) -> int:
-    """Publish the held release of EXPORT: a person has looked at it."""
+    """Publish the held release of EXPORT: a person has looked at it.
+
+    Without ID, the newest that is held. What is published is built anew, of what the record holds now.
+
+    \b
+    Examples:
+      blocklist release show 212
+      blocklist release approve dns 212
+    """
     config, formats = configuration(screen)
     if export not in config.exports:
         raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
@@ -147,7 +169,10 @@ def rollback(screen: Screen, export: str, number_: int | None, reason: str) -> i
 
     with writing(config, screen, "release rollback") as record:
         pin = roll_back(record, export, number_, reason=reason, author=whoami())
-        screen.line(f"{safe(export)} goes back to release {pin.release} and stays there until 'release unpin {export}'")
+        screen.line(
+            f"{safe(export)} goes back to release {pin.release} and stays there "
+            f"until 'blocklist release unpin {safe(export)}'"
+        )
         return publish(screen, config, record, formats, only=[export])
 
 
@@ -155,7 +180,14 @@ def rollback(screen: Screen, export: str, number_: int | None, reason: str) -> i
 @click.argument("export")
 @shared_options
 def unpin(screen: Screen, export: str) -> int:
-    """End a rollback: EXPORT follows its feeds again, at once. The gate of large changes applies."""
+    """End a rollback: EXPORT follows its feeds again, at once.
+
+    The gate of large changes applies.
+
+    \b
+    Example:
+      blocklist release unpin dns
+    """
     config, formats = configuration(screen)
     if export not in config.exports:
         raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")

@@ -22,12 +22,26 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_EXAMPLES = {
+    "allow": (
+        'portal.example --reason "customer" --ticket INC-7 --until 30d --now',
+        '192.0.2.0/28 --reason "own scanners" --now',
+        'portal.example --reason "customer" --chain --now',
+    ),
+    "deny": (
+        'evil.example --reason "seen in mail of today" --ticket INC-7 --until 30d --now',
+        '192.0.2.0/28 --reason "order 17 of the regulator"',
+        'login.shop.example --exact --reason "only this host is stolen" --now',
+    ),
+}
+
+
 def group_for(action: str, summary: str) -> click.Group:
     """The command group of one action."""
 
     examples = (
         f"\n\n\b\nExamples:\n  blocklist {action}\n"
-        f'  blocklist {action} add portal.example --reason "customer" --until 30d\n'
+        f"  blocklist {action} add {_EXAMPLES[action][0]}\n"
         f'  blocklist {action} remove 7 --reason "case closed" --now\n'
     )
 
@@ -46,7 +60,7 @@ def _add(action: str) -> click.Command:
     @click.command("add")
     @click.argument("what")
     @click.option("--reason", required=True, help="Why; kept for ever and shown by 'why'.")
-    @click.option("--ticket", help="Number of the case.")
+    @click.option("--ticket", metavar="TEXT", help="Number of the case.")
     @click.option("--until", metavar="DATE", help="When it ends: 2026-12-31, or a span such as 30d.")
     @click.option("--exact", is_flag=True, help="The name alone, not what is below it.")
     @click.option("--now", is_flag=True, help="Publish at once.")
@@ -98,18 +112,15 @@ def _add(action: str) -> click.Command:
             if action == "allow"
             else "Block WHAT (a domain with all below it, an address, a network, a URL) whatever feeds say."
         )
-        + f"""
+        + """
 
     The most specific rule wins; where two are equal, 'allow' does.
 
     \b
     Examples:
-      blocklist {action} add portal.example --reason "customer" --ticket INC-7 --until 30d
-      blocklist {action} add 192.0.2.0/28 --reason "own scanners" --now
-    """
+"""
+        + "".join(f"      blocklist {action} add {words}\n" for words in _EXAMPLES[action])
     )
-    if action == "allow":
-        command.help += '  blocklist allow add portal.example --reason "customer" --chain --now\n'
     return command
 
 
@@ -228,7 +239,11 @@ def publish(screen: Screen, config: Any, record: Any, formats: Any, only: Collec
 
 
 def _list(action: str) -> click.Command:
-    @click.command("list", help=f"The {action} rules in force; --all also those that ended.")
+    @click.command(
+        "list",
+        help=f"The {action} rules in force; --all also those that ended."
+        f"\n\n\b\nExamples:\n  blocklist {action} list --all\n  blocklist {action} list --csv > rules.csv\n",
+    )
     @click.option("--all", "everything", is_flag=True, help="Also removed and expired rules.")
     @click.option("--csv", "as_csv", is_flag=True, help="As CSV, which 'import' reads.")
     @shared_options
@@ -281,9 +296,13 @@ def _list(action: str) -> click.Command:
 
 
 def _remove(action: str) -> click.Command:
-    @click.command("remove", help="End the rule ID; it stays in the record with who ended it and why.")
+    @click.command(
+        "remove",
+        help="End the rule ID; it stays in the record with who ended it and why."
+        f'\n\n\b\nExample:\n  blocklist {action} remove 7 --reason "case closed" --now\n',
+    )
     @click.argument("number", type=click.IntRange(1, 2**63 - 1), metavar="ID")
-    @click.option("--reason", required=True)
+    @click.option("--reason", required=True, help="Why; kept for ever and shown by 'list --all'.")
     @click.option("--now", is_flag=True, help="Publish at once.")
     @shared_options
     def command(screen: Screen, number: int, reason: str, now: bool) -> int:

@@ -76,7 +76,15 @@ class Screen:
         return sys.stderr.isatty() and not self.quiet and not self.as_json
 
 
-class ListingGroup(click.Group):
+class WholeGroup(click.Group):
+    """A group whose help gives the first sentence of each command whole."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, c.get_short_help_str(limit=1000)) for name, c in sorted(self.commands.items())])
+
+
+class ListingGroup(WholeGroup):
     """A group whose bare call, also with options, means its `list`: `blocklist held --all`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -19,6 +19,12 @@ def command(screen: Screen) -> int:
     """Age and state of every feed, gate, hold and export, on one screen.
 
     The exit code is for monitoring: 0 all well, 3 a feed failed, is gated or stale, 4 a release is held.
+
+    \b
+    Examples:
+      blocklist status
+      blocklist status --quiet || echo "look at it"
+      blocklist status --json
     """
     config, _ = configuration(screen)
     from blocklist import clock
