@@ -186,7 +186,7 @@ class Work:
                     self._skip(
                         feed,
                         now,
-                        f"waits: {whom} not asked before {retry_at}{again}",
+                        f"waits: {whom} not asked before {clock.said(retry_at)}{again}",
                         failed=True,
                         hint=f"ask now with 'blocklist update --force {feed.id}'",
                     )
@@ -272,7 +272,7 @@ class Work:
                 feed.id,
                 "failed",
                 note="not asked" if fetched.outcome == "waiting" else "",
-                error=(fetched.error or "failed") + (f"; keeping {now.fetched}" if now else ""),
+                error=(fetched.error or "failed") + (f"; keeping {clock.said(now.fetched)}" if now else ""),
                 hint=fetched.hint,
             )
         if fetched.outcome == "not-modified" or (now and fetched.sha256 == now.sha256):

@@ -6,9 +6,11 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -16,6 +18,7 @@ import pytest
 from installation import PROGRAM, World, call_main, names
 
 from blocklist.cli import _COMMANDS, group
+from blocklist.demo import _quoted
 from blocklist.ingest.loopback import LoopbackServer, Page
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\u202egnp.exe\x9b2J\x00\x08"
@@ -302,6 +305,57 @@ def test_hostile_lines_urls_and_answers_reach_no_terminal_raw(tmp_path: Path) ->
     assert world.exported("list") == ["bad.example", "evil.example"]
 
 
+# Screens
+
+
+def test_status_tells_scripts_numbers_and_utc_and_persons_their_own_time(world: World) -> None:
+    world.feed("first", names(1200))
+    assert world.update().code == 0
+    (told,) = (e for e in world.run("status", "--json").json["exports"] if e["name"] == "list")
+    assert told["entries"] == 1201 and isinstance(told["serial"], int)
+    published = datetime.fromisoformat(told["published"])
+    assert told["published"] == f"{published:%Y-%m-%dT%H:%M:%SZ}"
+    for zone, hours in (("UTC", 0), ("EAST-5", 5), ("WEST8", -8)):
+        local = f"{published + timedelta(hours=hours):%Y-%m-%d %H:%M}"
+        assert re.search(rf"list +domains +live +1,201  {local}  ", world.call("status", env={"TZ": zone}).out)
+
+
+def test_a_table_without_rows_has_no_header(world: World) -> None:
+    assert world.run("allow").out == "0 allow rules\n"
+    assert world.run("case").out == "0 cases are open; --all shows the closed ones\n"
+    assert world.run("held").out == "0 held\n"
+
+
+def test_a_decision_that_is_not_published_yet_says_so(world: World) -> None:
+    waits = "in force from the next 'blocklist export' or 'update' (or add --now)\n"
+    assert world.run("allow", "add", "evil.example", "--reason", "r").out.endswith(f"it covers 1 listed entry\n{waits}")
+    assert world.run("allow", "remove", "1", "--reason", "r").out == f"rule 1 (allow evil.example) has ended\n{waits}"
+    opened = world.run("case", "open", "evil.example", "--ticket", "INC-7", "--allow", "14d")
+    assert opened.code == 0 and opened.out.endswith(waits)
+    closed = world.run("case", "close", "1", "--reason", "r", "--end-allow").out
+    assert closed.splitlines()[1:] == ["rule 2 (allow evil.example) has ended", waits.strip()]
+    assert waits not in world.run("deny", "add", "other.example", "--reason", "r", "--now").out
+
+
+def test_feeds_show_writes_keys_as_the_configuration_does_and_how_the_last_run_went(world: World) -> None:
+    world.feed(
+        "first", ["name", "evil.example"], format={"name": "csv", "value": "name", "where": {"name": ["evil.example"]}}
+    )
+    (world.base / "feeds" / "second.txt").unlink()
+    assert world.update().code == 3
+    assert (
+        'format          { name = "csv", value = "name", where = { name = ["evil.example"] } }'
+        in world.run("feeds", "show", "first").out
+    )
+    shown = world.run("feeds", "show", "second").out
+    assert re.search(r"\noutcome +failed: .*there is no file .*; keeping [-0-9]{10} [:0-9]{5} UTC\n", shown)
+
+
+def test_commands_that_the_demo_shows_can_be_pasted() -> None:
+    for word in ("customer's shop", 'a "quoted" word', "30d", "--reason", "plain"):
+        assert shlex.split(_quoted(word)) == [word]
+
+
 # Help
 
 
@@ -356,9 +410,6 @@ def test_a_format_is_tried_by_name_or_file_and_says_what_it_covers(world: World,
     mine.write_text('title = "Mine"\nkinds = ["domain"]\nsuffix = "||{nam}^"\n')
     ran = world.call("formats", "test", str(mine))
     assert ran.code != 0 and "mine.toml: suffix: has no {name}" in ran.err
-
-
-# Help
 
 
 def _every_command() -> Iterator[tuple[str, click.Command]]:

@@ -125,7 +125,9 @@ def test_a_rule_that_ends_changes_the_next_export(world: World) -> None:
     world.change("UPDATE rule SET expires = '2026-01-01T00:00:00Z'")
     assert world.update().export("list")["outcome"] == "published"
     assert len(world.exported("list")) == 3
-    assert "0 rules" in world.run("allow", "list").out and "1 rules" in world.run("allow", "list", "--all").out
+    assert (
+        "0 allow rules" in world.run("allow", "list").out and "1 allow rule" in world.run("allow", "list", "--all").out
+    )
     assert world.run("allow", "add", "other.example", "--reason", "again").code == 0
 
 

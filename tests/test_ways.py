@@ -95,7 +95,9 @@ def test_feeds_that_are_not_well_are_told(world: World) -> None:
     world.run("update", "--no-verify")
     world.change("UPDATE feed SET changed = '2020-01-01T00:00:00Z' WHERE name = 'a'")
     assert "these feeds list now is not known: ads (failed)" in " ".join(world.why("other.example")["notes"])
-    assert world.why("evil.example")["notes"] == ["feed a is stale: its list has not changed since 2020-01-01 00:00"]
+    assert world.why("evil.example")["notes"] == [
+        "feed a is stale: its list has not changed since 2020-01-01 00:00 UTC"
+    ]
 
 
 def test_what_no_line_of_the_target_can_say_is_told(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blocklist.cli.rules import publish
-from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
+from blocklist.cli.rules import IN_FORCE, publish
+from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def open_(screen: Screen, what: str, ticket: str, reason: str, allow: str | None
             screen.line(f"\nmessage to send: {path}\n")
             for line in text.splitlines():
                 screen.line(f"  {safe(line)}".rstrip())
+        if opened.rule is not None and not now:
+            screen.line(IN_FORCE)
         return publish(screen, config, record, formats) if now else 0
 
 
@@ -122,7 +124,8 @@ def listing(screen: Screen, everything: bool) -> int:
         ],
         right=(0,),
     )
-    screen.line(f"{len(found):,} cases" + ("" if everything else " are open; --all shows the closed ones"))
+    open_ones = f" {'is' if len(found) == 1 else 'are'} open; --all shows the closed ones"
+    screen.line(several(len(found), "case") + ("" if everything else open_ones))
     return 0
 
 
@@ -150,6 +153,8 @@ def show(screen: Screen, number: int) -> int:
     for key, value in asdict(one).items():
         if key == "cited":
             value = ", ".join(f"{x.indicator} by {x.feed}{'' if x.listed else ' (no longer)'}" for x in one.cited)
+        if key in ("opened", "closed", "allowed_until") and value is not None:
+            value = moment(value)
         if value is not None:
             screen.line(f"{key.replace('_', ' '):13} {safe(str(value))}")
     for path, text in drafts:
@@ -183,6 +188,10 @@ def close(screen: Screen, number: int, reason: str, end_allow: bool, now: bool) 
         one = close_case(record, number, reason=reason, author=whoami(), end_allow=end_allow)
         screen.json(_json(one))
         screen.line(f"case {one.id} ({safe(one.name)}, {safe(one.ticket)}) is closed")
+        if one.rule is not None and end_allow:
+            screen.line(f"rule {one.rule} (allow {safe(one.name)}) has ended")
+            if not now:
+                screen.line(IN_FORCE)
         if one.rule is not None and not end_allow and (one.allowed_until or "9") > (one.closed or ""):
             screen.line(f"rule {one.rule} allows it until {moment(one.allowed_until)}; --end-allow would have ended it")
         return publish(screen, config, record, formats) if now else 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options
 from blocklist.config import load
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def listing(screen: Screen, since: str | None, everything: bool) -> int:
     rows = [(e.id, moment(e.at), e.who, e.what, _in_words(_detail(e.detail))) for e in kept]
     screen.table(("id", "at", "who", "what", ""), rows, right=(0,))
     older = kept[0].id - 1 if kept and not since and kept[0].id > 1 else 0
-    screen.line(f"{len(kept):,} events" + (f"; {older:,} older ones: --all" if older else ""))
+    screen.line(several(len(kept), "event") + (f"; {older:,} older ones: --all" if older else ""))
     return 0
 
 
@@ -143,9 +143,9 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
             "keep this record and its backups as they are: 'events verify' on a backup says when it was changed"
         )
         return 1
-    screen.line(f"{count:,} events, each chained to the one before; head {end}")
+    screen.line(f"{several(count, 'event')}, each chained to the one before; head {end}")
     if known:
-        screen.line(f"{len(known):,} heads kept elsewhere are in it")
+        screen.line(f"{several(len(known), 'head')} kept elsewhere {'is' if len(known) == 1 else 'are'} in it")
     else:
         screen.line("not compared with a head kept elsewhere (--head, --anchors): a cut end would not show")
     return 0

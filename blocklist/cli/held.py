@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blocklist.cli.rules import publish
+from blocklist.cli.rules import IN_FORCE, publish
 from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.config import Config
@@ -97,7 +97,7 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
             for r in rows
         ],
     )
-    when = f" as of {clock.text(moment_asked)}" if moment_asked is not None else ""
+    when = f" as of {moment(clock.text(moment_asked))}" if moment_asked is not None else ""
     screen.line(f"{total:,} held{when}" + (f", {len(rows)} shown; --all shows every one" if len(rows) < total else ""))
     return 0
 
@@ -208,4 +208,7 @@ def _decide(screen: Screen, what: str, reason: str, now: bool, verb: str) -> int
         name = act(record, what, reason=reason, author=whoami())
         screen.line(f"{safe(name)} {'passes the guards' if verb == 'release' else 'is held again'}")
         screen.json({"what": name, verb: True})
-        return publish(screen, config, record, formats) if now else 0
+        if now:
+            return publish(screen, config, record, formats)
+        screen.line(IN_FORCE)
+        return 0

@@ -7,7 +7,7 @@ import json
 import click
 
 from blocklist.cli.rules import publish
-from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, change, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.decode import nearest
 
@@ -60,14 +60,16 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
                 moment(str(r["created"])),
                 r["serial"],
                 number(r["entries"]),  # type: ignore[arg-type]
-                number(r["added"]),  # type: ignore[arg-type]
-                number(r["removed"]),  # type: ignore[arg-type]
+                change(r["added"], "+"),  # type: ignore[arg-type]
+                change(r["removed"], "−"),  # type: ignore[arg-type]
                 r["note"],
             )
             for r in rows
         ],
         right=(0, 6, 7, 8),
     )
+    if not rows:
+        screen.line("no release yet: 'blocklist export' makes the first")
     return 0
 
 
@@ -92,7 +94,8 @@ def show(screen: Screen, number_: int, everything: bool) -> int:
             screen.json({"name": name, "because": why})
     screen.json({**rows[0], "left_out": len(missing), **({"plan": json.loads(told)} if told else {})})
     for key, value in rows[0].items():
-        screen.line(f"{key:10} {safe(str(value))}")
+        if value not in (None, "", {}):
+            screen.line(f"{key:10} {_fact(key, value)}")
     shown = missing if everything else missing[:5]
     for name, why in shown:
         screen.line(f"left out   {safe(name)}: {safe(why)}")
@@ -106,6 +109,17 @@ def show(screen: Screen, number_: int, everything: bool) -> int:
 
         show_plan(screen, f"release {number_} of {rows[0]['export']}", msgspec.json.decode(told, type=Plan))
     return 0
+
+
+def _fact(key: str, value: object) -> str:
+    """A field of a release as a person reads it."""
+    if key in ("created", "published"):
+        return moment(str(value))
+    if isinstance(value, dict):
+        from blocklist.cli.update import in_words
+
+        return in_words(value)
+    return number(value) if isinstance(value, int) and key in ("entries", "added", "removed") else safe(str(value))
 
 
 def _plan(screen: Screen, release: int) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+# What a decision says that was recorded and is not published yet.
+IN_FORCE = "in force from the next 'blocklist export' or 'update' (or add --now)"
+
 _EXAMPLES = {
     "allow": (
         'portal.example --reason "customer" --ticket INC-7 --until 30d --now',
@@ -29,7 +32,7 @@ _EXAMPLES = {
         'portal.example --reason "customer" --chain --now',
     ),
     "deny": (
-        'evil.example --reason "seen in mail of today" --ticket INC-7 --until 30d --now',
+        'evil.example --reason "seen in mail" --ticket INC-7 --until 30d --now',
         '192.0.2.0/28 --reason "order 17 of the regulator"',
         'login.shop.example --exact --reason "only this host is stolen" --now',
     ),
@@ -88,7 +91,7 @@ def _add(action: str) -> click.Command:
             )
             scope = " and all below it" if added.subtree else ""
             above = f", below the listed {safe(added.above)}" if added.above else ""
-            covers = f"it covers {number(added.frees)} listed entries{above}"
+            covers = f"it covers {several(added.frees, 'listed entry', 'listed entries')}{above}"
             screen.line(f"rule {added.id}: {action} {safe(added.name)}{scope}; {covers}")
             screen.json({"rule": added.id, "action": action, "what": added.name, "covers": added.frees})
             if added.subtree and _is_suffix(added.name):
@@ -103,7 +106,7 @@ def _add(action: str) -> click.Command:
                 screen.line(f"nothing that {safe(added.name)} stands for in the DNS is blocked")
             if now:
                 return publish(screen, config, record, formats)
-            screen.line("in force from the next 'blocklist export' or 'update' (or add --now)")
+            screen.line(IN_FORCE)
         return 0
 
     command.help = (
@@ -206,10 +209,12 @@ def _import(action: str) -> click.Command:
             numbers, standing = add_rules(record, action, wanted, author=whoami(), command=f"{action} import")
             which = f" ({numbers[0]} to {numbers[-1]})" if len(numbers) > 1 else ""
             known = f"; {standing:,} stood already" if standing else ""
-            screen.line(f"{len(numbers):,} {action} rules recorded{which}{known}")
+            screen.line(f"{several(len(numbers), f'{action} rule')} recorded{which}{known}")
             screen.json({"action": action, "rules": numbers, "standing": standing})
             if now and numbers:
                 return publish(screen, config, record, formats)
+            if numbers:
+                screen.line(IN_FORCE)
         return 0
 
     command.help = f"""Record the {action} rules of a CSV file, all of them or none.
@@ -289,7 +294,7 @@ def _list(action: str) -> click.Command:
             ],
             right=(0,),
         )
-        screen.line(f"{len(rows)} rules")
+        screen.line(several(len(rows), f"{action} rule"))
         return 0
 
     return command
@@ -316,6 +321,7 @@ def _remove(action: str) -> click.Command:
             screen.json({"rule": rule.id, "removed": True})
             if now:
                 return publish(screen, config, record, formats)
+            screen.line(IN_FORCE)
         return 0
 
     return command

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,10 +55,12 @@ class Screen:
             click.echo(json.dumps(value, ensure_ascii=True, default=str))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> None:
-        """Aligned columns; those of `right` (by number) to the right."""
+        """Aligned columns; those of `right` (by number) to the right. Without a row nothing, not even the header."""
         if self.as_json or self.quiet:
             return
         cells = [list(header), *([safe(str(c)) for c in row] for row in rows)]
+        if len(cells) == 1:
+            return
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
         turned = set(right)
         for n, row in enumerate(cells):
@@ -139,5 +142,10 @@ def change(value: int, sign: str) -> str:
 
 
 def moment(text: str | None) -> str:
-    """`2026-11-24 10:00` of an RFC 3339 time."""
-    return "" if text is None else text[:16].replace("T", " ")
+    """`2026-11-24 10:00` of an RFC 3339 time: local, as the dates are that people type."""
+    return "" if text is None else datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def several(count: int, one: str, more: str | None = None) -> str:
+    """`1 rule`, `2 rules`."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
