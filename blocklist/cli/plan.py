@@ -33,6 +33,10 @@ def show_plan(screen: Screen, title: str, plan: Plan) -> None:
     if rest := plan.parts[_PARTS:]:
         added, removed = (sum(getattr(p, what) for p in rest) for what in ("added", "removed"))
         screen.line(f"and {len(rest)} more (+{number(added)} −{number(removed)})")
+    for said in plan.ruled[:_PARTS]:
+        screen.line(f"by {safe(said)}")
+    if len(plan.ruled) > _PARTS:
+        screen.line(f"and by {len(plan.ruled) - _PARTS:,} more rules")
     if plan.removed_because:
         reasons = "; ".join(f"{number(count)} {words}" for words, count in plan.removed_because.items())
         screen.line(f"removed: {safe(reasons)}")
