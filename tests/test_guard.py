@@ -153,7 +153,7 @@ def test_a_name_below_one_protected_name_and_above_another_is_held_whole() -> No
 def test_protected_networks_hold_what_overlaps_them() -> None:
     reference = known(networks=["192.0.2.0/24", "2001:db8::/48"])
     lines = ["192.0.2.66", "192.0.0.0/14", "198.51.100.1", "2001:db8::1", "2001:db8:1::/48"]
-    assert set(held(lines, reference)) == {"192.0.2.66", "2001:db8::1"}
+    assert held(lines, reference) == {"192.0.2.66": ("protect", False), "2001:db8::1": ("protect", False)}
     assert detail("192.0.2.66", reference) == ["overlaps 192.0.2.0/24, named by [protect] of the configuration"]
 
 
