@@ -65,7 +65,9 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
         run = run_at(db, moment_asked) if moment_asked is not None else None
         source, feeds = _SOURCES[run is not None]
         where = "WHERE (?1 IS NULL OR guard = ?1) AND (released_by IS NOT NULL) = ?2"
-        total = db.execute(f"SELECT count(*) FROM {source} {where}", (guard, released, -1, run)).fetchone()[0]
+        total, different = db.execute(
+            f"SELECT count(*), count(DISTINCT indicator) FROM {source} {where}", (guard, released, -1, run)
+        ).fetchone()
         references = [f.id for f in config.feeds.values() if f.is_reference]
         rows = db.execute(
             "SELECT indicator, guard, withheld_as, detail, since, released_by, released_because, "
@@ -98,7 +100,11 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
         ],
     )
     when = f" as of {moment(clock.text(moment_asked))}" if moment_asked is not None else ""
-    screen.line(f"{total:,} held{when}" + (f", {len(rows)} shown; --all shows every one" if len(rows) < total else ""))
+    holds = f" by {total:,} holds" if total != different else ""
+    screen.line(
+        f"{different:,} held{holds}{when}"
+        + (f", {len(rows)} shown; --all shows every one" if len(rows) < total else "")
+    )
     return 0
 
 
@@ -125,7 +131,7 @@ def _place(name: str, fame: Fame) -> str:
     if fame.reference is None:
         return "–"
     above = "" if fame.under == name else f", {fame.under}"
-    place = f"line {fame.line:,}" if fame.rank is None else f"rank {fame.rank:,}"
+    place = f"line {fame.line}" if fame.rank is None else f"rank {fame.rank:,}"
     return f"{place} of {fame.reference}{above}"
 
 

@@ -45,7 +45,7 @@ def show_plan(screen: Screen, title: str, plan: Plan) -> None:
         for known in plan.known:
             below = f"below {known.under}, " if known.under != known.entry else ""
             sign = "+" if known.change == "added" else "−"
-            place = f"line {number(known.line)}" if known.rank is None else f"rank {number(known.rank)}"
+            place = f"line {known.line}" if known.rank is None else f"rank {number(known.rank)}"
             screen.line(f"  {sign} {safe(known.entry)} ({safe(below)}{place} of {safe(known.reference)})")
     if plan.known_more:
         screen.line(f"  and {number(plan.known_more)} more")
