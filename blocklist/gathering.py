@@ -28,7 +28,7 @@ from blocklist.picture import Picture
 from blocklist.quantities import parse_duration
 from blocklist.select import lifetime
 from blocklist.select.lifetime import lasts, seconds
-from blocklist.store import columns, snapshots
+from blocklist.store import columns, folders, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
@@ -93,7 +93,7 @@ class Work:
     def gather(self, feeds: list[Feed]) -> None:
         """Fetch and take in; parsing of one feed runs beside the fetching of others."""
         temporary = self.record.state / "incoming"
-        temporary.mkdir(parents=True, exist_ok=True)
+        folders.make(temporary)
         for left in temporary.iterdir():
             left.unlink()
         snapshots.remove_unrecorded(self.record.state, self.last_snapshot)
