@@ -356,6 +356,40 @@ def test_commands_that_the_demo_shows_can_be_pasted() -> None:
         assert shlex.split(_quoted(word)) == [word]
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("feed",), ["feeds"]),
+        (("allow", ""), ["add", "import", "list", "remove"]),
+        (("feeds", "show", "cert-p"), ["cert-pl"]),
+        (("feeds", "enable", "set:mal"), ["set:malware"]),
+        (("update", ""), ["first", "second"]),
+        (("export", "d"), ["dns"]),
+        (("release", "rollback", ""), ["dns", "list"]),
+        (("formats", "show", "unb"), ["unbound"]),
+        (("update", "--acc"), ["--accept"]),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
+)
+def test_tab_offers_what_there_is(world: World, words: tuple[str, ...], offered: list[str]) -> None:
+    assert tab(world.config, *words) == offered
+
+
+def test_tab_is_silent_about_a_broken_configuration(world: World) -> None:
+    world.config.write_text("[feeds\n")
+    assert tab(world.config, "update", "") == []
+
+
+def tab(config: Path, *words: str) -> list[str]:
+    """What the shell's completion offers after `words`, of which the last is incomplete."""
+    typed = shlex.join(("blocklist", *words))
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(words)), "_BLOCKLIST_COMPLETE": "bash_complete"}
+    environment = {**os.environ, **asked, "BLOCKLIST_CONFIG": str(config)}
+    done = subprocess.run(PROGRAM, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
 # Help
 
 

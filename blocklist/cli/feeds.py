@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from blocklist.catalog import SCHEMES, Feed, FormatName
-from blocklist.cli import feeds_choose, feeds_list, feeds_overlap
+from blocklist.cli import complete, feeds_choose, feeds_list, feeds_overlap
 from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
@@ -42,7 +42,7 @@ command.add_command(feeds_overlap.command)
 
 
 @command.command("show")
-@click.argument("feed")
+@click.argument("feed", shell_complete=complete.feeds)
 @click.option("--gated", is_flag=True, help="The snapshot that waits at the gate: why, and its first lines.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="With --gated: write its bytes to this file.")
 @shared_options
@@ -178,7 +178,12 @@ def _snapshots(config: Config, feed: str) -> list[dict[str, Any]]:
     "--format", "fmt", default=None, metavar="FORMAT", help="Read it so; otherwise as configured, or by its looks."
 )
 @click.option(
-    "--as", "as_feed", default=None, metavar="FEED", help="Read a file or URL as if this feed had brought it."
+    "--as",
+    "as_feed",
+    default=None,
+    metavar="FEED",
+    shell_complete=complete.feeds,
+    help="Read a file or URL as if this feed had brought it.",
 )
 @click.option(
     "--examples",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from blocklist.cli import complete
 from blocklist.cli.screen import ListingGroup, Screen, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.decode import nearest
@@ -91,7 +92,7 @@ def _checker(f: Format) -> str:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.formats)
 @shared_options
 def show(screen: Screen, name: str) -> int:
     """One format: what it can say, its options with their defaults, how it is loaded, who decides its syntax.

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 
+from blocklist.cli import complete
 from blocklist.cli.screen import Screen, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.decode import nearest
@@ -13,7 +14,7 @@ from blocklist.errors import ConfigError
 
 
 @click.command("probe")
-@click.argument("names", nargs=-1, metavar="[EXPORT]...")
+@click.argument("names", nargs=-1, metavar="[EXPORT]...", shell_complete=complete.exports)
 @click.option(
     "--sample",
     default=100,

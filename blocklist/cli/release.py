@@ -6,6 +6,7 @@ import json
 
 import click
 
+from blocklist.cli import complete
 from blocklist.cli.rules import publish
 from blocklist.cli.screen import ListingGroup, Screen, change, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
@@ -32,7 +33,7 @@ _COLUMNS = (
 
 
 @command.command("list")
-@click.option("--export", "export", metavar="NAME", help="Only this export.")
+@click.option("--export", "export", metavar="NAME", shell_complete=complete.exports, help="Only this export.")
 @click.option(
     "--limit", default=20, show_default=True, type=click.IntRange(1), metavar="N", help="So many, the newest first."
 )
@@ -134,7 +135,7 @@ def _plan(screen: Screen, release: int) -> str | None:
 
 
 @command.command("approve")
-@click.argument("export")
+@click.argument("export", shell_complete=complete.exports)
 @click.argument("number_", metavar="[ID]", type=click.IntRange(1, 2**63 - 1), required=False)
 @shared_options
 def approve(screen: Screen, export: str, number_: int | None) -> int:
@@ -160,7 +161,7 @@ def approve(screen: Screen, export: str, number_: int | None) -> int:
 
 
 @command.command("rollback")
-@click.argument("export")
+@click.argument("export", shell_complete=complete.exports)
 @click.argument("number_", metavar="[ID]", type=click.IntRange(1, 2**63 - 1), required=False)
 @click.option("--reason", required=True, help="Why; shown wherever the export is.")
 @shared_options
@@ -191,7 +192,7 @@ def rollback(screen: Screen, export: str, number_: int | None, reason: str) -> i
 
 
 @command.command("unpin")
-@click.argument("export")
+@click.argument("export", shell_complete=complete.exports)
 @shared_options
 def unpin(screen: Screen, export: str) -> int:
     """End a rollback: EXPORT follows its feeds again, at once.

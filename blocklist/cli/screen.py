@@ -91,6 +91,8 @@ class ListingGroup(WholeGroup):
     """A group whose bare call, also with options, means its `list`: `blocklist held --all`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)  # Tab asks which commands there are
         at = 0
         args = args or ["list"]
         while at < len(args) and args[at].startswith("-"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocklist.catalog import ESSENTIAL
+from blocklist.cli import complete
 from blocklist.cli.ending import show_ending
 from blocklist.cli.screen import Screen, change, moment, number, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 
 
 @click.command("update")
-@click.argument("feeds", nargs=-1, metavar="[FEED]...")
-@click.option("--accept", multiple=True, metavar="FEED", help="Take the snapshot that waits at this feed's gate.")
+@click.argument("feeds", nargs=-1, metavar="[FEED]...", shell_complete=complete.enabled_feeds)
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="FEED",
+    shell_complete=complete.enabled_feeds,
+    help="Take the snapshot that waits at this feed's gate.",
+)
 @click.option("--force", is_flag=True, help="Ask again now, whatever was asked before (ignores min_interval and 304).")
 @click.option("--no-verify", is_flag=True, help="Do not ask DNS.")
 @click.option("--no-export", is_flag=True, help="Do not publish.")
