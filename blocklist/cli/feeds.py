@@ -219,6 +219,9 @@ def test(screen: Screen, what: str, fmt: str | None, as_feed: str | None, exampl
         feed = config.catalog[known]
         if as_feed is not None:
             feed = msgspec.structs.replace(feed, url=url, mirrors=[], allow_private=True)
+    elif not what.startswith(SCHEMES) and not Path(what).exists():
+        near = nearest(what, config.catalog)
+        raise click.UsageError(f"no feed, file or URL {what!r}{near if 'did you mean' in near else ''}")
     else:
         feed = Feed(id=Path(what).name or "test", title=what, url=url, category="other", allow_private=True)
     if fmt is not None:

@@ -137,7 +137,7 @@ def show(screen: Screen, name: str) -> int:
             (
                 key,
                 o.type,
-                o.default,
+                str(o.default).lower() if isinstance(o.default, bool) else o.default,
                 " ".join(x for x in (o.help, f"({', '.join(map(str, o.choices))})" if o.choices else "") if x),
             )
             for key, o in f.options.items()
