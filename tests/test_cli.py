@@ -375,6 +375,16 @@ def test_tab_offers_what_there_is(world: World, words: tuple[str, ...], offered:
     assert tab(world.config, *words) == offered
 
 
+def test_mistakes_of_usage_speak_as_all_errors_do(world: World) -> None:
+    ran = world.run("release", "show", "a\x1b[31m")
+    assert_mannered(ran.text)
+    error, usage, hint = ran.err.splitlines()
+    assert error.startswith("error: invalid value for 'ID'")
+    assert usage.startswith("  usage: ") and usage.endswith(" release show [OPTIONS] ID")
+    assert hint.startswith("  hint: ") and "release show --help" in hint
+    assert world.run("evidence").err.startswith("Usage: ")
+
+
 def test_tab_is_silent_about_a_broken_configuration(world: World) -> None:
     world.config.write_text("[feeds\n")
     assert tab(world.config, "update", "") == []
