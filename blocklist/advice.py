@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from blocklist.audit import Answer, InExport
+from blocklist.audit import Answer, InExport, recognise
 from blocklist.config import Config, Policy
 from blocklist.evidence import Listing
 from blocklist.select.single import dropped_for, refusal, score
@@ -27,11 +27,20 @@ def advice(config: Config, answer: Answer) -> list[Advice]:
     takes = [e for e in answer.exports if not e.excluded]
     for export in takes:
         found.update(dict.fromkeys(_blocked(answer) if export.blocked else _free(config, answer, export)))
-    if any(e.blocked for e in takes):
-        found[Advice("let it through", f"blocklist allow add {shlex.quote(answer.query)} --reason '…' --now")] = None
+    if blocking := [e for e in takes if e.blocked]:
+        found.update(dict.fromkeys(_let_through(answer, blocking)))
     elif takes and not any(e.pending for e in takes):
         found[Advice("block it", f"blocklist deny add {shlex.quote(answer.query)} --reason '…' --now")] = None
     return list(found)
+
+
+def _let_through(answer: Answer, blocking: list[InExport]) -> Iterator[Advice]:
+    """The allow that frees; of a URL whose host is what is blocked, that of the host, which covers its URLs too."""
+    host = recognise(answer.query).host
+    if host is None or any(e.by == answer.query for e in blocking):
+        yield Advice("let it through", f"blocklist allow add {shlex.quote(answer.query)} --reason '…' --now")
+    if host is not None and any(e.by != answer.query for e in blocking):
+        yield Advice("let its whole host through", f"blocklist allow add {shlex.quote(host)} --reason '…' --now")
 
 
 def _blocked(answer: Answer) -> Iterator[Advice]:

@@ -25,6 +25,7 @@ from blocklist.catalog import KINDS
 from blocklist.decisions import Wanted, allow_within, end_within, until_text
 from blocklist.errors import BlocklistError, IndicatorError
 from blocklist.plain import safe
+from blocklist.store import folders
 
 if TYPE_CHECKING:
     from blocklist.bundle.collect import Bundle
@@ -156,7 +157,7 @@ def _file_name(text: str) -> str:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     beside = path.with_name(path.name + ".new")
     with beside.open("wb") as out:
         out.write(data)

@@ -15,6 +15,11 @@ def text(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
+def said(moment: str) -> str:
+    """`2026-11-24 10:00 UTC` of what `text` gave: for sentences that are kept, and read wherever."""
+    return f"{moment[:16].replace('T', ' ')} UTC"
+
+
 def parse(moment: str) -> datetime:
     """The inverse of `text`."""
     return datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

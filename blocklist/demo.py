@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,7 +133,7 @@ class _Tour:
 
 
 def _quoted(word: str) -> str:
-    return f"'{word}'" if " " in word else word
+    return word if word.startswith("-") or not re.search(r"[\s'\"]", word) else '"' + word.replace('"', r"\"") + '"'
 
 
 def tour(place: Path, say: Callable[[str], None]) -> list[str]:

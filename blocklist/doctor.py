@@ -22,7 +22,7 @@ from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.finding import Finding, Word
 from blocklist.publish.descriptor import Format
 from blocklist.repair import beyond
-from blocklist.store import columns, ledger, snapshots
+from blocklist.store import columns, folders, ledger, snapshots
 from blocklist.store.database import REPAIR, explained, open_for_reading, path_in
 
 _LOW = 500_000_000  # bytes free below which an update may not fit
@@ -111,7 +111,7 @@ def _folders(config: Config) -> Iterator[Finding]:
     for folder in dict.fromkeys([config.state, *((config.base / e.path).parent for e in config.exports.values())]):
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if not folder.is_dir() and folder != config.state:
-            yield Finding("folders", "fail", str(folder), "does not exist", f"'mkdir -p {folder}'")
+            yield Finding("folders", "warn", str(folder), "does not exist", f"'blocklist update' makes it in {there}")
         elif not os.access(there, os.W_OK | os.X_OK):
             yield Finding(
                 "folders", "fail", str(there), f"user {os.geteuid()} can't write here", "check owner and mode"
@@ -120,6 +120,18 @@ def _folders(config: Config) -> Iterator[Finding]:
             yield Finding("folders", "ok", str(folder), "can be written")
         if (free := shutil.disk_usage(there).free) < _LOW:
             yield Finding("disk", "warn", str(there), f"{free / 1e6:,.0f} MB are free", "make room before an update")
+    if not config.state.is_dir():
+        return
+    owner = config.state.stat().st_uid
+    if strange := list(folders.of_others(config.state)):
+        (path, other), more = strange[0], f", and {len(strange) - 1} more" if len(strange) > 1 else ""
+        yield Finding(
+            "folders",
+            "fail",
+            f"{path}{more}",
+            f"belongs to user {other}, the state to user {owner}",
+            f"'chown -R --reference={config.state} {config.state}'; run commands as the user that owns the state",
+        )
 
 
 def _lock(config: Config) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ from blocklist.picture import Picture
 from blocklist.quantities import parse_duration
 from blocklist.select import lifetime
 from blocklist.select.lifetime import lasts, seconds
-from blocklist.store import columns, snapshots
+from blocklist.store import columns, folders, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
@@ -94,7 +94,7 @@ class Work:
     def gather(self, feeds: list[Feed]) -> None:
         """Fetch and take in; parsing of one feed runs beside the fetching of others."""
         temporary = self.record.state / "incoming"
-        temporary.mkdir(parents=True, exist_ok=True)
+        folders.make(temporary)
         # Where the state is the operator's own folder, his `incoming` may be there too.
         for left in temporary.glob(TEMPORARY):
             left.unlink()
@@ -188,7 +188,7 @@ class Work:
                     self._skip(
                         feed,
                         now,
-                        f"waits: {whom} not asked before {retry_at}{again}",
+                        f"waits: {whom} not asked before {clock.said(retry_at)}{again}",
                         failed=True,
                         hint=f"ask now with 'blocklist update --force {feed.id}'",
                     )
@@ -274,7 +274,7 @@ class Work:
                 feed.id,
                 "failed",
                 note="not asked" if fetched.outcome == "waiting" else "",
-                error=(fetched.error or "failed") + (f"; keeping {now.fetched}" if now else ""),
+                error=(fetched.error or "failed") + (f"; keeping {clock.said(now.fetched)}" if now else ""),
                 hint=fetched.hint,
             )
         if fetched.outcome == "not-modified" or (now and fetched.sha256 == now.sha256):

@@ -80,19 +80,21 @@ def consequences(feeds: Iterable[Feed], *, shown: int | None = None) -> list[str
     feeds = list(feeds)
     listed = [feed for feed in feeds if not feed.is_reference]
     groups = (
-        ("forbid commercial use", feeds, lambda f: f.commercial_use == "no"),
+        ("forbids", "forbid", "commercial use", feeds, lambda f: f.commercial_use == "no"),
         (
-            "have no licence on record: ask the publisher before you pass their entries on",
+            "has",
+            "have",
+            "no licence on record: ask the publisher before you pass entries on",
             listed,
             lambda f: f.licence == "unknown",
         ),
-        ("have terms of their own: read them before you pass their entries on", listed, _own_terms),
-        ("bind what is made of them to their own licence", listed, lambda f: _shares_alike(f.licence)),
-        ("ask for the author's name", listed, lambda f: _attributes(f.licence)),
+        ("has", "have", "special terms: read them before you pass entries on", listed, _own_terms),
+        ("binds", "bind", "what is made of it to the same licence", listed, lambda f: _shares_alike(f.licence)),
+        ("asks", "ask", "for the author's name", listed, lambda f: _attributes(f.licence)),
     )
     return [
-        f"{len(found)} of {len(of)} {what}: {_names(found, shown)}"
-        for what, of, test in groups
+        f"{len(found)} of {len(of)} {one if len(found) == 1 else more} {what}: {_names(found, shown)}"
+        for one, more, what, of, test in groups
         if (found := [feed for feed in of if test(feed)])
     ]
 

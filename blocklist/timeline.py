@@ -157,7 +157,7 @@ def _rules(db: sqlite3.Connection, thing: Thing, chain: Sequence[str], found: _G
         if KINDS[kind - 1] != thing.kind or (kind == 1 and name != thing.name and not subtree):
             continue
         told = f"{action} (rule {number}): {reason}" + (f", ticket {ticket}" if ticket else "")
-        told += f", until {expires}" if expires else ""
+        told += f", until {clock.said(expires)}" if expires else ""
         found.out.append(Happening(created, "rule", "added", name, author, told, since))
         if expires is not None:
             found.moments.add(expires)

@@ -163,9 +163,12 @@ def _record(work: Work, out: Updated) -> None:
         if taken:
             written.result()
         if held is not None:
-            out.newly_held, closed = record.replace_holds(connection, run, *held)
+            withheld = record.open_holds()["name"]
+            opened, closed = record.replace_holds(connection, run, *held)
+            fresh = record.open_holds()["name"]
+            out.newly_held = fresh.filter(~fresh.is_in(withheld.implode())).n_unique()
             record.set_guard_input(connection, inputs)
-            if out.newly_held or closed:
+            if opened or closed:
                 listings_changed = True
         if listings_changed or versions:
             record.bump(connection)

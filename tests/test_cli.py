@@ -6,14 +6,19 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 from installation import PROGRAM, World, call_main, names
 
-from blocklist.cli import _COMMANDS
+from blocklist.cli import _COMMANDS, group
+from blocklist.demo import _quoted
 from blocklist.ingest.loopback import LoopbackServer, Page
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\u202egnp.exe\x9b2J\x00\x08"
@@ -300,6 +305,101 @@ def test_hostile_lines_urls_and_answers_reach_no_terminal_raw(tmp_path: Path) ->
     assert world.exported("list") == ["bad.example", "evil.example"]
 
 
+# Screens
+
+
+def test_status_tells_scripts_numbers_and_utc_and_persons_their_own_time(world: World) -> None:
+    world.feed("first", names(1200))
+    assert world.update().code == 0
+    (told,) = (e for e in world.run("status", "--json").json["exports"] if e["name"] == "list")
+    assert told["entries"] == 1201 and isinstance(told["serial"], int)
+    published = datetime.fromisoformat(told["published"])
+    assert told["published"] == f"{published:%Y-%m-%dT%H:%M:%SZ}"
+    for zone, hours in (("UTC", 0), ("EAST-5", 5), ("WEST8", -8)):
+        local = f"{published + timedelta(hours=hours):%Y-%m-%d %H:%M}"
+        assert re.search(rf"list +domains +live +1,201  {local}  ", world.call("status", env={"TZ": zone}).out)
+
+
+def test_a_table_without_rows_has_no_header(world: World) -> None:
+    assert world.run("allow").out == "0 allow rules\n"
+    assert world.run("case").out == "0 cases are open; --all shows the closed ones\n"
+    assert world.run("held").out == "0 held\n"
+
+
+def test_a_decision_that_is_not_published_yet_says_so(world: World) -> None:
+    waits = "in force from the next 'blocklist export' or 'update' (or add --now)\n"
+    assert world.run("allow", "add", "evil.example", "--reason", "r").out.endswith(f"it covers 1 listed entry\n{waits}")
+    assert world.run("allow", "remove", "1", "--reason", "r").out == f"rule 1 (allow evil.example) has ended\n{waits}"
+    opened = world.run("case", "open", "evil.example", "--ticket", "INC-7", "--allow", "14d")
+    assert opened.code == 0 and opened.out.endswith(waits)
+    closed = world.run("case", "close", "1", "--reason", "r", "--end-allow").out
+    assert closed.splitlines()[1:] == ["rule 2 (allow evil.example) has ended", waits.strip()]
+    assert waits not in world.run("deny", "add", "other.example", "--reason", "r", "--now").out
+
+
+def test_feeds_show_writes_keys_as_the_configuration_does_and_how_the_last_run_went(world: World) -> None:
+    world.feed(
+        "first", ["name", "evil.example"], format={"name": "csv", "value": "name", "where": {"name": ["evil.example"]}}
+    )
+    (world.base / "feeds" / "second.txt").unlink()
+    assert world.update().code == 3
+    assert (
+        'format          { name = "csv", value = "name", where = { name = ["evil.example"] } }'
+        in world.run("feeds", "show", "first").out
+    )
+    shown = world.run("feeds", "show", "second").out
+    assert re.search(r"\noutcome +failed: .*there is no file .*; keeping [-0-9]{10} [:0-9]{5} UTC\n", shown)
+
+
+def test_commands_that_the_demo_shows_can_be_pasted() -> None:
+    for word in ("customer's shop", 'a "quoted" word', "30d", "--reason", "plain"):
+        assert shlex.split(_quoted(word)) == [word]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("feed",), ["feeds"]),
+        (("allow", ""), ["add", "import", "list", "remove"]),
+        (("feeds", "show", "cert-p"), ["cert-pl"]),
+        (("feeds", "enable", "set:mal"), ["set:malware"]),
+        (("update", ""), ["first", "second"]),
+        (("export", "d"), ["dns"]),
+        (("release", "rollback", ""), ["dns", "list"]),
+        (("formats", "show", "unb"), ["unbound"]),
+        (("update", "--acc"), ["--accept"]),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
+)
+def test_tab_offers_what_there_is(world: World, words: tuple[str, ...], offered: list[str]) -> None:
+    assert tab(world.config, *words) == offered
+
+
+def test_mistakes_of_usage_speak_as_all_errors_do(world: World) -> None:
+    ran = world.run("release", "show", "a\x1b[31m")
+    assert_mannered(ran.text)
+    error, usage, hint = ran.err.splitlines()
+    assert error.startswith("error: invalid value for 'ID'")
+    assert usage.startswith("  usage: ") and usage.endswith(" release show [OPTIONS] ID")
+    assert hint.startswith("  hint: ") and "release show --help" in hint
+    assert world.run("evidence").err.startswith("Usage: ")
+
+
+def test_tab_is_silent_about_a_broken_configuration(world: World) -> None:
+    world.config.write_text("[feeds\n")
+    assert tab(world.config, "update", "") == []
+
+
+def tab(config: Path, *words: str) -> list[str]:
+    """What the shell's completion offers after `words`, of which the last is incomplete."""
+    typed = shlex.join(("blocklist", *words))
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(words)), "_BLOCKLIST_COMPLETE": "bash_complete"}
+    environment = {**os.environ, **asked, "BLOCKLIST_CONFIG": str(config)}
+    done = subprocess.run(PROGRAM, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
 # Help
 
 
@@ -354,3 +454,28 @@ def test_a_format_is_tried_by_name_or_file_and_says_what_it_covers(world: World,
     mine.write_text('title = "Mine"\nkinds = ["domain"]\nsuffix = "||{nam}^"\n')
     ran = world.call("formats", "test", str(mine))
     assert ran.code != 0 and "mine.toml: suffix: has no {name}" in ran.err
+
+
+def _every_command() -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        yield name, found
+        if isinstance(found, click.Group):
+            for inner, command in found.commands.items():
+                yield f"{name} {inner}", command
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*c, id=c[0]) for c in _every_command()])
+def test_every_help_has_an_example_says_what_each_option_is_and_is_not_cut_off(
+    name: str, command: click.Command
+) -> None:
+    said = call_main(*name.split(), "--help").out
+    assert re.search(r"Examples?:\n    \S", said)
+    assert "Everywhere: --config FILE, --json" in said
+    assert not re.search(r"[a-z]\.\.\.", said)  # click shortens so; `NAME...` is something else
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            assert option.help, option.name
+            assert not re.search("RANGE|INTEGER|PATH", option.make_metavar(click.Context(command))), option.name

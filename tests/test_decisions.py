@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +21,14 @@ def world(tmp_path: Path) -> World:
     world.export("nets", "cidr")
     assert world.update().code == 0
     return world
+
+
+def test_the_author_is_the_person_behind_sudo(world: World) -> None:
+    environment = {**os.environ, "LOGNAME": "blocklist", "USER": "blocklist"}
+    assert world.call("deny", "add", "one.example", "--reason", "r", env=environment).code == 0
+    assert world.call("deny", "add", "two.example", "--reason", "r", env={**environment, "SUDO_USER": "ann"}).code == 0
+    assert world.rows("SELECT author FROM rule ORDER BY id") == [("blocklist",), ("ann",)]
+    assert {who for (who,) in world.rows("SELECT who FROM event WHERE what = 'deny added'")} == {"blocklist", "ann"}
 
 
 def test_an_allow_frees_the_name_and_all_below_it_from_the_next_export(world: World) -> None:
@@ -125,7 +134,9 @@ def test_a_rule_that_ends_changes_the_next_export(world: World) -> None:
     world.change("UPDATE rule SET expires = '2026-01-01T00:00:00Z'")
     assert world.update().export("list")["outcome"] == "published"
     assert len(world.exported("list")) == 3
-    assert "0 rules" in world.run("allow", "list").out and "1 rules" in world.run("allow", "list", "--all").out
+    assert (
+        "0 allow rules" in world.run("allow", "list").out and "1 allow rule" in world.run("allow", "list", "--all").out
+    )
     assert world.run("allow", "add", "other.example", "--reason", "again").code == 0
 
 

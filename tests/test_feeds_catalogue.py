@@ -121,11 +121,11 @@ def test_the_consequences_of_licences_are_counted() -> None:
         of("own", "own terms", "unknown"),
     ]
     assert consequences(feeds) == [
-        "1 of 5 forbid commercial use: nc",
-        "1 of 5 have no licence on record: ask the publisher before you pass their entries on: mute",
-        "1 of 5 have terms of their own: read them before you pass their entries on: own",
-        "2 of 5 bind what is made of them to their own licence: nc, gpl",
-        "1 of 5 ask for the author's name: nc",
+        "1 of 5 forbids commercial use: nc",
+        "1 of 5 has no licence on record: ask the publisher before you pass entries on: mute",
+        "1 of 5 has special terms: read them before you pass entries on: own",
+        "2 of 5 bind what is made of it to the same licence: nc, gpl",
+        "1 of 5 asks for the author's name: nc",
     ]
     assert consequences(feeds[:1]) == []
 

@@ -240,5 +240,5 @@ def test_sets_say_what_their_licences_ask(path: Path) -> None:
 def test_an_update_says_once_what_the_licences_of_new_feeds_ask(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.feed("bad", ["evil.example"], licence="CC-BY-NC-4.0", commercial_use="no")
-    assert "1 of 1 forbid commercial use: bad" in world.update().err
+    assert "1 of 1 forbids commercial use: bad" in world.update().err
     assert "commercial" not in world.update().err

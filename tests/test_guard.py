@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import polars as pl
 import pytest
+from installation import World
 
 from blocklist.catalog import Feed
 from blocklist.ingest.guard import References, ancestors, guard, references
@@ -153,8 +155,18 @@ def test_a_name_below_one_protected_name_and_above_another_is_held_whole() -> No
 def test_protected_networks_hold_what_overlaps_them() -> None:
     reference = known(networks=["192.0.2.0/24", "2001:db8::/48"])
     lines = ["192.0.2.66", "192.0.0.0/14", "198.51.100.1", "2001:db8::1", "2001:db8:1::/48"]
-    assert set(held(lines, reference)) == {"192.0.2.66", "2001:db8::1"}
+    assert held(lines, reference) == {"192.0.2.66": ("protect", False), "2001:db8::1": ("protect", False)}
     assert detail("192.0.2.66", reference) == ["overlaps 192.0.2.0/24, named by [protect] of the configuration"]
+
+
+def test_a_name_that_two_guards_hold_is_one_that_is_held(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", ["own.test", "other.example"])
+    world.feed("top", ["own.test", "other.example"], category="reference")
+    world.set("protect", domains=["own.test"], essential=False)
+    assert "· 2 held, 2 new: blocklist held" in world.run("update").out
+    assert world.run("held").out.endswith("\n2 held by 3 holds\n")
+    assert world.run("held", "list", "--guard", "protect").out.endswith("\n1 held\n")
 
 
 # Networks

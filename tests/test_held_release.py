@@ -46,7 +46,7 @@ def test_a_held_release_says_what_it_would_change_and_how_to_go_on(world: World)
             "rank": None,
         }
     ]
-    assert "75%" in plan["gate"] or "76%" in plan["gate"]
+    assert "75 %" in plan["gate"] or "76 %" in plan["gate"]
     shown = world.run("release", "show", held["release"])
     for words in ("200 entries → 351", "login.portal.test (below portal.test, line 1 of top)", "release approve list"):
         assert words in shown.out, shown.text
@@ -237,7 +237,7 @@ def test_a_little_every_day_is_compared_with_the_week_before(tmp_path: Path) -> 
             held = day, ran.export("list")
             break
     assert held is not None and held[0] == 7
-    assert held[1]["error"].startswith("since ") and "70 of 200 entries would be added, 35%" in held[1]["error"]
+    assert held[1]["error"].startswith("since ") and "70 of 200 entries would be added, 35 %" in held[1]["error"]
     assert held[1]["plan"]["added"] == 10, "the plan is of what is published now"
     # A person's word is where the counting begins anew.
     assert world.run("release", "approve", "list").code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,19 @@ def test_a_difference_of_dates_by_feed_and_category(world: World) -> None:
     # What came and went again in between is not told.
     assert changed(world, "132h", "now")[0] == {("top", "reference"): (1, 0, 0)}
     assert changed(world, "now", "now")[0] == {}
+
+
+def test_the_difference_of_a_young_record_begins_with_its_first_run(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("alpha", ["one.example"])
+    world.update("--no-verify")
+    world.change("UPDATE run SET started = strftime('%Y-%m-%dT%H:%M:%SZ', started, '-1 hour')")
+    world.lines("alpha", ["one.example", "two.example"])
+    world.update("--no-verify", "--force")
+    assert world.run("diff", "1d", "now").code == 1
+    assert changed(world)[0] == {("alpha", "malware"): (1, 0, 0)}
+    backdate(world, 2)
+    assert changed(world)[0] == {}
 
 
 def test_a_difference_of_releases_is_of_what_their_policy_takes(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import hashlib
+import json
 import os
 import pwd
 from pathlib import Path
@@ -141,3 +142,27 @@ def test_the_owner_and_the_group_of_an_export_are_given_to_its_file(tmp_path: Pa
     path.write_text("changed\n")
     ran = world.update()
     assert ran.code == 4 and "no user 'no-such-user'" in ran.export("list")["error"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_does_once_leaves_no_folder_that_the_user_of_the_timer_can_not_write_to(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", names(3))
+    world.export("list")
+    assert world.update().code == 0
+    user = pwd.getpwnam("nobody").pw_uid
+    for path in (world.state, *world.state.rglob("*")):
+        os.chown(path, user, -1)
+    assert world.run("deny", "add", "one.example", "--reason", "order", "--now").code == 0
+    assert world.run("case", "open", names(3)[0], "--ticket", "INC-7").code == 0
+    inside = [path for path in world.state.rglob("*") if path.is_dir()]
+    assert len(inside) > 8 and {path.stat().st_uid for path in inside} == {user}
+    assert "folders" not in {f["check"] for f in findings(world) if f["word"] != "ok"}
+    strange = inside[-1]
+    os.chown(strange, 0, -1)
+    (told,) = (f for f in findings(world) if f["word"] == "fail")
+    assert told["check"] == "folders" and told["place"] == str(strange) and "chown -R" in told["hint"]
+
+
+def findings(world: World) -> list[dict[str, str]]:
+    return [json.loads(line) for line in world.run("doctor", "--json").out.splitlines()[:-1]]

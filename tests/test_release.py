@@ -410,6 +410,20 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(world: World) -> None:
     assert world.run("export").code == 0 and len(world.exported("list")) == 160
 
 
+def test_a_dry_run_names_the_rules_that_came_and_went(world: World) -> None:
+    world.export("list")
+    world.update()
+    assert world.run("deny", "add", "one.example", "--reason", "order").code == 0
+    assert world.run("export", "--dry-run", "--json").export("list")["plan"]["ruled"] == ["rule 1: deny one.example"]
+    assert "by rule 1: deny one.example" in world.run("export", "--dry-run").out
+    assert world.run("export").code == 0
+    assert world.run("deny", "add", "two.example", "--reason", "order").code == 0
+    assert world.run("deny", "remove", "2", "--reason", "gone").code == 0  # came and went, and was never published
+    assert world.run("deny", "remove", "1", "--reason", "gone").code == 0
+    ran = world.run("export", "--dry-run", "--json").export("list")
+    assert (ran["removed"], ran["plan"]["ruled"]) == (1, ["rule 1 has ended: deny one.example"])
+
+
 def test_only_the_named_exports_are_published(world: World) -> None:
     world.export("list")
     world.export("hosts", "hosts")

@@ -359,8 +359,10 @@ def test_accept_takes_what_waits_without_asking_again(world: World, server: Loop
 def test_accept_with_nothing_at_the_gate_says_so(world: World) -> None:
     world.feed("a", ["a.example"])
     world.update()
-    ran = world.update("--accept", "a")
-    assert ran.code == 3 and "no snapshot waits" in ran.feed("a")["error"]
+    runs = world.rows("SELECT count(*) FROM run")
+    ran = world.run("update", "--accept", "a")
+    assert ran.code == 2 and "a: no snapshot waits at its gate, and nothing was run" in ran.err
+    assert world.rows("SELECT count(*) FROM run") == runs and world.run("status").code == 0
     assert world.listed() == ["a.example"]
 
 

@@ -59,6 +59,14 @@ def test_each_reason_has_its_way_and_the_way_works(world: World) -> None:
         assert any("remove" in way for way in ways(world, what))
 
 
+def test_a_url_whose_host_is_blocked_is_freed_by_the_host(world: World) -> None:
+    [way] = ways(world, "https://evil.example/page")
+    assert way == "blocklist allow add evil.example --reason '…' --now"
+    assert "to let its whole host through: " in world.run("why", "https://evil.example/page").out
+    assert world.run(*way.replace("'…'", "tests").split()[1:]).code in (0, 4)
+    assert not world.why("https://evil.example/page")["blocked"]
+
+
 def test_the_keys_that_are_named_are_those_that_decide(world: World) -> None:
     world.policies["default"] = {"categories": ["malware", "advertising"], "min_confidence": 30}
     world.feeds["trial"]["mode"] = "live"
@@ -87,7 +95,9 @@ def test_feeds_that_are_not_well_are_told(world: World) -> None:
     world.run("update", "--no-verify")
     world.change("UPDATE feed SET changed = '2020-01-01T00:00:00Z' WHERE name = 'a'")
     assert "these feeds list now is not known: ads (failed)" in " ".join(world.why("other.example")["notes"])
-    assert world.why("evil.example")["notes"] == ["feed a is stale: its list has not changed since 2020-01-01 00:00"]
+    assert world.why("evil.example")["notes"] == [
+        "feed a is stale: its list has not changed since 2020-01-01 00:00 UTC"
+    ]
 
 
 def test_what_no_line_of_the_target_can_say_is_told(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ class Audit:
             if feed is None:
                 continue
             if name in listing and (since := stale_since(feed, changed, now)) is not None:
-                notes.append(f"feed {name} is stale: its list has not changed since {since[:16].replace('T', ' ')}")
+                notes.append(f"feed {name} is stale: its list has not changed since {clock.said(since)}")
             if came in ("failed", "gated") and not blocked and not feed.is_reference:
                 unseen.append(f"{name} ({came})")
         if unseen:

@@ -54,6 +54,20 @@ Exit codes: 0 all well · 1 the run failed · 2 usage · 3 a feed failed or was 
 """
 
 
+# The shared options are hidden in each command's list, which they would only make longer.
+_SHARED = """\
+\b
+Everywhere: --config FILE, --json, --quiet, --verbose, --debug, --no-color ('blocklist --help')
+"""
+
+
+def _tell_shared(command: click.Command) -> None:
+    command.epilog = _SHARED
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _tell_shared(inner)
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and summaries without importing them."""
 
@@ -64,6 +78,7 @@ class LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = import_module(f"blocklist.cli.{_COMMANDS[cmd_name][0]}").command
+        _tell_shared(command)
         return command
 
     def resolve_command(
@@ -104,7 +119,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except click.exceptions.Exit as stop:
         raise SystemExit(stop.exit_code) from None
     except click.UsageError as error:
-        error.show()
+        # Of click 8.2 on, a group without a command raises its help.
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show()
+        else:
+            _say(_usage_text(error))
         raise SystemExit(2) from None
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; what was recorded is kept, nothing is half written")
@@ -142,6 +161,18 @@ def main(argv: list[str] | None = None) -> NoReturn:
         )
         raise SystemExit(1) from None
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _usage_text(error: click.UsageError) -> str:
+    """A mistake in the words of a command, in the manner of all other errors."""
+    from blocklist.cli.screen import safe
+
+    message = error.format_message().removesuffix(".")
+    text = f"error: {safe(message[:1].lower() + message[1:])}"
+    if error.ctx is None:
+        return text
+    usage = error.ctx.get_usage().removeprefix("Usage: ")
+    return f"{text}\n  usage: {safe(usage)}\n  hint: '{error.ctx.command_path} --help' has examples"
 
 
 def _say(text: str) -> None:

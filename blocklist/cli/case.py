@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blocklist.cli.rules import publish
-from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
+from blocklist.cli.rules import IN_FORCE, publish
+from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ def open_(screen: Screen, what: str, ticket: str, reason: str, allow: str | None
     """Keep the evidence why WHAT is blocked, and draft the message to each publisher that lists it.
 
     The case closes itself in the update after which none of these feeds lists it any more.
+
+    \b
+    Examples:
+      blocklist case open shop.example --ticket INC-7 --reason "cleaned yesterday" --allow 14d --now
+      blocklist case open 192.0.2.7 --ticket INC-8 --excerpt
     """
     if now and allow is None:
         raise click.UsageError("--now publishes an allow: give --allow too")
@@ -75,6 +80,8 @@ def open_(screen: Screen, what: str, ticket: str, reason: str, allow: str | None
             screen.line(f"\nmessage to send: {path}\n")
             for line in text.splitlines():
                 screen.line(f"  {safe(line)}".rstrip())
+        if opened.rule is not None and not now:
+            screen.line(IN_FORCE)
         return publish(screen, config, record, formats) if now else 0
 
 
@@ -82,7 +89,13 @@ def open_(screen: Screen, what: str, ticket: str, reason: str, allow: str | None
 @click.option("--all", "everything", is_flag=True, help="Closed ones too.")
 @shared_options
 def listing(screen: Screen, everything: bool) -> int:
-    """The open cases: since when, who lists it still, how long it is allowed."""
+    """The open cases: since when, who lists it still, how long it is allowed.
+
+    \b
+    Examples:
+      blocklist case
+      blocklist case list --all
+    """
     from blocklist.cases import cases
     from blocklist.config import load
     from blocklist.store.database import explained, open_for_reading, path_in
@@ -111,7 +124,8 @@ def listing(screen: Screen, everything: bool) -> int:
         ],
         right=(0,),
     )
-    screen.line(f"{len(found):,} cases" + ("" if everything else " are open; --all shows the closed ones"))
+    open_ones = f" {'is' if len(found) == 1 else 'are'} open; --all shows the closed ones"
+    screen.line(several(len(found), "case") + ("" if everything else open_ones))
     return 0
 
 
@@ -119,7 +133,12 @@ def listing(screen: Screen, everything: bool) -> int:
 @click.argument("number", metavar="ID", type=click.IntRange(1, 2**63 - 1))
 @shared_options
 def show(screen: Screen, number: int) -> int:
-    """Everything of one case, and the messages to its publishers."""
+    """Everything of one case, and the messages to its publishers.
+
+    \b
+    Example:
+      blocklist case show 3
+    """
     from blocklist.cases import case, kept_messages, trouble_of
     from blocklist.config import load
     from blocklist.store.database import explained, open_for_reading, path_in
@@ -134,6 +153,8 @@ def show(screen: Screen, number: int) -> int:
     for key, value in asdict(one).items():
         if key == "cited":
             value = ", ".join(f"{x.indicator} by {x.feed}{'' if x.listed else ' (no longer)'}" for x in one.cited)
+        if key in ("opened", "closed", "allowed_until") and value is not None:
+            value = moment(value)
         if value is not None:
             screen.line(f"{key.replace('_', ' '):13} {safe(str(value))}")
     for path, text in drafts:
@@ -152,7 +173,13 @@ def show(screen: Screen, number: int) -> int:
 @click.option("--now", is_flag=True, help="Publish at once.")
 @shared_options
 def close(screen: Screen, number: int, reason: str, end_allow: bool, now: bool) -> int:
-    """End the case ID; its evidence stays."""
+    """End the case ID; its evidence stays.
+
+    \b
+    Examples:
+      blocklist case close 3 --reason "the owner found the malware"
+      blocklist case close 3 --reason "the publisher is right" --end-allow --now
+    """
     config, formats = configuration(screen)
     from blocklist.cases import close_case
     from blocklist.person import whoami
@@ -161,6 +188,10 @@ def close(screen: Screen, number: int, reason: str, end_allow: bool, now: bool) 
         one = close_case(record, number, reason=reason, author=whoami(), end_allow=end_allow)
         screen.json(_json(one))
         screen.line(f"case {one.id} ({safe(one.name)}, {safe(one.ticket)}) is closed")
+        if one.rule is not None and end_allow:
+            screen.line(f"rule {one.rule} (allow {safe(one.name)}) has ended")
+            if not now:
+                screen.line(IN_FORCE)
         if one.rule is not None and not end_allow and (one.allowed_until or "9") > (one.closed or ""):
             screen.line(f"rule {one.rule} allows it until {moment(one.allowed_until)}; --end-allow would have ended it")
         return publish(screen, config, record, formats) if now else 0

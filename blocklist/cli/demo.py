@@ -20,6 +20,11 @@ def command(screen: Screen, folder: Path | None) -> int:
     Starts a web server and a DNS server on loopback, with feeds of reserved names that hold a wrong entry, a
     dead name, a failing and a shrinking feed; runs the real commands on them and says what to notice. With DIR
     (new or empty) everything stays there to be looked at; otherwise it is removed at the end.
+
+    \b
+    Examples:
+      blocklist demo
+      blocklist demo /tmp/tour
     """
     from blocklist.demo import tour
 
@@ -35,6 +40,9 @@ def command(screen: Screen, folder: Path | None) -> int:
     screen.json({"missed": missed})
     if missed:
         screen.note("the demo did not go as it should: " + "; ".join(missed))
-    elif folder is not None:
+    elif folder is None:
+        screen.line("\nThat was the tour, and all of it is removed. To look around: blocklist demo FOLDER")
+        screen.line("For real: blocklist init")
+    else:
         screen.line(f"\nEverything is in {folder}; try: blocklist --config {folder}/blocklist.toml why evil.example")
     return 1 if missed else 0

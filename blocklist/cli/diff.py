@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import csv
+import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, astuple
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
-from blocklist.cli.screen import Screen, change, number, safe, shared_options
+from blocklist.cli.screen import Screen, change, moment, number, safe, several, shared_options
 
 if TYPE_CHECKING:
     from blocklist.difference import Difference
 
 
 @click.command("diff")
-@click.argument("a", metavar="[A]", default="1d")
+@click.argument("a", metavar="[A]", required=False)
 @click.argument("b", metavar="[B]", default="now")
 @click.option("--names", is_flag=True, help="Every listing that came, went or changed, not only how many.")
 @click.option("--csv", "as_csv", is_flag=True, help="Rows for a spreadsheet.")
 @shared_options
-def command(screen: Screen, a: str, b: str, names: bool, as_csv: bool) -> int:
+def command(screen: Screen, a: str | None, b: str, names: bool, as_csv: bool) -> int:
     """What changed between A (a day ago) and B (now): listings by feed and category, decisions, exports.
 
-    A and B are dates (2026-03-03 is the end of that day, 7d is a week ago) or numbers of releases of one export, whose
-    policy then says which listings count. What came and went again in between is not told.
+    Of a record that is younger than a day, A is its first run. A and B are dates (2026-03-03 is the end of that day,
+    7d is a week ago) or numbers of releases of one export, whose policy then says which listings count. What came and
+    went again in between is not told.
 
     \b
     Examples:
@@ -44,12 +47,21 @@ def command(screen: Screen, a: str, b: str, names: bool, as_csv: bool) -> int:
     with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
         db.execute("BEGIN")  # one state of the record, whatever an update does meanwhile
         now = clock.now()
-        found = Difference(db, point(db, a, now, "A"), point(db, b, now, "B"))
+        start = a if a is not None else _day_ago(db, now)
+        found = Difference(db, point(db, start, now, "A"), point(db, b, now, "B"))
         if as_csv:
             _sheet(found, names)
         else:
             _tell(screen, found, names)
     return 0
+
+
+def _day_ago(db: sqlite3.Connection, now: datetime) -> str:
+    """A day ago, or the first run where the record is younger."""
+    from blocklist import clock
+
+    first = db.execute("SELECT min(started) FROM run").fetchone()[0]
+    return "1d" if first is None or clock.parse(first) <= now - timedelta(days=1) else str(first)
 
 
 def _sheet(found: Difference, names: bool) -> None:
@@ -62,6 +74,14 @@ def _sheet(found: Difference, names: bool) -> None:
         rows.writerow([cell(value) if isinstance(value, str) else value for value in astuple(item)])
 
 
+_DECIDED = {
+    "rules_added": ("rule added", "rules added"),
+    "rules_removed": ("rule removed", "rules removed"),
+    "holds_opened": ("hold opened", "holds opened"),
+    "holds_closed": ("hold closed", "holds closed"),
+    "holds_released": ("hold released", "holds released"),
+    "names_dead": ("name died", "names died"),
+}
 _COUNTS = ("feed", "category", "added", "removed", "changed")
 
 
@@ -88,10 +108,10 @@ def _tell(screen: Screen, found: Difference, names: bool) -> None:
     )
     of = f", as export {found.export} takes them" if found.export else ""
     screen.line(
-        f"listings from {found.a.at} to {found.b.at}{of}: +{total['added']:,} −{total['removed']:,}, "
-        f"{total['changed']:,} say something else"
+        f"listings from {moment(found.a.at)} to {moment(found.b.at)}{of}: +{total['added']:,} "
+        f"−{total['removed']:,}, {total['changed']:,} changed"
     )
-    said = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in decisions.items() if count)
+    said = ", ".join(several(count, *_DECIDED[what]) for what, count in decisions.items() if count)
     screen.line(said or "no rules, holds or verdicts changed")
     for f in files:
         screen.line(f"export {f.export}: {_words(f.before)} → {_words(f.after)}" + _same(f.before, f.after))

@@ -7,7 +7,7 @@ from itertools import chain
 
 import click
 
-from blocklist.cli.screen import Screen, safe, shared_options
+from blocklist.cli.screen import Screen, safe, several, shared_options
 from blocklist.cli.setup import configuration
 
 
@@ -54,5 +54,5 @@ def command(screen: Screen, deep: bool, repair: bool) -> int:
             screen.line(f"{'':{width}}  {'':13}  {safe(finding.hint)}")
     screen.json(counts)
     fixed = f"{counts['fixed']} fixed, " if repair else ""
-    screen.line(f"{counts['ok']} ok, {fixed}{counts['warn']} warnings, {counts['fail']} failed")
+    screen.line(f"{counts['ok']} ok, {fixed}{several(counts['warn'], 'warning')}, {counts['fail']} failed")
     return 1 if counts["fail"] else 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options
 from blocklist.config import load
 
 if TYPE_CHECKING:
@@ -34,7 +34,13 @@ def command() -> None:
 @click.option("--all", "everything", is_flag=True, help="All of them, not the newest 50.")
 @shared_options
 def listing(screen: Screen, since: str | None, everything: bool) -> int:
-    """Events in their order; with --json, an object each, digest and all."""
+    """Events in their order; with --json, an object each, digest and all.
+
+    \b
+    Examples:
+      blocklist events list --since 7d
+      blocklist events list --all --json | jq 'select(.what == "allow added")'
+    """
     from collections import deque
 
     from blocklist import clock
@@ -64,7 +70,7 @@ def listing(screen: Screen, since: str | None, everything: bool) -> int:
     rows = [(e.id, moment(e.at), e.who, e.what, _in_words(_detail(e.detail))) for e in kept]
     screen.table(("id", "at", "who", "what", ""), rows, right=(0,))
     older = kept[0].id - 1 if kept and not since and kept[0].id > 1 else 0
-    screen.line(f"{len(kept):,} events" + (f"; {older:,} older ones: --all" if older else ""))
+    screen.line(several(len(kept), "event") + (f"; {older:,} older ones: --all" if older else ""))
     return 0
 
 
@@ -74,6 +80,10 @@ def head(screen: Screen) -> int:
     """The newest event as `ID:DIGEST`, to be kept where nobody who may write the record can: elsewhere, on paper.
 
     One line a call, so that a timer can append them to a file; 'events verify --anchors' reads that file.
+
+    \b
+    Example:
+      blocklist events head >> /mnt/elsewhere/heads.txt
     """
     from blocklist import clock
     from blocklist.store import ledger
@@ -102,6 +112,11 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
 
     Without a head that was kept elsewhere, a log that was cut at its end, or written anew as a whole, can't be told
     from a true one.
+
+    \b
+    Examples:
+      blocklist events verify
+      blocklist events verify --anchors /mnt/elsewhere/heads.txt
     """
     from blocklist.store import ledger
     from blocklist.store.database import explained, open_for_reading, path_in
@@ -128,9 +143,9 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
             "keep this record and its backups as they are: 'events verify' on a backup says when it was changed"
         )
         return 1
-    screen.line(f"{count:,} events, each chained to the one before; head {end}")
+    screen.line(f"{several(count, 'event')}, each chained to the one before; head {end}")
     if known:
-        screen.line(f"{len(known):,} heads kept elsewhere are in it")
+        screen.line(f"{several(len(known), 'head')} kept elsewhere {'is' if len(known) == 1 else 'are'} in it")
     else:
         screen.line("not compared with a head kept elsewhere (--head, --anchors): a cut end would not show")
     return 0

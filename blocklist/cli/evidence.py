@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blocklist.cli.screen import Screen, safe, shared_options
+from blocklist.cli.screen import Screen, WholeGroup, safe, several, shared_options
 from blocklist.errors import BlocklistError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from blocklist.config import Config
 
 
-@click.group("evidence")
+@click.group("evidence", cls=WholeGroup)
 def command() -> None:
     """Bundles of evidence, as 'why --evidence' and 'case open' write them.
 
@@ -60,7 +60,7 @@ def check(screen: Screen, file: Path, sha256: str | None, heads: tuple[str, ...]
         screen.line(f"{word}  {safe(one.place[:200])}: {safe(one.text[:1000])}")
     screen.json(counts)
     verdict = "the bundle does not hold" if counts["fail"] else "the bundle holds together"
-    screen.line(f"{verdict}: {counts['ok']} ok, {counts['note']} notes, {counts['fail']} failed")
+    screen.line(f"{verdict}: {counts['ok']} ok, {several(counts['note'], 'note')}, {counts['fail']} failed")
     return 1 if counts["fail"] else 0
 
 

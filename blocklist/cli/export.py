@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from blocklist.cli import complete
 from blocklist.cli.screen import Screen, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.config import Config, Export
@@ -20,11 +21,17 @@ from blocklist.errors import ConfigError
 
 
 @click.command("export")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete.exports)
 @click.option("--dry-run", is_flag=True, help="Show what would change; publish nothing.")
-@click.option("--format", "fmt", metavar="FORMAT", help="One list in this format, no release kept; needs -o.")
+@click.option(
+    "--format",
+    "fmt",
+    metavar="FORMAT",
+    shell_complete=complete.formats,
+    help="One list in this format, no release kept; needs -o.",
+)
 @click.option("-o", "--output", metavar="FILE|-", help="Where the one list goes; - is standard output.")
-@click.option("--policy", default="default", show_default=True, help="Policy of the one list.")
+@click.option("--policy", metavar="NAME", default="default", show_default=True, help="Policy of the one list.")
 @click.option("--option", "options", multiple=True, metavar="K=V", help="Option of the format, as in 'formats show'.")
 @click.option("--at", metavar="DATE", help="What was live then, to -o: 2026-03-03, 2026-03-03T14:00Z, 7d, yesterday.")
 @shared_options

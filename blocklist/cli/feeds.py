@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from blocklist.catalog import SCHEMES, Feed, FormatName
-from blocklist.cli import feeds_choose, feeds_list, feeds_overlap
+from blocklist.cli import complete, feeds_choose, feeds_list, feeds_overlap
 from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
@@ -42,7 +42,7 @@ command.add_command(feeds_overlap.command)
 
 
 @command.command("show")
-@click.argument("feed")
+@click.argument("feed", shell_complete=complete.feeds)
 @click.option("--gated", is_flag=True, help="The snapshot that waits at the gate: why, and its first lines.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="With --gated: write its bytes to this file.")
 @shared_options
@@ -67,7 +67,9 @@ def show(screen: Screen, feed: str, gated: bool, output: str | None) -> int:
     snapshots = _snapshots(config, feed)
     screen.json({**facts, "enabled_here": feed in config.feeds, "snapshots": snapshots})
     for key, value in facts.items():
-        screen.line(f"{key:15} {safe(str(value))}")
+        screen.line(f"{key:15} {safe(_fact(value))}")
+    for key, value in _state(config, feed).items():
+        screen.line(f"{key:15} {safe(value)}")
     for s in snapshots:
         screen.line(f"\nsnapshot {s['id']} ({s['state']}) of {moment(s['fetched'])}, sha256 {s['sha256']}")
         account = s["account"]
@@ -88,6 +90,34 @@ def show(screen: Screen, feed: str, gated: bool, output: str | None) -> int:
     return 0
 
 
+def _fact(value: object) -> str:
+    """A key's value as the configuration writes it, but for the marks of a bare text."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_inner(inner)}" for key, inner in value.items()) + " }"
+    return value if isinstance(value, str) else _inner(value)
+
+
+def _inner(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inner, value)) + "]"
+    return _fact(value) if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
+
+
+def _state(config: Config, feed: str) -> dict[str, str]:
+    """How the last run went for a feed; nothing when none was."""
+    from blocklist.store.database import open_for_reading, path_in
+
+    if not path_in(config.state).exists():
+        return {}
+    db = open_for_reading(config.state)
+    row = db.execute("SELECT outcome, checked, changed, error FROM feed WHERE name = ?", (feed,)).fetchone()
+    db.close()
+    if row is None or row[0] is None:
+        return {}
+    error = f": {row[3]}" if row[3] else ""
+    return {"outcome": f"{row[0]}{error}", "asked": moment(row[1]), "changed": moment(row[2])}
+
+
 def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -> int:
     """What waits for a person: the reason, the counts beside those of the current snapshot, the first lines."""
     from blocklist.errors import FeedError
@@ -97,7 +127,7 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
     found = _snapshots(config, feed)
     waiting = next((s for s in found if s["state"] == "gated"), None)
     if waiting is None:
-        raise FeedError(f"{feed}: no snapshot waits at its gate", hint="'blocklist status' lists those that do")
+        raise FeedError(f"{feed}: no snapshot waits at its gate", hint="'blocklist status' lists those that are gated")
     db = open_for_reading(config.state)
     links, at = [], waiting["id"]
     while at is not None:
@@ -148,7 +178,12 @@ def _snapshots(config: Config, feed: str) -> list[dict[str, Any]]:
     "--format", "fmt", default=None, metavar="FORMAT", help="Read it so; otherwise as configured, or by its looks."
 )
 @click.option(
-    "--as", "as_feed", default=None, metavar="FEED", help="Read a file or URL as if this feed had brought it."
+    "--as",
+    "as_feed",
+    default=None,
+    metavar="FEED",
+    shell_complete=complete.feeds,
+    help="Read a file or URL as if this feed had brought it.",
 )
 @click.option(
     "--examples",
@@ -184,6 +219,9 @@ def test(screen: Screen, what: str, fmt: str | None, as_feed: str | None, exampl
         feed = config.catalog[known]
         if as_feed is not None:
             feed = msgspec.structs.replace(feed, url=url, mirrors=[], allow_private=True)
+    elif not what.startswith(SCHEMES) and not Path(what).exists():
+        near = nearest(what, config.catalog)
+        raise click.UsageError(f"no feed, file or URL {what!r}{near if 'did you mean' in near else ''}")
     else:
         feed = Feed(id=Path(what).name or "test", title=what, url=url, category="other", allow_private=True)
     if fmt is not None:

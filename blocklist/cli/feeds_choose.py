@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from blocklist.catalog import ESSENTIAL
+from blocklist.cli import complete
 from blocklist.cli.screen import Screen, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
@@ -16,7 +17,7 @@ from blocklist.sets import consequences, expand
 
 
 @click.command("enable")
-@click.argument("what", nargs=-1, required=True, metavar="ID|set:NAME...")
+@click.argument("what", nargs=-1, required=True, metavar="ID|set:NAME...", shell_complete=complete.feeds_and_sets)
 @shared_options
 def enable(screen: Screen, what: tuple[str, ...]) -> int:
     """Enable feeds, in blocklist.toml; its comments and order stay.
@@ -32,7 +33,7 @@ def enable(screen: Screen, what: tuple[str, ...]) -> int:
 
 
 @click.command("disable")
-@click.argument("what", nargs=-1, required=True, metavar="ID|set:NAME...")
+@click.argument("what", nargs=-1, required=True, metavar="ID|set:NAME...", shell_complete=complete.feeds_and_sets)
 @shared_options
 def disable(screen: Screen, what: tuple[str, ...]) -> int:
     """Disable feeds, in blocklist.toml; their listings are closed by the next update.

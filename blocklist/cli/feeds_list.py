@@ -39,6 +39,8 @@ def listing(screen: Screen, categories: tuple[str, ...], sets: tuple[str, ...], 
     states = _states(config)
     known = sets_of(config.catalog)
     width = shutil.get_terminal_size(_WIDTH).columns
+    if feeds:
+        screen.line(screen.style(_line("", "feed", " licence", "every", "last run", "title", width), bold=True))
     for category in CATEGORIES:
         rows = [feed for feed in feeds if feed.category == category]
         if rows:
@@ -69,7 +71,9 @@ def listing(screen: Screen, categories: tuple[str, ...], sets: tuple[str, ...], 
     of = [feed for feed in feeds if feed.id in config.feeds]
     screen.line(f"{len(of)} of {len(feeds)} enabled; ! forbids commercial use, ? says nothing of it")
     for sentence in consequences(feeds if sets else of, shown=6):
-        for line in textwrap.wrap(f"{'of these' if sets else 'of the enabled'}, {sentence}", width):
+        for line in textwrap.wrap(
+            f"{'of these' if sets else 'of the enabled'}, {sentence}", width, break_on_hyphens=False
+        ):
             screen.line(safe(line))
     screen.line("choose: blocklist feeds enable ID|set:NAME, blocklist feeds disable ID|set:NAME")
     return 0
@@ -142,16 +146,14 @@ def _row(feed: Feed, on: bool, state: dict[str, Any], width: int) -> str:
     last = "retired" if feed.status == "discontinued" else "never asked" if on else ""
     if on and state.get("outcome"):
         last = f"{state['outcome']} {number(state['entries'])}".rstrip()
-    cells = [
-        "*" if on else " ",
-        _cut(feed.id, 28).ljust(28),
-        terms + _cut(feed.licence, 18).ljust(18),
-        feed.update.rjust(4),
-        _cut(last, 20),
-    ]
+    return _line("*" if on else "", feed.id, terms + _cut(feed.licence, 18), feed.update, last, feed.title, width)
+
+
+def _line(mark: str, feed: str, licence: str, every: str, last: str, title: str, width: int) -> str:
+    cells = [mark.ljust(1), _cut(feed, 28).ljust(28), licence.ljust(19), every.rjust(5), _cut(last, 20)]
     text = " ".join(cells)
     if width >= 100:
-        text = f"{text.ljust(76)} {feed.title}"
+        text = f"{text.ljust(77)} {title}"
     return safe(_cut(text.rstrip(), width))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from blocklist.cli import complete
 from blocklist.cli.screen import ListingGroup, Screen, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.decode import nearest
@@ -42,7 +43,13 @@ def command() -> None:
 @command.command("list")
 @shared_options
 def listing(screen: Screen) -> int:
-    """Every format, of the package and of exporters.d/, by what it is for."""
+    """Every format, of the package and of exporters.d/, by what it is for.
+
+    \b
+    Examples:
+      blocklist formats
+      blocklist formats list --json | jq -r 'select(.kinds | index("ipv6")) | .name'
+    """
     _, formats = configuration(screen)
     first = True
     for group, heading in _GROUPS.items():
@@ -85,10 +92,16 @@ def _checker(f: Format) -> str:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.formats)
 @shared_options
 def show(screen: Screen, name: str) -> int:
-    """One format: what it can say, its options with their defaults, how it is loaded, who decides its syntax."""
+    """One format: what it can say, its options with their defaults, how it is loaded, who decides its syntax.
+
+    \b
+    Examples:
+      blocklist formats show rpz
+      blocklist formats show nftables --json
+    """
     f = _find(screen, name)
     import msgspec
 
@@ -124,7 +137,7 @@ def show(screen: Screen, name: str) -> int:
             (
                 key,
                 o.type,
-                o.default,
+                str(o.default).lower() if isinstance(o.default, bool) else o.default,
                 " ".join(x for x in (o.help, f"({', '.join(map(str, o.choices))})" if o.choices else "") if x),
             )
             for key, o in f.options.items()

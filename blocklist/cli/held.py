@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blocklist.cli.rules import publish
+from blocklist.cli.rules import IN_FORCE, publish
 from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.config import Config
@@ -32,7 +32,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--guard", help="Only this guard: public-suffix, reference, protect, too-wide.")
+@click.option("--guard", metavar="GUARD", help="Only this guard: public-suffix, reference, protect, too-wide.")
 @click.option("--released", is_flag=True, help="Those that a person let pass.")
 @click.option("--inform", is_flag=True, help="What references that only inform name: listed, and not held.")
 @click.option("--all", "everything", is_flag=True, help="All of them, not the newest 50.")
@@ -42,6 +42,12 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
     """The holds in force, newest first: who lists it, how well known it is, and what else blocking it would take.
 
     Known as: the rank in the reference feed that ranks it best, else a line of one that names it or what is above it.
+
+    \b
+    Examples:
+      blocklist held list --guard public-suffix
+      blocklist held list --released
+      blocklist held list --all --json
     """
     config, _ = configuration(screen)
     if inform and at is not None:
@@ -59,7 +65,9 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
         run = run_at(db, moment_asked) if moment_asked is not None else None
         source, feeds = _SOURCES[run is not None]
         where = "WHERE (?1 IS NULL OR guard = ?1) AND (released_by IS NOT NULL) = ?2"
-        total = db.execute(f"SELECT count(*) FROM {source} {where}", (guard, released, -1, run)).fetchone()[0]
+        total, different = db.execute(
+            f"SELECT count(*), count(DISTINCT indicator) FROM {source} {where}", (guard, released, -1, run)
+        ).fetchone()
         references = [f.id for f in config.feeds.values() if f.is_reference]
         rows = db.execute(
             "SELECT indicator, guard, withheld_as, detail, since, released_by, released_because, "
@@ -91,8 +99,12 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
             for r in rows
         ],
     )
-    when = f" as of {clock.text(moment_asked)}" if moment_asked is not None else ""
-    screen.line(f"{total:,} held{when}" + (f", {len(rows)} shown; --all shows every one" if len(rows) < total else ""))
+    when = f" as of {moment(clock.text(moment_asked))}" if moment_asked is not None else ""
+    holds = f" by {total:,} holds" if total != different else ""
+    screen.line(
+        f"{different:,} held{holds}{when}"
+        + (f", {len(rows)} shown; --all shows every one" if len(rows) < total else "")
+    )
     return 0
 
 
@@ -119,7 +131,7 @@ def _place(name: str, fame: Fame) -> str:
     if fame.reference is None:
         return "–"
     above = "" if fame.under == name else f", {fame.under}"
-    place = f"line {fame.line:,}" if fame.rank is None else f"rank {fame.rank:,}"
+    place = f"line {fame.line}" if fame.rank is None else f"rank {fame.rank:,}"
     return f"{place} of {fame.reference}{above}"
 
 
@@ -160,21 +172,35 @@ def _informed(screen: Screen, config: Config, everything: bool) -> int:
 
 @command.command("release")
 @click.argument("what")
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="Why; kept for ever and shown by 'why'.")
 @click.option("--now", is_flag=True, help="Publish at once.")
 @shared_options
 def release(screen: Screen, what: str, reason: str, now: bool) -> int:
-    """Let WHAT pass every guard until it is revoked."""
+    """Let WHAT pass every guard until it is revoked.
+
+    WHAT is a name, an address or a network as 'blocklist held' shows it. What its feeds say then counts again; that
+    it is blocked at all is still for the policy.
+
+    \b
+    Examples:
+      blocklist held release evil.example --reason "confirmed with the registrar" --now
+      blocklist held release 192.0.2.0/24 --reason "not ours any more"
+    """
     return _decide(screen, what, reason, now, "release")
 
 
 @command.command("revoke")
 @click.argument("what")
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="Why; kept for ever and shown by 'why'.")
 @click.option("--now", is_flag=True, help="Publish at once.")
 @shared_options
 def revoke(screen: Screen, what: str, reason: str, now: bool) -> int:
-    """Take a release of WHAT back: guards hold it again."""
+    """Take a release of WHAT back: guards hold it again.
+
+    \b
+    Example:
+      blocklist held revoke evil.example --reason "sold to a bank" --now
+    """
     return _decide(screen, what, reason, now, "revoke")
 
 
@@ -188,4 +214,7 @@ def _decide(screen: Screen, what: str, reason: str, now: bool, verb: str) -> int
         name = act(record, what, reason=reason, author=whoami())
         screen.line(f"{safe(name)} {'passes the guards' if verb == 'release' else 'is held again'}")
         screen.json({"what": name, verb: True})
-        return publish(screen, config, record, formats) if now else 0
+        if now:
+            return publish(screen, config, record, formats)
+        screen.line(IN_FORCE)
+        return 0

@@ -21,7 +21,9 @@ _WIDE = 60  # characters of a name on the screen
 @click.command("match")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--form", metavar="FORM", help="Read the lines so, instead of recognising them: bind, squid, json …")
-@click.option("--top", default=10, show_default=True, type=click.IntRange(0), help="How many of each to show.")
+@click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(0), metavar="N", help="How many of each to show."
+)
 @click.option("--entries", metavar="FILE|-", help="Write every entry that hit, as CSV.")
 @click.option("--at", metavar="DATE", help="Against the lists as of then: 2026-03-03, 2026-03-03T14:00Z, 7d.")
 @shared_options

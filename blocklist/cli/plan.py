@@ -33,6 +33,10 @@ def show_plan(screen: Screen, title: str, plan: Plan) -> None:
     if rest := plan.parts[_PARTS:]:
         added, removed = (sum(getattr(p, what) for p in rest) for what in ("added", "removed"))
         screen.line(f"and {len(rest)} more (+{number(added)} −{number(removed)})")
+    for said in plan.ruled[:_PARTS]:
+        screen.line(f"by {safe(said)}")
+    if len(plan.ruled) > _PARTS:
+        screen.line(f"and by {len(plan.ruled) - _PARTS:,} more rules")
     if plan.removed_because:
         reasons = "; ".join(f"{number(count)} {words}" for words, count in plan.removed_because.items())
         screen.line(f"removed: {safe(reasons)}")
@@ -41,7 +45,7 @@ def show_plan(screen: Screen, title: str, plan: Plan) -> None:
         for known in plan.known:
             below = f"below {known.under}, " if known.under != known.entry else ""
             sign = "+" if known.change == "added" else "−"
-            place = f"line {number(known.line)}" if known.rank is None else f"rank {number(known.rank)}"
+            place = f"line {known.line}" if known.rank is None else f"rank {number(known.rank)}"
             screen.line(f"  {sign} {safe(known.entry)} ({safe(below)}{place} of {safe(known.reference)})")
     if plan.known_more:
         screen.line(f"  and {number(plan.known_more)} more")

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 
+from blocklist.cli import complete
 from blocklist.cli.screen import Screen, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.decode import nearest
@@ -13,9 +14,18 @@ from blocklist.errors import ConfigError
 
 
 @click.command("probe")
-@click.argument("names", nargs=-1, metavar="[EXPORT]...")
-@click.option("--sample", default=100, show_default=True, type=click.IntRange(0, 10_000), help="Entries at random.")
-@click.option("--grace", default="5m", show_default=True, help="How long a new release may be on its way.")
+@click.argument("names", nargs=-1, metavar="[EXPORT]...", shell_complete=complete.exports)
+@click.option(
+    "--sample",
+    default=100,
+    show_default=True,
+    type=click.IntRange(0, 10_000),
+    metavar="N",
+    help="Entries at random.",
+)
+@click.option(
+    "--grace", metavar="TIME", default="5m", show_default=True, help="How long a new release may be on its way."
+)
 @click.option("--metrics", is_flag=True, help="Prometheus text on standard output.")
 @shared_options
 def command(screen: Screen, names: tuple[str, ...], sample: int, grace: str, metrics: bool) -> int:

@@ -6,8 +6,9 @@ import json
 
 import click
 
+from blocklist.cli import complete
 from blocklist.cli.rules import publish
-from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, change, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.decode import nearest
 
@@ -32,11 +33,19 @@ _COLUMNS = (
 
 
 @command.command("list")
-@click.option("--export", "export", metavar="NAME", help="Only this export.")
-@click.option("--limit", default=20, show_default=True)
+@click.option("--export", "export", metavar="NAME", shell_complete=complete.exports, help="Only this export.")
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1), metavar="N", help="So many, the newest first."
+)
 @shared_options
 def listing(screen: Screen, export: str | None, limit: int) -> int:
-    """The newest releases."""
+    """The newest releases.
+
+    \b
+    Examples:
+      blocklist release list --export dns
+      blocklist release list --limit 100 --json
+    """
     rows = _rows(screen, "WHERE ?1 IS NULL OR export = ?1 ORDER BY id DESC LIMIT ?2", (export, limit))
     for row in rows:
         del row["left_out"]
@@ -52,14 +61,16 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
                 moment(str(r["created"])),
                 r["serial"],
                 number(r["entries"]),  # type: ignore[arg-type]
-                number(r["added"]),  # type: ignore[arg-type]
-                number(r["removed"]),  # type: ignore[arg-type]
+                change(r["added"], "+"),  # type: ignore[arg-type]
+                change(r["removed"], "−"),  # type: ignore[arg-type]
                 r["note"],
             )
             for r in rows
         ],
         right=(0, 6, 7, 8),
     )
+    if not rows:
+        screen.line("no release yet: 'blocklist export' makes the first")
     return 0
 
 
@@ -68,7 +79,13 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
 @click.option("--left-out", "everything", is_flag=True, help="Name all that was chosen and left out, with the reason.")
 @shared_options
 def show(screen: Screen, number_: int, everything: bool) -> int:
-    """Everything that is recorded of one release, what was left out of it, and what a held one would change."""
+    """Everything that is recorded of one release, what was left out of it, and what a held one would change.
+
+    \b
+    Examples:
+      blocklist release show 212
+      blocklist release show 212 --left-out
+    """
     rows = _rows(screen, "WHERE id = ?1", (number_,))
     if not rows:
         raise click.UsageError(f"there is no release {number_}; 'blocklist release' lists them")
@@ -78,7 +95,8 @@ def show(screen: Screen, number_: int, everything: bool) -> int:
             screen.json({"name": name, "because": why})
     screen.json({**rows[0], "left_out": len(missing), **({"plan": json.loads(told)} if told else {})})
     for key, value in rows[0].items():
-        screen.line(f"{key:10} {safe(str(value))}")
+        if value not in (None, "", {}):
+            screen.line(f"{key:10} {_fact(key, value)}")
     shown = missing if everything else missing[:5]
     for name, why in shown:
         screen.line(f"left out   {safe(name)}: {safe(why)}")
@@ -94,6 +112,17 @@ def show(screen: Screen, number_: int, everything: bool) -> int:
     return 0
 
 
+def _fact(key: str, value: object) -> str:
+    """A field of a release as a person reads it."""
+    if key in ("created", "published"):
+        return moment(str(value))
+    if isinstance(value, dict):
+        from blocklist.cli.update import in_words
+
+        return in_words(value)
+    return number(value) if isinstance(value, int) and key in ("entries", "added", "removed") else safe(str(value))
+
+
 def _plan(screen: Screen, release: int) -> str | None:
     """The plan (JSON) that is kept with a release that was held."""
     config, _ = configuration(screen)
@@ -106,11 +135,19 @@ def _plan(screen: Screen, release: int) -> str | None:
 
 
 @command.command("approve")
-@click.argument("export")
+@click.argument("export", shell_complete=complete.exports)
 @click.argument("number_", metavar="[ID]", type=click.IntRange(1, 2**63 - 1), required=False)
 @shared_options
 def approve(screen: Screen, export: str, number_: int | None) -> int:
-    """Publish the held release of EXPORT: a person has looked at it."""
+    """Publish the held release of EXPORT: a person has looked at it.
+
+    Without ID, the newest that is held. What is published is built anew, of what the record holds now.
+
+    \b
+    Examples:
+      blocklist release show 212
+      blocklist release approve dns 212
+    """
     config, formats = configuration(screen)
     if export not in config.exports:
         raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
@@ -124,7 +161,7 @@ def approve(screen: Screen, export: str, number_: int | None) -> int:
 
 
 @command.command("rollback")
-@click.argument("export")
+@click.argument("export", shell_complete=complete.exports)
 @click.argument("number_", metavar="[ID]", type=click.IntRange(1, 2**63 - 1), required=False)
 @click.option("--reason", required=True, help="Why; shown wherever the export is.")
 @shared_options
@@ -147,15 +184,25 @@ def rollback(screen: Screen, export: str, number_: int | None, reason: str) -> i
 
     with writing(config, screen, "release rollback") as record:
         pin = roll_back(record, export, number_, reason=reason, author=whoami())
-        screen.line(f"{safe(export)} goes back to release {pin.release} and stays there until 'release unpin {export}'")
+        screen.line(
+            f"{safe(export)} goes back to release {pin.release} and stays there "
+            f"until 'blocklist release unpin {safe(export)}'"
+        )
         return publish(screen, config, record, formats, only=[export])
 
 
 @command.command("unpin")
-@click.argument("export")
+@click.argument("export", shell_complete=complete.exports)
 @shared_options
 def unpin(screen: Screen, export: str) -> int:
-    """End a rollback: EXPORT follows its feeds again, at once. The gate of large changes applies."""
+    """End a rollback: EXPORT follows its feeds again, at once.
+
+    The gate of large changes applies.
+
+    \b
+    Example:
+      blocklist release unpin dns
+    """
     config, formats = configuration(screen)
     if export not in config.exports:
         raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
 
 if TYPE_CHECKING:
@@ -22,12 +22,29 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+# What a decision says that was recorded and is not published yet.
+IN_FORCE = "in force from the next 'blocklist export' or 'update' (or add --now)"
+
+_EXAMPLES = {
+    "allow": (
+        'portal.example --reason "customer" --ticket INC-7 --until 30d --now',
+        '192.0.2.0/28 --reason "own scanners" --now',
+        'portal.example --reason "customer" --chain --now',
+    ),
+    "deny": (
+        'evil.example --reason "seen in mail" --ticket INC-7 --until 30d --now',
+        '192.0.2.0/28 --reason "order 17 of the regulator"',
+        'login.shop.example --exact --reason "only this host is stolen" --now',
+    ),
+}
+
+
 def group_for(action: str, summary: str) -> click.Group:
     """The command group of one action."""
 
     examples = (
         f"\n\n\b\nExamples:\n  blocklist {action}\n"
-        f'  blocklist {action} add portal.example --reason "customer" --until 30d\n'
+        f"  blocklist {action} add {_EXAMPLES[action][0]}\n"
         f'  blocklist {action} remove 7 --reason "case closed" --now\n'
     )
 
@@ -46,7 +63,7 @@ def _add(action: str) -> click.Command:
     @click.command("add")
     @click.argument("what")
     @click.option("--reason", required=True, help="Why; kept for ever and shown by 'why'.")
-    @click.option("--ticket", help="Number of the case.")
+    @click.option("--ticket", metavar="TEXT", help="Number of the case.")
     @click.option("--until", metavar="DATE", help="When it ends: 2026-12-31, or a span such as 30d.")
     @click.option("--exact", is_flag=True, help="The name alone, not what is below it.")
     @click.option("--now", is_flag=True, help="Publish at once.")
@@ -74,7 +91,7 @@ def _add(action: str) -> click.Command:
             )
             scope = " and all below it" if added.subtree else ""
             above = f", below the listed {safe(added.above)}" if added.above else ""
-            covers = f"it covers {number(added.frees)} listed entries{above}"
+            covers = f"it covers {several(added.frees, 'listed entry', 'listed entries')}{above}"
             screen.line(f"rule {added.id}: {action} {safe(added.name)}{scope}; {covers}")
             screen.json({"rule": added.id, "action": action, "what": added.name, "covers": added.frees})
             if added.subtree and _is_suffix(added.name):
@@ -90,7 +107,7 @@ def _add(action: str) -> click.Command:
                 screen.line(f"nothing that {safe(added.name)} stands for in the DNS is blocked")
             if now:
                 return publish(screen, config, record, formats)
-            screen.line("in force from the next 'blocklist export' or 'update' (or add --now)")
+            screen.line(IN_FORCE)
         return 0
 
     command.help = (
@@ -99,18 +116,15 @@ def _add(action: str) -> click.Command:
             if action == "allow"
             else "Block WHAT (a domain with all below it, an address, a network, a URL) whatever feeds say."
         )
-        + f"""
+        + """
 
     The most specific rule wins; where two are equal, 'allow' does.
 
     \b
     Examples:
-      blocklist {action} add portal.example --reason "customer" --ticket INC-7 --until 30d
-      blocklist {action} add 192.0.2.0/28 --reason "own scanners" --now
-    """
+"""
+        + "".join(f"      blocklist {action} add {words}\n" for words in _EXAMPLES[action])
     )
-    if action == "allow":
-        command.help += '  blocklist allow add portal.example --reason "customer" --chain --now\n'
     return command
 
 
@@ -196,10 +210,12 @@ def _import(action: str) -> click.Command:
             numbers, standing = add_rules(record, action, wanted, author=whoami(), command=f"{action} import")
             which = f" ({numbers[0]} to {numbers[-1]})" if len(numbers) > 1 else ""
             known = f"; {standing:,} stood already" if standing else ""
-            screen.line(f"{len(numbers):,} {action} rules recorded{which}{known}")
+            screen.line(f"{several(len(numbers), f'{action} rule')} recorded{which}{known}")
             screen.json({"action": action, "rules": numbers, "standing": standing})
             if now and numbers:
                 return publish(screen, config, record, formats)
+            if numbers:
+                screen.line(IN_FORCE)
         return 0
 
     command.help = f"""Record the {action} rules of a CSV file, all of them or none.
@@ -229,7 +245,11 @@ def publish(screen: Screen, config: Any, record: Any, formats: Any, only: Collec
 
 
 def _list(action: str) -> click.Command:
-    @click.command("list", help=f"The {action} rules in force; --all also those that ended.")
+    @click.command(
+        "list",
+        help=f"The {action} rules in force; --all also those that ended."
+        f"\n\n\b\nExamples:\n  blocklist {action} list --all\n  blocklist {action} list --csv > rules.csv\n",
+    )
     @click.option("--all", "everything", is_flag=True, help="Also removed and expired rules.")
     @click.option("--csv", "as_csv", is_flag=True, help="As CSV, which 'import' reads.")
     @shared_options
@@ -275,16 +295,20 @@ def _list(action: str) -> click.Command:
             ],
             right=(0,),
         )
-        screen.line(f"{len(rows)} rules")
+        screen.line(several(len(rows), f"{action} rule"))
         return 0
 
     return command
 
 
 def _remove(action: str) -> click.Command:
-    @click.command("remove", help="End the rule ID; it stays in the record with who ended it and why.")
+    @click.command(
+        "remove",
+        help="End the rule ID; it stays in the record with who ended it and why."
+        f'\n\n\b\nExample:\n  blocklist {action} remove 7 --reason "case closed" --now\n',
+    )
     @click.argument("number", type=click.IntRange(1, 2**63 - 1), metavar="ID")
-    @click.option("--reason", required=True)
+    @click.option("--reason", required=True, help="Why; kept for ever and shown by 'list --all'.")
     @click.option("--now", is_flag=True, help="Publish at once.")
     @shared_options
     def command(screen: Screen, number: int, reason: str, now: bool) -> int:
@@ -298,6 +322,7 @@ def _remove(action: str) -> click.Command:
             screen.json({"rule": rule.id, "removed": True})
             if now:
                 return publish(screen, config, record, formats)
+            screen.line(IN_FORCE)
         return 0
 
     return command

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,10 +55,12 @@ class Screen:
             click.echo(json.dumps(value, ensure_ascii=True, default=str))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> None:
-        """Aligned columns; those of `right` (by number) to the right."""
+        """Aligned columns; those of `right` (by number) to the right. Without a row nothing, not even the header."""
         if self.as_json or self.quiet:
             return
         cells = [list(header), *([safe(str(c)) for c in row] for row in rows)]
+        if len(cells) == 1:
+            return
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
         turned = set(right)
         for n, row in enumerate(cells):
@@ -76,10 +79,20 @@ class Screen:
         return sys.stderr.isatty() and not self.quiet and not self.as_json
 
 
-class ListingGroup(click.Group):
+class WholeGroup(click.Group):
+    """A group whose help gives the first sentence of each command whole."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, c.get_short_help_str(limit=1000)) for name, c in sorted(self.commands.items())])
+
+
+class ListingGroup(WholeGroup):
     """A group whose bare call, also with options, means its `list`: `blocklist held --all`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)  # Tab asks which commands there are
         at = 0
         args = args or ["list"]
         while at < len(args) and args[at].startswith("-"):
@@ -131,5 +144,10 @@ def change(value: int, sign: str) -> str:
 
 
 def moment(text: str | None) -> str:
-    """`2026-11-24 10:00` of an RFC 3339 time."""
-    return "" if text is None else text[:16].replace("T", " ")
+    """`2026-11-24 10:00` of an RFC 3339 time: local, as the dates are that people type."""
+    return "" if text is None else datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def several(count: int, one: str, more: str | None = None) -> str:
+    """`1 rule`, `2 rules`."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"

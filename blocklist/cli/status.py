@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from blocklist.cli.ending import show_ending
-from blocklist.cli.screen import Screen, moment, number, shared_options
+from blocklist.cli.screen import Screen, moment, number, several, shared_options
 from blocklist.cli.setup import configuration
 
 
@@ -19,6 +19,12 @@ def command(screen: Screen) -> int:
     """Age and state of every feed, gate, hold and export, on one screen.
 
     The exit code is for monitoring: 0 all well, 3 a feed failed, is gated or stale, 4 a release is held.
+
+    \b
+    Examples:
+      blocklist status
+      blocklist status --quiet || echo "look at it"
+      blocklist status --json
     """
     config, _ = configuration(screen)
     from blocklist import clock
@@ -83,16 +89,16 @@ def command(screen: Screen) -> int:
             }
         )
     screen.table(("feed", "state", "entries", "asked", "changed", ""), rows, right=(2, 3, 4))
-    table = []
+    told: list[dict[str, Any]] = []
     for export in config.exports.values():
         live, waits = exports.get(export.name), held.get(export.name)
         unloaded = bool(live and (export.reload or export.primary) and live[6] is None)
         status = 4 if waits or unloaded else status
-        table.append(
-            (
-                export.name,
-                export.format,
-                "shadow"
+        told.append(
+            {
+                "name": export.name,
+                "format": export.format,
+                "state": "shadow"
                 if config.policies[export.policy].mode == "shadow"
                 else "held"
                 if waits
@@ -101,24 +107,40 @@ def command(screen: Screen) -> int:
                 else "live"
                 if live
                 else "never published",
-                number(live[4]) if live else "",
-                moment(live[2]) if live else "",
-                live[3] if live else "",
-                "; ".join(x for x in (f"release {waits[0]}: {waits[1]}" if waits else "", pins.get(export.name)) if x),
-            )
+                "entries": live[4] if live else None,
+                "published": live[2] if live else None,
+                "serial": live[3] if live else None,
+                "note": "; ".join(
+                    x for x in (f"release {waits[0]}: {waits[1]}" if waits else "", pins.get(export.name)) if x
+                ),
+            }
         )
-    screen.table(("export", "format", "state", "entries", "published", "serial", ""), table, right=(3,))
+    screen.table(
+        ("export", "format", "state", "entries", "published", "serial", ""),
+        [
+            (
+                e["name"],
+                e["format"],
+                e["state"],
+                number(e["entries"]),
+                moment(e["published"]),
+                "" if e["serial"] is None else e["serial"],
+                e["note"],
+            )
+            for e in told
+        ],
+        right=(3,),
+    )
     show_ending(screen, ending)
-    screen.line(f"{holds:,} held · {rules:,} rules · last run {moment(run[0])} ({run[1]})" if run else "no run yet")
+    screen.line(
+        f"{holds:,} held · {several(rules, 'rule')} · last run {moment(run[0])} ({run[1]})" if run else "no run yet"
+    )
     screen.json(
         {
             "held": holds,
             "rules": rules,
             "ending": [asdict(rule) for rule in ending],
-            "exports": [
-                dict(zip(("name", "format", "state", "entries", "published", "serial", "note"), r, strict=True))
-                for r in table
-            ],
+            "exports": told,
         }
     )
     return status

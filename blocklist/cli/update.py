@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocklist.catalog import ESSENTIAL
+from blocklist.cli import complete
 from blocklist.cli.ending import show_ending
-from blocklist.cli.screen import Screen, change, moment, number, safe, shared_options
+from blocklist.cli.screen import Screen, change, moment, number, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.decode import nearest
 from blocklist.sets import consequences
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 
 
 @click.command("update")
-@click.argument("feeds", nargs=-1, metavar="[FEED]...")
-@click.option("--accept", multiple=True, metavar="FEED", help="Take the snapshot that waits at this feed's gate.")
+@click.argument("feeds", nargs=-1, metavar="[FEED]...", shell_complete=complete.enabled_feeds)
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="FEED",
+    shell_complete=complete.enabled_feeds,
+    help="Take the snapshot that waits at this feed's gate.",
+)
 @click.option("--force", is_flag=True, help="Ask again now, whatever was asked before (ignores min_interval and 304).")
 @click.option("--no-verify", is_flag=True, help="Do not ask DNS.")
 @click.option("--no-export", is_flag=True, help="Do not publish.")
@@ -58,6 +65,7 @@ def command(
         if name not in config.feeds:
             raise click.UsageError(f"no enabled feed {name!r}{nearest(name, config.feeds)}")
     from blocklist import clock, heap
+    from blocklist.errors import IndicatorError
     from blocklist.publish.release import export_all
     from blocklist.rules import ending_soon
     from blocklist.update import update
@@ -65,6 +73,12 @@ def command(
     heap.keep_freed()
     with writing(config, screen, "update") as record:
         known = record.feed_ids()
+        for name in accept:
+            if name not in known or record.gated_snapshot(known[name]) is None:
+                raise IndicatorError(
+                    f"{name}: no snapshot waits at its gate, and nothing was run",
+                    hint="'blocklist status' lists those that are gated",
+                )
         first = [feed for feed in config.feeds.values() if feed.id not in known]
         drawn = _Progress(screen, len(feeds) or len(config.feeds))
         only = set(feeds) | (set(accept) if feeds else set())
@@ -152,7 +166,7 @@ def _show_feeds(screen: Screen, updated: Updated, enabled: Iterable[Feed]) -> No
     parts = ", ".join(f"{counts[o]} {o}" for o in ("updated", "unchanged", "skipped", "gated", "failed") if counts[o])
     fresh = f", {updated.newly_held:,} new" if updated.newly_held else ""
     screen.line(
-        f"{len(updated.feeds)} feeds: {parts or 'none'} · {updated.indicators:,} indicators "
+        f"{several(len(updated.feeds), 'feed')}: {parts or 'none'} · {several(updated.indicators, 'indicator')} "
         f"(+{updated.added:,} −{updated.removed:,}) · {updated.held:,} held{fresh}: blocklist held"
     )
     from blocklist.doctor import retired
@@ -191,7 +205,7 @@ def show_exports(screen: Screen, exports: list[ExportOutcome], *, planned: bool 
             text = f"checked by {e.checked}" if planned else f"{e.release}, serial {e.serial}, checked by {e.checked}"
         elif e.release is not None:
             text = f"{e.release}"
-        note = "; ".join(x for x in (e.error, e.note, _lost(e.lost)) if x)
+        note = "; ".join(x for x in (e.error, e.note, in_words(e.lost)) if x)
         moved = e.outcome in ("published", "held")
         rows.append(
             (
@@ -211,10 +225,10 @@ def show_exports(screen: Screen, exports: list[ExportOutcome], *, planned: bool 
 
 
 _LOST = {
-    "narrowed": "cut down to their own name, since an allow stands below and the format can't say so",
+    "narrowed": "cut down to the name alone, since an allow stands below and the format can't say so",
     "exact": "left out, since the format knows only whole subtrees and a guard refuses those",
-    "allow_widened": "allowed with all below them",
-    "subtree": "block only the name itself, not what is below",
+    "allow_widened": "allowed with all that is below",
+    "subtree": "blocked by the name alone, without what is below",
     "too_long": "too long for the target",
     "unwritable": "left out, since the target would read them as something else",
     "network": "networks left out, since the target takes single addresses",
@@ -226,7 +240,8 @@ _LOST = {
 }
 
 
-def _lost(lost: dict[str, int]) -> str:
+def in_words(lost: dict[str, int]) -> str:
+    """What a release lost or changed of what was chosen, each reason with its count."""
     return "; ".join(f"{count:,} {_LOST.get(reason, reason.replace('_', ' '))}" for reason, count in lost.items())
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blocklist.cli.screen import Screen, safe, shared_options
+from blocklist.cli.screen import Screen, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.config import Config
 from blocklist.errors import BlocklistError
@@ -130,7 +130,7 @@ def show(screen: Screen, verified: Verified) -> None:
     """What was learned, in a line or two."""
     counts = ", ".join(f"{n:,} {status}" for status, n in sorted(verified.verdicts.items()) if n)
     screen.line(
-        f"verified {verified.checked:,} names: {counts or 'none was due'}"
+        f"verified {several(verified.checked, 'name')}: {counts or 'none was due'}"
         + (f" · {verified.turned:,} turned to or from a sinkhole or parking" if verified.turned else "")
         + (f" · {verified.died:,} died, {verified.revived:,} came back" if verified.died or verified.revived else "")
         + (f" · {verified.queries:,} queries, {verified.rate:,.0f}/s" if verified.queries else "")
@@ -138,7 +138,7 @@ def show(screen: Screen, verified: Verified) -> None:
     if verified.daily:
         screen.line(f"keeping every verdict fresh takes about {verified.daily:,} queries a day")
     if verified.unfinished:
-        screen.line(f"{verified.unfinished:,} names are still due ({verified.stopped})")
+        screen.line(f"still due: {several(verified.unfinished, 'name')} ({verified.stopped})")
     dropped = [resolver for resolver in verified.resolvers if resolver["dropped"]]
     if verified.short:
         screen.note(f"{safe(verified.short)}; names denied since are unknown, and none of them died")

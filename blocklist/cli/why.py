@@ -81,7 +81,7 @@ def command(
         audit.close()
     screen.json({**told, "evidence": said} if said else told)
     if moment_asked is not None:
-        screen.line(f"as of {answer.at}:")
+        screen.line(f"as of {moment(answer.at)}:")
     _show(screen, answer)
     for step in steps:
         _show_step(screen, step)

@@ -19,7 +19,10 @@ from blocklist.special_use import WIDEST_V4, WIDEST_V6
 from blocklist.suffixes import SuffixRules
 
 # Raised when a guard says something else of the same input: the holds of an older record are then all computed anew.
-RULES = 2
+RULES = 3
+
+# What names a network that is the operator's own, or a resolver's of `[verify]`.
+_OWN = "[protect] of the configuration"
 
 SCHEMA = pl.Schema(
     {
@@ -78,7 +81,7 @@ def references(
     own = list(protected_networks)
     nets.append(
         pl.DataFrame(
-            {"cidr": own, "why": ["[protect] of the configuration"] * len(own)},
+            {"cidr": own, "why": [_OWN] * len(own)},
             schema={"cidr": pl.String, "why": pl.String},
         )
     )
@@ -258,19 +261,22 @@ def _networks(listed: pl.DataFrame, known: References) -> pl.DataFrame:
         )
     ]
     area = ["family", "first", "last"]
-    # Either direction for ranges; a single reference address only holds the very same address.
-    over = networks.overlaps(rows.select(area), known.ranges.select(area))
-    same = networks.contains(rows.select(area), known.addresses.select(area))
-    for touched, reference in ((rows.filter(over), known.ranges), (rows.filter(same & ~over), known.addresses)):
-        parts.append(
-            touched.select(
-                "name",
-                "kind",
-                pl.lit("reference").alias("guard"),
-                pl.lit(False).alias("subtree_only"),
-                _which(touched, reference).alias("detail"),
+    for guard_, own in (("reference", False), ("protect", True)):
+        mine = (pl.col("why") == _OWN) == own
+        ranges, addresses = known.ranges.filter(mine), known.addresses.filter(mine)
+        # Either direction for ranges; a single reference address only holds the very same address.
+        over = networks.overlaps(rows.select(area), ranges.select(area))
+        same = networks.contains(rows.select(area), addresses.select(area))
+        for touched, reference in ((rows.filter(over), ranges), (rows.filter(same & ~over), addresses)):
+            parts.append(
+                touched.select(
+                    "name",
+                    "kind",
+                    pl.lit(guard_).alias("guard"),
+                    pl.lit(False).alias("subtree_only"),
+                    _which(touched, reference).alias("detail"),
+                )
             )
-        )
     return pl.concat(parts)
 
 

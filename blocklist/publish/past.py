@@ -191,7 +191,7 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
     ).fetchone()
     if row is None:
         raise ReleaseError(
-            f"export {export}: nothing was published by {clock.text(at)}", hint=_begins(connection, export)
+            f"export {export}: nothing was published by {clock.said(clock.text(at))}", hint=_begins(connection, export)
         )
     number, when, digest, path, run, judged, created, serial, left_out, amends, files, pinned = row
     wanted = {Path(f["path"]).name: f["digest"] for f in json.loads(files)} if files else {Path(path).name: digest}
@@ -245,7 +245,7 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
 def _begins(connection: sqlite3.Connection, export: str) -> str:
     first = connection.execute("SELECT min(published) FROM release WHERE export = ?", (export,)).fetchone()[0]
     if first is not None:
-        return f"its first release is of {first}"
+        return f"its first release is of {clock.said(first)}"
     known = ", ".join(exports_known(connection))
     return f"it was never published; those that were: {known}" if known else "run 'blocklist export' first"
 

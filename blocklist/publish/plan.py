@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from blocklist import clock
 from blocklist.catalog import CATEGORIES
 from blocklist.picture import Picture
 from blocklist.publish.selection import Selection
@@ -47,8 +48,9 @@ class Known:
 class Plan:
     """`before`: entries of the live release, None when there is none. `removed_because`: how many for which reason.
 
-    `gate`: why it waits, and `ways`: what a person can do about it. `complete`: False when what was removed is only
-    known as a number, because the copy of the live release is gone.
+    `gate`: why it waits, and `ways`: what a person can do about it. `ruled`: the rules that came or ended since the
+    live release, in words; what they change counts in `added` and `removed`, not in `parts`. `complete`: False when
+    what was removed is only known as a number, because the copy of the live release is gone.
     """
 
     before: int | None
@@ -62,6 +64,7 @@ class Plan:
     gate: str | None = None
     ways: Sequence[str] = ()
     complete: bool = True
+    ruled: Sequence[str] = ()
 
 
 def texts(selection: Selection) -> pl.Series:
@@ -86,11 +89,13 @@ def plan(
     rules: Sequence[Rule],
     drops: Sequence[str],
     since_run: int | None,
+    live: int | None,
     counts: tuple[int | None, int, int, int],
     gate: str | None,
 ) -> Plan:
-    """The plan of `new`, after `old` of the run `since_run`; `counts`: entries before and after, added, removed.
+    """The plan of `new`, after `old` of the run `since_run` and the release `live`.
 
+    `counts`: entries before and after, added, removed.
     `drops`: the verdicts that the export's policy drops.
     """
     before, after, added, removed = counts
@@ -115,7 +120,22 @@ def plan(
         gate,
         _ways(export, gate),
         complete,
+        _ruled(record, live),
     )
+
+
+def _ruled(record: Record, live: int | None) -> list[str]:
+    """Rules that began, were removed or expired since the release `live`, the newest first."""
+    rows = record.connection.execute(
+        "SELECT r.id, r.action, r.name, r.since > l.run, r.until IS NOT NULL FROM rule r, release l WHERE l.id = ?1 "
+        "AND ((r.since > l.run) != (coalesce(r.until, 0) > l.run) "
+        "OR (r.until IS NULL AND r.expires > l.created AND r.expires <= ?2)) ORDER BY r.id DESC",
+        (live, clock.text(clock.now())),
+    ).fetchall()
+    return [
+        f"rule {number}: {action} {name}" if began and not removed else f"rule {number} has ended: {action} {name}"
+        for number, action, name, began, removed in rows
+    ]
 
 
 def _listed(picture: Picture, names: pl.Series) -> pl.DataFrame:

@@ -37,7 +37,7 @@ def gate(config: Config, job: Job, record: Record, change: Change) -> str | None
         shown = ", ".join(missing) if len(missing) < 4 else f"{missing[0]} and {len(missing) - 1} more"
         return (
             f"the reference {shown} never loaded, so nothing tells a well-known name from a hostile one; "
-            "mend or disable it"
+            "'blocklist update' fetches it; or disable it"
         )
     if not change.any:
         return None
@@ -60,7 +60,8 @@ def _too_much(config: Config, job: Job, change: Change) -> str | None:
     for count, what in ((change.removed, "removed"), (change.added, "added")):
         share = count / before
         if share > config.gates.max_change:
-            return f"{count:,} of {before:,} entries would be {what}, {share:.0%} (limit {config.gates.max_change:.0%})"
+            limit = f"limit {100 * config.gates.max_change:.0f} %"
+            return f"{count:,} of {before:,} entries would be {what}, {100 * share:.0f} % ({limit})"
     return None
 
 

@@ -146,6 +146,7 @@ class Selector:
                 rules=self.rules,
                 drops=self._policies[job.export.policy].drops,
                 since_run=listed_in(self._record, job.live.id) if job.live else None,
+                live=job.live.id if job.live else None,
                 counts=counts,
                 gate=job.outcome.error if job.state == "held" else None,
             )

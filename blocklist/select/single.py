@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from blocklist import clock
 from blocklist.catalog import ESSENTIAL, REACH, TLP
 from blocklist.confidence import combine
 from blocklist.config import Policy
@@ -271,7 +272,7 @@ def refusal(listing: Listing, policy: Policy) -> str | None:
             "max_age": "by max_age",
             "linger": "having lingered since its feed dropped it",
         }.get(listing.ends_by or "", "")
-        return f"it expired on {(listing.ends or '')[:16].replace('T', ' ')} {how} (feed {listing.feed})"
+        return f"it expired on {clock.said(listing.ends or '')} {how} (feed {listing.feed})"
     if listing.mode != "live":
         return f"feed {listing.feed} is in shadow mode: recorded, never exported"
     if policy.feeds is not None and listing.feed not in policy.feeds:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from blocklist.store import folders
+
 # Bytes of the first table, the snapshot's number, CRC-32 of both tables: a column file is one or two Parquet files and
 # this.
 _END = struct.Struct("<QQI")
@@ -57,7 +59,7 @@ def read_times(state: Path, snapshot: int) -> pl.DataFrame | None:
 def keep_bytes(state: Path, snapshot: int, data: bytes) -> None:
     """Keep the bytes at hand for the next difference: unpacking a chain of patches costs 60 ms a link (71 MB)."""
     path = bytes_of(state, snapshot)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     path.write_bytes(data)
 
 
@@ -79,7 +81,7 @@ def write(state: Path, snapshot: int, columns: Columns) -> None:
 
 
 def _write(path: Path, frames: Sequence[pl.DataFrame]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     tables = [_packed(frame) for frame in frames]
     crc = 0
     for table in tables:

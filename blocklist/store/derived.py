@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from blocklist import __version__
+from blocklist.store import folders
 
 _DIGEST = 64
 # Names of releases and of keys, before the suffix.
@@ -48,7 +49,7 @@ def write(path: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFrame
         whole.update(piece)
     beside = path.with_suffix(".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(path.parent)
         with beside.open("wb") as file:
             file.write(whole.hexdigest().encode() + line)
             for piece in pieces:
@@ -89,7 +90,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]] | None:
 def link(path: Path, other: Path) -> None:
     """Keep the file at `path` as `other` too, without a copy; where that can't be, `other` is not there."""
     with suppress(OSError):
-        other.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(other.parent)
         other.unlink(missing_ok=True)
         other.hardlink_to(path)
 

@@ -19,7 +19,7 @@ import zstandard
 
 from blocklist.errors import RecordError
 from blocklist.hunks import hunks
-from blocklist.store import snapshots
+from blocklist.store import folders, snapshots
 
 # Reading back through so many patches takes as long as unpacking them all.
 MAX_DEPTH = 20
@@ -80,7 +80,7 @@ def _write(state: Path, digest: str, fill: Callable[[BinaryIO], object]) -> None
     path = file_of(state, digest)
     beside = path.with_suffix(".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(path.parent)
         with beside.open("wb") as out:
             fill(out)
             out.flush()
@@ -91,7 +91,9 @@ def _write(state: Path, digest: str, fill: Callable[[BinaryIO], object]) -> None
             beside.unlink(missing_ok=True)
         raise RecordError(
             f"{path}: the release's bytes can't be kept: {error.strerror or error}",
-            hint="make room on that disk; without them 'blocklist release rollback' can't come back to this release",
+            hint="'blocklist doctor' says whose folder that is"
+            if isinstance(error, PermissionError)
+            else "make room on that disk; without them 'blocklist release rollback' can't come back to this release",
         ) from error
 
 

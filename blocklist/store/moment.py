@@ -17,8 +17,8 @@ def run_at(connection: sqlite3.Connection, at: datetime) -> int:
         return int(row[0])
     first = connection.execute("SELECT min(started) FROM run").fetchone()[0]
     raise RecordError(
-        f"the record knows nothing of {clock.text(at)}",
-        hint=f"it begins on {first}" if first else "run 'blocklist update' first",
+        f"the record knows nothing of {clock.said(clock.text(at))}",
+        hint=f"it begins on {clock.said(first)}" if first else "run 'blocklist update' first",
     )
 
 

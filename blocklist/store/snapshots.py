@@ -22,6 +22,7 @@ import zstandard
 
 from blocklist.errors import RecordError
 from blocklist.hunks import Hunk
+from blocklist.store import folders
 
 WHOLE_LEVEL = 3
 PATCH_LEVEL = 8
@@ -67,7 +68,7 @@ def write(
     if packed is None:
         packed = zstandard.ZstdCompressor(level=WHOLE_LEVEL, write_checksum=True).compress(data)
     path = file_of(state, snapshot)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     beside = path.with_suffix(".new")
     with beside.open("wb") as out:
         out.write(packed)

@@ -30,6 +30,7 @@ from blocklist.publish.delivery.rfc2136 import Drifted
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import reload
 from blocklist.quantities import parse_duration
+from blocklist.store import folders
 from blocklist.verify.endpoint import parse_resolver
 
 _AXFR_LARGEST = 4 << 30
@@ -265,7 +266,7 @@ def _keep(what: Consignment) -> None:
     if what.export.delivery == "file":
         return
     folder = _folder(what)
-    folder.mkdir(exist_ok=True)
+    folders.make(folder)
     path = folder / f"{_stem(what)}.{_digest(what.path)}.zone"
     if not path.exists():
         _copy(what.path, path)

@@ -1,0 +1,31 @@
+"""Folders below the state, whoever runs the command that first needs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def make(folder: Path) -> None:
+    """Make `folder` and what is missing above it; what root makes belongs to the owner of the folder it stands in.
+
+    Root may run one command of an installation that a user of its own updates: a folder that only root can write
+    to would stop that user's next update.
+    """
+    if folder.is_dir():
+        return
+    make(folder.parent)
+    folder.mkdir(exist_ok=True)
+    if os.geteuid() == 0:
+        above = folder.parent.stat()
+        os.chown(folder, above.st_uid, above.st_gid)
+
+
+def of_others(state: Path) -> Iterator[tuple[Path, int]]:
+    """Folders below `state` that belong to someone else than `state` does, and to whom."""
+    owner = state.stat().st_uid
+    for parent, names, _ in os.walk(state):
+        for name in sorted(names):
+            if (found := (Path(parent) / name).stat().st_uid) != owner:
+                yield Path(parent) / name, found
