@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -86,12 +86,13 @@ class PastRecord(Record):
             (feed, self.run),
         ).sort("name")
 
-    def first_listed(self) -> pl.DataFrame:
+    def first_listed(self, feeds: Sequence[int]) -> pl.DataFrame:
+        mine = f"feed IN ({', '.join(map(str, feeds))}) AND since <= ?1"
         return frames.read(
             self.connection,
             FIRST_LISTED,
-            "(SELECT name, min(since) AS since FROM (SELECT name, since FROM listing WHERE since <= ?1 UNION ALL "
-            f"SELECT name, since FROM listing_closed WHERE {self._later} since <= ?1 AND until > ?1) GROUP BY name) l "
+            f"(SELECT name, min(since) AS since FROM (SELECT name, since FROM listing WHERE {mine} UNION ALL "
+            f"SELECT name, since FROM listing_closed WHERE {self._later} {mine} AND until > ?1) GROUP BY name) l "
             "JOIN run r ON r.id = l.since",
             (self.run,),
         )

@@ -29,7 +29,7 @@ from blocklist.rules import Rule
 from blocklist.select import networks
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
-from blocklist.select.policy import Chosen, Selected, areas
+from blocklist.select.policy import Chosen, Selected, areas, taken
 from blocklist.store import kept
 from blocklist.store.record import Record
 
@@ -55,7 +55,7 @@ class Selector:
         self._pinned: dict[str, Pinned] = {}
         self._texts: dict[tuple[str, bool], kept.Bytes] = {}
         self._tolds: dict[tuple[str, frozenset[str]], pl.DataFrame] = {}
-        self._since: pl.DataFrame | None = None
+        self._since: dict[tuple[int, ...], pl.DataFrame] = {}
         self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
         # Exports are prepared side by side; what they share is decided once, by whoever comes first.
         self._deciding = threading.Lock()
@@ -114,7 +114,7 @@ class Selector:
         if len(missing := listed.filter(~listed.is_in(known["name"].implode()))):
             now = self.decided.selected(export.policy, kinds).listed
             now = now.filter(pl.col("name").is_in(missing.implode()))
-            told = rows.told(self._picture.current(), self._picture.feeds, now, self._since_of())
+            told = self._told_now(export.policy, now)
             known = pl.concat([known, told.select(known.columns)])
         return known
 
@@ -274,7 +274,7 @@ class Selector:
         blocked = pl.concat([domains, self._row_networks(export, chosen), urls])
         # What a rule denies is of any kind.
         blocked = blocked.filter(pl.col("kind").is_in([KINDS.index(kind) + 1 for kind in kinds]))
-        return rows.rows(blocked, self._told(export, chosen, kinds), self._since_of())
+        return rows.rows(blocked, self._told(export, chosen, kinds), self._since_of(export.policy))
 
     def _told(self, export: Export, chosen: Selected, kinds: Collection[str]) -> pl.DataFrame:
         """What is said of each of `kinds`: of a release of before, what was said then."""
@@ -283,9 +283,13 @@ class Selector:
             return decided.told
         key = (export.name if decided is not self.decided else f"policy {export.policy}", frozenset(kinds))
         if key not in self._tolds:
-            current, feeds = self._picture.current(), self._picture.feeds
-            self._tolds[key] = rows.told(current, feeds, chosen.listed, self._since_of())
+            self._tolds[key] = self._told_now(export.policy, chosen.listed)
         return self._tolds[key]
+
+    def _told_now(self, policy: str, listed: pl.DataFrame) -> pl.DataFrame:
+        """What is said of `listed`, by what the policy takes now."""
+        current, feeds = self._picture.current(), self._picture.feeds
+        return rows.told(current, feeds, self._policies[policy], listed, self._since_of(policy))
 
     def _row_networks(self, export: Export, chosen: Selected) -> pl.DataFrame:
         """Listed networks that are blocked whole, and the rest of the blocked area in pieces: as `domains` above."""
@@ -300,10 +304,13 @@ class Selector:
         kind = pl.when(pl.col("name").str.contains(":", literal=True)).then(3).otherwise(2).cast(pl.UInt8)
         return texts.to_frame().select("name", pl.lit(False).alias("subtree"), kind.alias("kind"))
 
-    def _since_of(self) -> pl.DataFrame:
-        if self._since is None:
-            self._since = self._record.first_listed()
-        return self._since
+    def _since_of(self, policy: str) -> pl.DataFrame:
+        """Since when each name is listed by the feeds that the policy takes and may tell of."""
+        feeds = taken(self._picture.current(), self._picture.feeds, self._policies[policy])["feed"]
+        key = tuple(sorted(feeds.unique().to_list()))
+        if key not in self._since:
+            self._since[key] = self._record.first_listed(key)
+        return self._since[key]
 
 
 def capability_of(fmt: Format, chosen: Chosen) -> Capability:

@@ -383,12 +383,13 @@ class Record:
             columns.write(self.state, snapshot, found)
         return found
 
-    def first_listed(self) -> pl.DataFrame:
-        """`name`, `since`: when the first of the open listings of each name began."""
+    def first_listed(self, feeds: Sequence[int]) -> pl.DataFrame:
+        """`name`, `since`: when the first of the open listings of each name by any of `feeds` began."""
         return frames.read(
             self.connection,
             FIRST_LISTED,
-            "(SELECT name, min(since) AS since FROM listing GROUP BY name) l JOIN run r ON r.id = l.since",
+            "(SELECT name, min(since) AS since FROM listing "
+            f"WHERE feed IN ({', '.join(map(str, feeds))}) GROUP BY name) l JOIN run r ON r.id = l.since",
         )
 
     # Holds
