@@ -109,7 +109,7 @@ class Selector:
         if not found:
             return None
         kinds = self._policies[export.policy].kinds
-        listed = decided.selected(export.policy, kinds).listed["name"]
+        listed = decided.selected(export.policy, KINDS).listed["name"]
         known = pl.concat(found).unique("name", keep="first", maintain_order=True)
         if len(missing := listed.filter(~listed.is_in(known["name"].implode()))):
             now = self.decided.selected(export.policy, kinds).listed
@@ -123,6 +123,8 @@ class Selector:
         with self._deciding:
             decided = self._decided(export)
             if isinstance(decided, Decided):
+                # A list for people is made of what was selected: its policy may not have been asked what it decides.
+                decided.chosen(export.policy)
                 decided.keep(export.policy, path)
             else:
                 approved.write(path, decided.chosen(export.policy), self.rules)
@@ -247,7 +249,8 @@ class Selector:
         decided = self._decided(export)
         if not fmt.of_rows:
             return text(decided.chosen(export.policy), self.rules)
-        kinds = self._policies[export.policy].kinds
+        # What was approved was decided by a policy of then, which may have taken more kinds.
+        kinds = KINDS if isinstance(decided, Approved) else self._policies[export.policy].kinds
         selected = decided.selected(export.policy, kinds)
         return text(selected, self.rules, self._told(export, selected, kinds))
 
