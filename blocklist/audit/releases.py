@@ -25,23 +25,34 @@ from blocklist.store.moment import whole_since
 
 @dataclass(frozen=True)
 class Live:
-    """The release whose file is, or was, in place."""
+    """The release whose file is, or was, in place.
+
+    `chosen`: digest of what it was chosen from, where that is not what was listed when it was made, at `made`.
+    """
 
     id: int
     published: str
     revision: int
     moment: Moment
     left_out: str | None
+    chosen: str | None
+    made: Moment
 
 
 @dataclass(frozen=True)
 class Pin:
-    """The moment of the release that an export is pinned to, and what is said of it."""
+    """The moment of the release that an export is pinned to, the digest of what it was chosen from, what is said."""
 
     moment: Moment
+    chosen: str | None
     said: str
 
 
+# Was a release `r` chosen from what an earlier one held, when it was made?
+ELSEWHERE = (
+    "r.amends IS NOT NULL OR EXISTS (SELECT 1 FROM pin p WHERE p.export = r.export AND p.since <= r.run "
+    "AND (p.until IS NULL OR p.until > r.run))"
+)
 # Of a release: revision, run, time, and as of when it judged, of the listings that it shows; the rules it shows, where
 # these are newer: those of its own run.
 SHOWN = (
@@ -63,6 +74,7 @@ class Releases:
         self._config, self._db, self._now = config, connection, now
         self._feeds: dict[Moment, Mapping[str, Feed]] = {}
         self._settings: dict[int, Settings | None] = {}
+        self._texts: dict[str, bytes | None] = {}
 
     def exports(self) -> Mapping[str, Export]:
         """Those configured now, and those that had a file at that time."""
@@ -81,14 +93,31 @@ class Releases:
         if self._now.run is None:
             where, values = "r.state = 'live'", [export]
         else:
-            where, values = "r.published <= ? ORDER BY r.published DESC, r.id DESC LIMIT 1", [export, self._now.at]
-        row = self._db.execute(
-            f"SELECT r.id, r.published, coalesce(r.amends, r.id), {SHOWN} WHERE r.export = ? AND {where}", values
+            where, values = "r.published <= ? ORDER BY r.id DESC LIMIT 1", [export, self._now.at]
+        row = self._db.execute(f"SELECT r.id FROM release r WHERE r.export = ? AND {where}", values).fetchone()
+        return self.release(row[0]) if row is not None else None
+
+    def release(self, number: int) -> Live:
+        """What a published release shows, and what it was made of."""
+        published, chosen, judged, shown, revision, *moment, left = self._db.execute(
+            f"SELECT r.published, CASE WHEN {ELSEWHERE} THEN r.chosen END, coalesce(r.judged, r.created), "
+            f"coalesce(r.amends, r.id), {SHOWN} WHERE r.id = ?",
+            (number,),
         ).fetchone()
-        if row is None:
-            return None
-        number, published, shown, revision, *moment, left = row
-        return Live(number, published, revision, self._known(moment_of(shown, *moment)), left)
+        run, created = self._db.execute("SELECT run, created FROM release WHERE id = ?", (number,)).fetchone()
+        made = Moment(run, created, judged, release=number)
+        return Live(
+            number, published, revision, self._known(moment_of(shown, *moment)), left, chosen, self._known(made)
+        )
+
+    def text(self, digest: str | None) -> bytes | None:
+        """What a release was chosen from; None where that can't be read any more."""
+        if digest is not None and digest not in self._texts:
+            try:
+                self._texts[digest] = kept.read(self._config.state, digest)
+            except RecordError:
+                self._texts[digest] = None
+        return self._texts[digest] if digest is not None else None
 
     def _known(self, moment: Moment) -> Moment:
         """A file that is older than all that is kept of history: it stayed, so what is known first made it too."""
@@ -125,13 +154,14 @@ class Releases:
     def pin(self, export: str) -> Pin | None:
         held, values = open_at(self._now)
         row = self._db.execute(
-            "SELECT r.id, r.run, r.created, coalesce(r.judged, r.created), x.author, x.reason "
-            f"FROM pin x JOIN release r ON r.id = x.release WHERE x.export = ? AND {held}",
+            "SELECT r.id, r.chosen, x.author, x.reason FROM pin x JOIN release r ON r.id = x.release "
+            f"WHERE x.export = ? AND {held}",
             (export, *values),
         ).fetchone()
         if row is None:
             return None
-        return Pin(Moment(row[1], row[2], row[3], release=row[0]), f"pinned to release {row[0]} by {row[4]}: {row[5]}")
+        said = f"pinned to release {row[0]} by {row[2]}: {row[3]}"
+        return Pin(self.release(row[0]).moment, row[1], said)
 
     def without(self, kept_out: str, then: Outcome, now: Outcome, fmt: Format) -> tuple[Outcome, Outcome]:
         """The outcomes where the live release left out the entry that would decide."""

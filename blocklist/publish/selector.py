@@ -286,7 +286,12 @@ class Selector:
             return decided.told
         key = (export.name if decided is not self.decided else f"policy {export.policy}", frozenset(kinds))
         if key not in self._tolds:
-            self._tolds[key] = self._told_now(export.policy, chosen.listed)
+            listed = chosen.listed
+            if decided is not self.decided:
+                # Its numbers are those of a picture of its own.
+                numbers = self._picture.current().names.select("name").with_row_index("gid")
+                listed = listed.drop("gid").join(numbers, on="name", how="left", maintain_order="left")
+            self._tolds[key] = self._told_now(export.policy, listed)
         return self._tolds[key]
 
     def _told_now(self, policy: str, listed: pl.DataFrame) -> pl.DataFrame:
