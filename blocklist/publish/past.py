@@ -27,7 +27,7 @@ from blocklist.publish.selector import Selector
 from blocklist.rules import rules_at
 from blocklist.store import frames, kept
 from blocklist.store.frames import Column
-from blocklist.store.moment import periods, whole_since
+from blocklist.store.moment import periods_after, whole_since
 from blocklist.store.record import FIRST_LISTED, HOLD, LISTING, TIMES, Record, Snapshot
 from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import SuffixRules, builtin_rules
@@ -58,9 +58,7 @@ class PastRecord(Record):
         super().__init__(now / "past", connection, None)
         self._now, self.run = now, run
         self._loaded: dict[int, pl.DataFrame] | None = None
-        # What was open then ended in its month or later, by whatever the clock said since.
-        (begin,) = connection.execute("SELECT min(started) FROM run WHERE id >= ?", (run,)).fetchone()
-        self._later = f"period IN ({', '.join(map(str, periods(connection, begin or '')))}) AND"
+        self._later = f"period IN ({', '.join(map(str, periods_after(connection, run)))}) AND"
 
     def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
         return self._frames()[feed]
@@ -170,7 +168,7 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
         "SELECT id, published, digest, path, run, judged, created, serial, left_out, amends, files, "
         "(SELECT max(p.release) FROM pin p WHERE p.export = r.export AND p.since <= r.run "
         "AND (p.until IS NULL OR p.until > r.run)) FROM release r "
-        "WHERE export = ? AND published <= ? ORDER BY published DESC, id DESC LIMIT 1",
+        "WHERE export = ? AND published <= ? ORDER BY id DESC LIMIT 1",
         (export, clock.text(at)),
     ).fetchone()
     if row is None:

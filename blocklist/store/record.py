@@ -265,6 +265,10 @@ class Record:
             tuple(getattr(snapshot, name) for name in names),
         )
 
+    def last_started(self) -> str:
+        """The latest moment at which any run started by its clock; empty before the first."""
+        return str(self.connection.execute("SELECT coalesce(max(started), '') FROM run").fetchone()[0])
+
     # Listings
 
     def add_listings(self, connection: sqlite3.Connection, run: int, rows: pl.DataFrame) -> None:
