@@ -218,7 +218,7 @@ class Selector:
             known = reasons.told(current, self._picture.feeds, policy, self._picture.listings(), names)
         if shows is not None:
             gone = names.filter(~names.is_in(known["name"].implode())).to_list()
-            known = pl.concat([known, reasons.told_then(self._record, gone, shows)])
+            known = pl.concat([known, reasons.told_then(self._record, policy, gone, shows)])
         wanted = [c for c, _ in split.paths(export, policy, Path()) if c != REASONS]
         return split.parts(selection, known.select("name", "category"), wanted), known
 
