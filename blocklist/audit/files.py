@@ -56,9 +56,9 @@ class Files:
             then = self.made(live, rendered, kind, look, judge)
         if live.left_out is not None and pin is not None and now.blocked and not then.blocked:
             # A guard may hold what no feed lists any more, and the record knows no hold of it.
-            now, _ = self._releases.without(live.left_out, now, now, rendered.format)
+            now, _ = self._releases.without(live.left_out, now, now, rendered.format, look(live.made).rules)
         if live.left_out is not None and then.blocked:
-            then, now = self._releases.without(live.left_out, then, now, rendered.format)
+            then, now = self._releases.without(live.left_out, then, now, rendered.format, look(live.made).rules)
         if pin is not None and missing is None:
             then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
         if then.blocked == now.blocked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import msgspec
 
@@ -15,8 +16,9 @@ from blocklist.errors import RecordError
 from blocklist.names import parents
 from blocklist.publish import left_out, settings
 from blocklist.publish.descriptor import Format
-from blocklist.publish.left_out import CUT
+from blocklist.publish.left_out import ALONE, CUT
 from blocklist.publish.settings import Settings
+from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome
 from blocklist.store import kept
@@ -163,8 +165,10 @@ class Releases:
         said = f"pinned to release {row[0]} by {row[2]}: {row[3]}"
         return Pin(self.release(row[0]).moment, row[1], said)
 
-    def without(self, kept_out: str, then: Outcome, now: Outcome, fmt: Format) -> tuple[Outcome, Outcome]:
-        """The outcomes where the live release left out the entry that would decide."""
+    def without(
+        self, kept_out: str, then: Outcome, now: Outcome, fmt: Format, rules: Sequence[Rule]
+    ) -> tuple[Outcome, Outcome]:
+        """The outcomes where the live release, made under `rules`, left out the entry that would decide."""
         try:
             data = kept.read(self._config.state, kept_out)
         except RecordError:
@@ -172,8 +176,12 @@ class Releases:
         by = then.by or ""
         why = left_out.reason(data, by)
         # Of a folded list one entry stood for all below it: cut, it stands for none of them.
-        above = parents(by) if why is None and fmt.fold and parse_one(by) is None else ()
-        why = why or next((f"{w} ({name})" for name in above if (w := left_out.reason(data, name)) and CUT in w), None)
+        above = parents(by) if why is None and fmt.fold and parse_one(by) is None else []
+        # Below an allow it stands by itself.
+        apart = {rule.name for rule in rules if not rule.blocks and rule.subtree and rule.kind == "domain"}
+        above = list(takewhile(lambda name: name not in apart, above))
+        cut = ((name, w) for name in above if (w := left_out.reason(data, name)) and CUT in w)
+        why = why or next((f"{w} ({name})" for name, w in cut if not w.endswith(ALONE)), None)
         if why is None and parse_one(by) is not None:
             why = _around_left_out(data, by)
         if why is None:

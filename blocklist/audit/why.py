@@ -236,7 +236,8 @@ class Audit:
                 return None
             said = self._files.made(shown, rendering, thing.kind, look, judge)
             if shown.left_out is not None and said.blocked:
-                said, _ = self._releases.without(shown.left_out, said, said, rendering.format)
+                rules = look(shown.made).rules
+                said, _ = self._releases.without(shown.left_out, said, said, rendering.format, rules)
             return said
 
         return of_release
