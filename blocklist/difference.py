@@ -22,7 +22,7 @@ from blocklist.errors import IndicatorError
 from blocklist.publish import settings
 from blocklist.store import frames
 from blocklist.store.frames import Column
-from blocklist.store.moment import periods, require_kept, run_at
+from blocklist.store.moment import periods_after, require_kept, run_at
 
 _CHANGED = {
     "name": Column("name", pl.String),
@@ -198,8 +198,8 @@ class Difference:
         )
 
     def _ended_after(self, end: Point) -> str:
-        """What was open after a run was closed in its month or later."""
-        return f"period IN ({', '.join(map(str, periods(self._db, end.at)))})"
+        """The months in which what was open after a run can have been closed."""
+        return f"period IN ({', '.join(map(str, periods_after(self._db, end.run)))})"
 
     def _of(self, change: Change, feed: int, told: str | None) -> tuple[str, str]:
         """The feed, and the category: the row's, else the feed's at the end at which it lists."""

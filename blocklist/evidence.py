@@ -82,7 +82,7 @@ class Facts:
     """All that decides about one thing at one moment of the record.
 
     `exempt`: reference addresses that are cut out of wider listed networks, with who names each. `rules`: all that are
-    in force. `verdicts` by name.
+    in force. `verdicts` by name. `asked`: the names that were looked up.
     """
 
     listings: Sequence[Listing] = ()
@@ -90,3 +90,4 @@ class Facts:
     rules: Sequence[Rule] = ()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
+    asked: Sequence[str] = ()

@@ -99,6 +99,8 @@ class Work:
         for left in temporary.glob(TEMPORARY):
             left.unlink()
         snapshots.remove_unrecorded(self.record.state, self.last_snapshot)
+        # Of a run that was killed, too: the numbers of its snapshots go to other feeds.
+        columns.remove_others(self.record.state, {now.id for now in self.snapshots.values()})
         requests = []
         closed = {} if self.force else self._closed_hosts()
         with ThreadPoolExecutor(2, "intake") as pool:
@@ -134,7 +136,8 @@ class Work:
     def _closed_hosts(self) -> dict[str, datetime]:
         """Hosts that asked one of our feeds to wait, or did not answer; most feeds share few hosts."""
         rows = self.record.connection.execute(
-            "SELECT retry_host, max(retry_at) FROM feed WHERE retry_host IS NOT NULL AND retry_at > ? GROUP BY 1",
+            "SELECT retry_host, max(retry_at) FROM feed WHERE retry_host IS NOT NULL AND retry_at > ?1 "
+            "AND checked <= ?1 GROUP BY 1",
             (clock.text(self.at),),
         )
         return {host: clock.parse(until) for host, until in rows}
@@ -180,7 +183,9 @@ class Work:
         not_before = None
         # With another URL, what the old one said is of no matter.
         moved = _source(self.record.feed_version(number)) not in (None, _source(attributes_of(feed)[1]))
-        if not self.force and not moved:
+        # A clock that was ahead would keep feeds waiting until it is there again.
+        ahead = checked is not None and clock.parse(checked) > self.at
+        if not self.force and not moved and not ahead:
             if retry_at and clock.parse(retry_at) > self.at:
                 if not feed.mirrors:
                     whom = f"{retry_host} is" if retry_host else "its server is"
@@ -392,19 +397,24 @@ class Lapse:
 
 
 def lapses_of(work: Work, taken: Mapping[str, Intake], versions: Collection[str]) -> list[Lapse]:
-    """Feeds whose listings ended since the last run, or whose lifetimes the configuration changed."""
+    """Feeds whose listings ended since the last run, or whose lifetimes the configuration changed.
+
+    Where the clock went back, all whose listings end: what was over may count again.
+    """
     out = []
+    back = work.record.last_started() > clock.text(work.at)
     for feed in work.config.feeds.values():
         number = work.ids[feed.id]
         now, end = work.snapshots.get(number), work.next_ends.get(number)
         if now is None or feed.id in taken:
             continue
-        if not (end is not None and end <= clock.text(work.at)) and not (
-            feed.id in versions and (end is not None or feed.max_age is not None or feed.linger is not None)
-        ):
+        changed = feed.id in versions and (end is not None or feed.max_age is not None or feed.linger is not None)
+        if not (back or changed or (end is not None and end <= clock.text(work.at))):
             continue
         at, times = seconds(work.at), work.times_of(feed, now)
         frame, repeated = work.record.columns(number, now.id)
+        if back and not changed and lifetime.ends(frame, times, feed) is None:
+            continue
         gone = lifetime.over(times, feed, at) if times is not None else pl.Series("name", [], dtype=pl.String)
         left = frame.filter(~pl.col("name").is_in(gone.implode()))
         times = times.filter(~pl.col("name").is_in(gone.implode())) if times is not None else None

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from blocklist import clock
 from blocklist.audit import Audit, Thing, around
+from blocklist.audit.releases import ELSEWHERE
 from blocklist.catalog import KINDS
 from blocklist.select.single import Outcome
 from blocklist.store.moment import periods
@@ -201,19 +202,20 @@ class _Seen(NamedTuple):
     run: int
     judged: str
     made_by: tuple[str | None, str | None]
+    elsewhere: bool
 
 
 def _releases(db: sqlite3.Connection, outcome: Callable[[int], Outcome | None], found: _Gathered) -> None:
     """Where the answer of a file changed. A release is judged only when something since the last could change that."""
     rows = db.execute(
-        "SELECT r.id, r.export, r.format, r.run, coalesce(r.judged, r.created), r.published, r.common, r.own "
-        "FROM release r WHERE r.published IS NOT NULL "
-        "ORDER BY r.export, r.published, r.id"
+        "SELECT r.id, r.export, r.format, r.run, coalesce(r.judged, r.created), r.published, r.common, r.own, "
+        f"{ELSEWHERE} OR r.left_out IS NOT NULL FROM release r WHERE r.published IS NOT NULL "
+        "ORDER BY r.export, r.id"
     ).fetchall()
     seen: _Seen | None = None
     blocked = False
-    for number, export, fmt, run, judged, published, common, own in rows:
-        now = _Seen(export, run, judged, (common, own))
+    for number, export, fmt, run, judged, published, common, own, elsewhere in rows:
+        now = _Seen(export, run, judged, (common, own), bool(elsewhere))
         if seen is None or seen.export != export:
             seen, blocked = None, False
         if seen is not None and _same(seen, now, found):
@@ -232,6 +234,8 @@ def _same(before: _Seen, now: _Seen, found: _Gathered) -> bool:
     """Can two files in a row only say the same of the thing?"""
     return (
         not found.timed
+        and not before.elsewhere
+        and not now.elsewhere
         and before.made_by == now.made_by
         and None not in now.made_by
         and not any(before.run < run <= now.run for run in found.runs)

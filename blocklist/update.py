@@ -145,7 +145,7 @@ def _record(work: Work, out: Updated) -> None:
             )
         for number in gone:
             record.close_feed(connection, run, period, number, "feed disabled")
-            connection.execute("UPDATE feed SET enabled = 0 WHERE id = ?", (number,))
+            connection.execute("UPDATE feed SET enabled = 0, next_end = NULL WHERE id = ?", (number,))
             record.event(connection, clock.text(at), run, "feed disabled", whoami(), feed=names[number])
         if taken:
             removed = pl.concat(_with_feed(work, taken, "removed"))

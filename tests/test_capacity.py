@@ -200,3 +200,33 @@ def test_reasons_are_found_by_whole_names_only() -> None:
 def test_a_model_is_a_table_of_known_keys() -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"max_entrys": 1}, Model)
+
+
+def test_what_a_person_denies_is_not_cut_with_the_wider_entry_that_covers_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("sure", [*names(3), *(f"198.51.100.{i}" for i in (1, 3, 5))], confidence=95)
+    world.feed("poor", ["wide.example", "poor.example", "192.0.2.0/24", "203.0.113.0/24"], confidence=55)
+    world.export("list", "squid", max_entries=2, fit="rank")
+    world.export("fw", "cidr", max_entries=2, fit="rank")
+    for what in ("deep.wide.example", "192.0.2.9"):
+        assert world.run("deny", "add", what, "--reason", "an order").code == 0
+    world.update()
+    assert ".wide.example" in world.exported("list") and "192.0.2.0/24" in world.exported("fw")
+    assert world.why("deep.wide.example")["exports"][0]["blocked"] and world.why("192.0.2.9")["exports"][1]["blocked"]
+
+
+def test_an_entry_stands_by_itself_beside_a_cut_name_alone_and_below_an_allow(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("sure", ["a.wide.example"], confidence=95)
+    world.feed("poor", ["wide.example", "other.example"], confidence=55)
+    for action, what in (("allow", "x.wide.example"), ("allow", "b.other.example"), ("deny", "c.b.other.example")):
+        assert world.run(action, "add", what, "--reason", "seen").code == 0
+    world.export("list", "squid", max_entries=2, fit="rank")
+    world.export("dns", "rpz", max_entries=7, fit="rank")
+    world.update()
+    assert world.exported("list")[1:] == [".c.b.other.example", "a.wide.example"]
+    owners = [line.split()[0] for line in world.exported("dns") if " CNAME " in line]
+    assert "c.b.other.example" in owners and "other.example" not in owners
+    assert world.why("a.wide.example")["exports"][0]["blocked"]
+    assert all(said["blocked"] for said in world.why("z.c.b.other.example")["exports"])
+    assert not any(said["blocked"] for said in world.why("other.example")["exports"])

@@ -434,3 +434,15 @@ def test_ctrl_c_while_a_publisher_is_silent_records_nothing_of_the_run(tmp_path:
     del world.feeds["web"]
     world.write()
     assert_healed(world, random.Random(1))
+
+
+def test_times_that_a_killed_run_wrote_go_to_no_other_feed(tmp_path: Path) -> None:
+    """It never recorded its snapshot, whose number the next run gives away anew."""
+    world = lasting_world(tmp_path)
+    world.update()
+    last = max(int(path.stem) for path in (world.state / "columns").iterdir())
+    shutil.copy(next((world.state / "columns").glob("*.times")), world.state / "columns" / f"{last + 1}.times")
+    world.lines("b", names(70, zone="b.example"))
+    assert world.update().code == 0
+    assert (world.state / "columns" / f"{last + 1}.columns").exists()
+    assert not (world.state / "columns" / f"{last + 1}.times").exists()

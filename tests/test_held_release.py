@@ -264,3 +264,82 @@ def test_a_plan_is_json_for_scripts_and_safe_on_a_terminal(world: World) -> None
     ran = world.run("export", "list", "--dry-run", "--json")
     assert json.loads(ran.out.splitlines()[-1])["dry_run"] is True
     assert "\x1b" not in world.run("export", "list", "--dry-run").out
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_rules_reach_a_list_for_people_that_stands_alone(tmp_path: Path, beside: bool) -> None:
+    """What it was last, not what another export of its policy was long ago."""
+    world = World(tmp_path)
+    world.feed("a", names(200), max_shrink=1.0)
+    world.export("people", "csv")
+    if beside:
+        world.export("list", "domains")
+    world.update()
+    world.lines("a", names(200, 20))
+    world.update("--no-export")
+    assert world.run("export", "people").code == 0
+    world.lines("a", names(20, 20))
+    world.update("--no-export")
+    assert world.run("export", "people").code == 4
+    assert world.run("deny", "add", "worse.example", "--reason", "r").code == 0
+    assert world.run("export", "people").code == 4
+    shown = {row.split(",")[0] for row in world.exported("people")[1:]}
+    assert shown == {*names(200, 20), "worse.example"}
+
+
+def test_the_last_approved_list_was_decided_by_the_policy_of_then(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", names(200))
+    world.feed("b", names(150, 1000, "weak.example"), confidence=60)
+    world.export("list")
+    world.update()
+    world.policies["default"] = {"min_confidence": 80}
+    world.write()
+    assert world.update().export("list")["outcome"] == "held"
+    assert world.run("deny", "add", "worse.example", "--reason", "r", "--now").code == 4
+    assert {"h01000.weak.example", "worse.example"} < set(world.exported("list"))
+    said = world.why("h01000.weak.example")["exports"][0]
+    assert said["blocked"] and said["pending"] is False, said
+
+
+@pytest.mark.parametrize("action", ["allow", "deny"])
+def test_rules_do_not_move_the_gate_of_what_waits_beside_them(tmp_path: Path, action: str) -> None:
+    """Less than min_size would be left to compare with, or so much that the change is a small share of it."""
+    world = World(tmp_path)
+    world.feed("a", [*names(90), *names(20, zone="some.test")], max_shrink=1.0)
+    world.export("list")
+    world.update()
+    if action == "allow":
+        world.lines("a", [*names(90), *names(20, zone="some.test"), *names(60, 500)])
+        words = [["some.test"]]
+    else:
+        world.lines("a", [*names(60), *names(10, zone="some.test")])
+        words = [[f"worse{i}.example"] for i in range(30)]
+    assert world.update().export("list")["outcome"] == "held"
+    for word in words:
+        assert world.run(action, "add", *word, "--reason", "r").code == 0
+    for _ in range(2):
+        assert world.update().export("list")["outcome"] == "held"
+
+
+@pytest.mark.parametrize("fmt", ["csv", "cidr"])
+def test_kinds_that_a_policy_takes_no_more_are_kept_with_the_last_approved_list(tmp_path: Path, fmt: str) -> None:
+    """What is kept of a release is what was published, so that a way back finds it."""
+    world = World(tmp_path)
+    world.feed("a", names(100))
+    world.feed("nets", [f"192.0.2.{i}" for i in range(0, 240, 2)])
+    world.export("list", fmt, allow_empty=True)
+    world.update()
+    world.policies["default"] = {"kinds": ["domain"]}
+    world.write()
+    assert world.update().export("list")["outcome"] == "held"
+    assert world.run("deny", "add", "203.0.113.7", "--reason", "r", "--now").code == 4
+    text = "\n".join(world.exported("list"))
+    assert "192.0.2.2" in text and "203.0.113.7" in text
+    assert world.why("192.0.2.2")["exports"][0]["blocked"]
+    (shown,) = world.rows("SELECT id FROM release WHERE state = 'live'")
+    assert world.run("release", "approve", "list").code == 0
+    world.policies.clear()
+    world.write()
+    assert world.run("release", "rollback", "list", shown[0], "--reason", "r").code == 0
+    assert "192.0.2.2" in "\n".join(world.exported("list"))

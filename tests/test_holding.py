@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from installation import World
 
+from blocklist import clock
 from blocklist.config import load
 from blocklist.ingest import guard
 from blocklist.picture import Picture
@@ -67,3 +69,18 @@ def test_holds_follow_listings_and_references_step_by_step(tmp_path: Path, seed:
     assert held(world) == held_by_looking_at_everything(world)
     assert any(looked)
     world.assert_sound()
+
+
+def test_a_hold_ends_with_the_last_listing_that_lingered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime(2026, 3, 1, 6, tzinfo=UTC)
+    monkeypatch.setattr(clock, "now", lambda: now)
+    world = World(tmp_path)
+    world.feed("top", ["famous.example"], category="reference")
+    world.feed("a", ["famous.example", "evil.example"], linger="2d")
+    world.update()
+    world.lines("a", ["evil.example"])
+    world.update()
+    assert held(world) == [("famous.example", "reference", False)]
+    now += timedelta(days=3)
+    world.update()
+    assert world.listed("a") == ["evil.example"] and held(world) == []

@@ -291,3 +291,77 @@ def test_dates_are_read_alike_one_at_a_time_and_in_columns(texts: list[str | Non
     assert read_dates(pl.Series("d", texts, dtype=pl.String)).to_list() == [
         None if t is None else read_date(t) for t in texts
     ]
+
+
+def test_what_is_over_counts_again_where_the_clock_goes_back(world: World, day: Days) -> None:
+    text = "domain,until\nevil.example,2026-11-03\nother.example,\n"
+    world.feed("orders", text, format={"name": "csv", "value": "domain", "expires": "until"})
+    world.export("list")
+    world.update()
+    day(5)
+    world.update()
+    assert world.exported("list") == ["other.example"] and not world.why("evil.example")["blocked"]
+    day(1)
+    said = world.why("evil.example")["exports"][0]
+    assert not said["blocked"] and said["pending"] is True
+    world.update()
+    assert world.exported("list") == ["evil.example", "other.example"] and world.why("evil.example")["blocked"]
+    day(3)
+    world.update()
+    assert world.exported("list") == ["other.example"] and not world.why("evil.example")["blocked"]
+
+
+def test_a_clock_that_was_ahead_keeps_no_feed_waiting(world: World, day: Days) -> None:
+    world.feed("a", ["evil.example", "b.example"], min_interval="1h")
+    world.export("list")
+    day(400)
+    world.update()
+    day(0)
+    world.lines("a", ["evil.example", "c.example"])
+    assert world.update().feed("a")["outcome"] == "updated"
+    assert world.exported("list") == ["c.example", "evil.example"]
+    assert not world.why("b.example")["blocked"]
+
+
+def test_why_finds_what_was_closed_in_an_earlier_month_by_the_clock(world: World, day: Days) -> None:
+    world.feed("a", ["evil.example", "b.example"])
+    world.export("list")
+    day(30)
+    world.update()
+    day(29.5)
+    world.lines("a", ["evil.example"])
+    world.update("--no-export")
+    assert world.exported("list") == ["b.example", "evil.example"]
+    assert world.why("b.example")["blocked"]
+    world.update()
+    day(40)
+    ran = world.run("export", "list", "--at", "2026-12-02T00:00Z", "-o", "-")
+    assert ran.code == 0 and ran.out == "evil.example\n", "the last of them by order, whatever the clock said"
+
+
+def test_a_rule_that_ended_stands_in_the_file_until_it_is_written_again(world: World, day: Days) -> None:
+    world.feed("a", ["evil.example", "good.example"])
+    world.export("list")
+    world.update()
+    for action, name in (("deny", "worse.example"), ("allow", "good.example")):
+        assert world.run(action, "add", name, "--reason", "r", "--until", "2026-11-02", "--now").code == 0
+    assert world.exported("list") == ["evil.example", "worse.example"]
+    day(4)
+    told = {name: world.why(name)["exports"][0] for name in ("worse.example", "good.example")}
+    assert told["worse.example"]["blocked"] and told["worse.example"]["pending"] is False
+    assert not told["good.example"]["blocked"] and told["good.example"]["pending"] is True
+    world.update()
+    assert world.exported("list") == ["evil.example", "good.example"]
+
+
+def test_a_feed_that_is_switched_off_has_no_end_to_wait_for(world: World, day: Days) -> None:
+    world.feed("a", ["evil.example", "b.example"], linger="1d")
+    world.feed("b", ["c.example"])
+    world.update()
+    world.lines("a", ["evil.example"])
+    world.update()
+    assert world.rows("SELECT count(next_end) FROM feed") == [(1,)]
+    del world.feeds["a"]
+    world.write()
+    world.update()
+    assert world.rows("SELECT count(next_end) FROM feed") == [(0,)]

@@ -168,3 +168,19 @@ def test_logs_are_replayed_over_a_policy_in_shadow_and_the_guards_that_it_names(
     ran = world.run("match", log, "--form", "lines", "--json")
     lists = {row["list"]: (row["kind"], row["names"]) for row in ran.json["lists"]}
     assert lists["trial"] == ("shadow", 1) and lists["strict"][1] == 0 and ran.json["blocked_names"] == 0
+
+
+@pytest.mark.parametrize("fmt", ["csv", "jsonl"])
+def test_a_list_for_partners_tells_nothing_of_listings_that_are_not_for_them(world: World, fmt: str) -> None:
+    world.feeds.clear()
+    world.exports.clear()
+    table = {"name": "csv", "value": "domain", "category": "kind"}
+    world.feed("open", "domain,kind\nevil.example,phishing\n", format=table, tlp="clear")
+    world.feed("secret", ["evil.example"], category="c2", confidence=95, tlp="red")
+    world.feed("trial", ["evil.example"], mode="shadow", confidence=95)
+    world.policies["given"] = {"categories": ["phishing", "c2", "malware"], "audience": "partners"}
+    world.export("given", fmt, policy="given")
+    world.update()
+    text = "\n".join(world.exported("given"))
+    assert "evil.example" in text and "phishing" in text and "open" in text
+    assert not any(word in text for word in ("secret", "c2", "trial", "malware"))

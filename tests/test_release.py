@@ -486,6 +486,31 @@ def open_again(tmp_path: Path) -> Iterator[None]:
             path.chmod(0o755)
 
 
+def test_an_address_that_is_protected_now_leaves_the_file_without_any_news(world: World) -> None:
+    """It is cut out of a wider network, which no hold says."""
+    world.feed("nets", ["192.0.2.0/29"])
+    world.export("fw", "cidr")
+    assert world.update().code == 0 and world.exported("fw") == ["192.0.2.0/29"]
+    world.set("protect", networks=["192.0.2.1"])
+    assert world.update().export("fw")["outcome"] == "published"
+    assert world.exported("fw") == ["192.0.2.0", "192.0.2.2/31", "192.0.2.4/30"]
+    world.set("verify", resolvers=["192.0.2.2:53"])
+    assert world.run("export").code == 0
+    assert world.exported("fw") == ["192.0.2.0", "192.0.2.3", "192.0.2.4/30"]
+    assert world.run("export", "--json").export("fw")["outcome"] == "unchanged"
+
+
+def test_an_export_run_alone_follows_feeds_as_they_are_configured_now(world: World) -> None:
+    world.feed("b", ["weak.example"], confidence=60)
+    world.export("list")
+    world.update()
+    world.feeds["b"]["confidence"] = 10
+    world.write()
+    assert world.why("weak.example")["exports"][0]["pending"] is False
+    assert world.run("export").code == 0
+    assert "weak.example" not in world.exported("list") and not world.why("weak.example")["blocked"]
+
+
 def test_nothing_is_published_while_a_reference_never_loaded(world: World) -> None:
     world.export("list", "domains", check=False)
     world.feed("top", ["n0.example"], category="reference")

@@ -345,3 +345,13 @@ def test_what_a_name_of_two_labels_covered_comes_back_when_it_goes() -> None:
     gone = pl.Series("name", ["evil.example"])
     fitted = refitted(express(old.decisions, can), old.decisions, new.decisions, gone, can)
     assert fitted.entries["name"].to_list() == ["c.a.evil.example", "z.pages.example"]
+
+
+def test_a_network_of_ipv6_is_no_single_label(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.lines("malware", [*lines(0), "2001:db8::1"])
+    assert world.update().code == 0
+    world.lines("malware", [*lines(0), "2001:db8::2"])
+    with monkeypatch.context() as patched:
+        patched.setattr(Picture, "current", refuse)
+        assert world.update().code == 0
+    assert b"2001:db8::2" in body(world.base / "exports" / "cidr")

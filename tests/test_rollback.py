@@ -231,3 +231,97 @@ def test_the_bytes_of_a_pinned_release_are_kept_for_as_long_as_it_is_pinned(worl
     world.update()
     world.run("deny", "add", "worse.example", "--reason", "an order", "--now")
     assert {"bad.example", "worse.example"} <= set(world.exported("list"))
+
+
+def blocked(world: World, what: str, export: str = "list") -> bool:
+    said = next(e for e in world.why(what)["exports"] if e["name"] == export)
+    assert isinstance(said["blocked"], bool)
+    return said["blocked"]
+
+
+def test_a_policy_that_changes_under_a_pin_changes_nothing_and_why_says_so(tmp_path: Path) -> None:
+    """What it asked was settled when the release was chosen."""
+    world = World(tmp_path)
+    world.feed("a", ["weak.example", "z.example"], confidence=60)
+    world.export("list")
+    world.update()
+    world.lines("a", ["weak.example", "y.example"])
+    world.update()
+    assert world.run("release", "rollback", "list", "--reason", "r").code == 0
+    world.policies["default"] = {"min_confidence": 80, "categories": ["phishing"]}
+    world.write()
+    assert world.update().export("list")["outcome"] == "unchanged"
+    assert world.exported("list") == ["weak.example", "z.example"]
+    said = world.why("weak.example")["exports"][0]
+    assert said["blocked"] and said["pending"] is None, said
+
+
+def test_why_reads_the_file_while_the_release_after_an_unpin_waits(world: World) -> None:
+    assert world.run("release", "rollback", "list", "--reason", "r").code == 0
+    world.lines("a", ["another.example"])
+    world.update()
+    world.set("gates", max_change=0.1)
+    ran = world.run("release", "unpin", "list", "--json")
+    assert ran.export("list")["outcome"] == "held"
+    assert "bad.example" in world.exported("list") and "another.example" not in world.exported("list")
+    assert blocked(world, "bad.example") and not blocked(world, "another.example")
+    # Under newer rules as well.
+    assert world.run("deny", "add", "worse.example", "--reason", "r", "--now").code == 4
+    assert {"bad.example", "worse.example"} < set(world.exported("list"))
+    assert blocked(world, "bad.example") and blocked(world, "worse.example") and not blocked(world, "another.example")
+    history = [h for h in world.run("history", "bad.example").out.splitlines() if "from release" in h and "list" in h]
+    assert "blocked" in history[-1], history
+
+
+def test_a_pin_to_the_last_approved_list_under_newer_rules_holds_that_list(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", names(200), max_shrink=1.0)
+    world.export("list")
+    world.update()
+    world.lines("a", names(20))
+    world.update()
+    assert world.run("deny", "add", "worse.example", "--reason", "r", "--now").code == 4
+    (shown,) = world.rows("SELECT id FROM release WHERE state = 'live' AND amends IS NOT NULL")
+    assert world.run("release", "approve", "list").code == 0 and len(world.exported("list")) == 21
+    assert world.run("release", "rollback", "list", shown[0], "--reason", "r").code == 0
+    assert len(world.exported("list")) == 201 and blocked(world, "h00150.evil.example")
+
+
+def test_a_subtree_that_a_guard_refuses_now_stands_alone_in_a_release_of_then(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("top", ["famous.example"], category="reference")
+    world.feed("a", ["*.evil.example", "z.test"], format="wildcard")
+    world.export("dns", "rpz")
+    world.update()
+    world.lines("a", ["*.evil.example", "y.test"])
+    world.update()
+    world.lines("top", ["famous.example", "good.evil.example"])
+    assert world.run("release", "rollback", "dns", "--reason", "r").code == 0
+    world.update()
+    assert [line.split()[0] for line in world.exported("dns") if "evil" in line] == ["evil.example"]
+    assert blocked(world, "evil.example", "dns") and not blocked(world, "z.evil.example", "dns")
+    # Until a person lets it pass.
+    assert world.run("held", "release", "evil.example", "--reason", "r").code == 0
+    world.run("export")
+    owners = [line.split()[0] for line in world.exported("dns") if "evil" in line]
+    assert owners == ["evil.example", "*.evil.example"] and blocked(world, "z.evil.example", "dns")
+
+
+def test_a_list_for_people_goes_back_to_a_release_of_another_format(tmp_path: Path) -> None:
+    """What that release said of its names was not kept: what is said of them now stands there."""
+    world = World(tmp_path)
+    world.feed("a", ["a.example", "m.example", "z.example"])
+    world.feed("b", ["b.example", "n.example"], category="phishing")
+    world.export("list", "domains")
+    world.update()
+    world.feeds["b"]["mode"] = "shadow"
+    world.exports["list"]["format"] = "csv"
+    world.write()
+    world.update()
+    world.lines("a", ["m.example", "z.example"])
+    world.feeds["b"]["mode"] = "live"
+    world.write()
+    world.update()
+    assert world.run("release", "rollback", "list", 1, "--reason", "r").code == 0
+    told = {row.split(",")[0]: row.split(",")[3:6] for row in world.exported("list")[1:]}
+    assert told["m.example"] == ["malware", "100", "a"] and told["n.example"] == ["phishing", "100", "b"]

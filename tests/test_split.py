@@ -376,3 +376,20 @@ def test_bind_asks_the_zones_in_turn_and_means_what_one_zone_would(world: World)
             "bad.good.wide.test": True,
             "ok.example": False,
         }
+
+
+def test_a_way_back_tells_its_audience_of_no_more_than_it_did_then(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("open", ["evil.example", "z.example"], category="phishing", confidence=60)
+    world.feed("secret", ["evil.example"], confidence=95, tlp="red")
+    world.feed("kept", ["evil.example"], category="advertising", confidence=95)
+    world.policies["given"] = {"categories": ["malware", "phishing"], "audience": "partners"}
+    world.export("given", "rpz", policy="given", path="exports/given.rpz", split="category")
+    world.update()
+    for feed in ("open", "secret", "kept"):
+        world.lines(feed, ["another.example", "z.example"])
+    world.update()
+    assert world.run("release", "rollback", "given", "--reason", "r").code == 0
+    text = (world.base / "exports" / "given-reasons.jsonl").read_text("ascii")
+    told = {row["name"]: (row["category"], row["feeds"]) for row in map(json.loads, text.splitlines())}
+    assert told["evil.example"] == ("phishing", ["open"])

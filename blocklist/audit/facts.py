@@ -21,7 +21,7 @@ from blocklist.names import parents
 from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.store import snapshots
-from blocklist.store.moment import periods
+from blocklist.store.moment import periods_after
 from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import builtin_rules_about
 
@@ -32,6 +32,7 @@ class Reader:
     def __init__(self, config: Config, connection: sqlite3.Connection, now: Moment, releases: Releases) -> None:
         self._config, self._db, self._now, self._releases = config, connection, now, releases
         self._rules: dict[Moment, list[Rule]] = {}
+        self._periods: dict[int, str] = {}
         self.lines = True
 
     def rules_at(self, moment: Moment) -> list[Rule]:
@@ -178,8 +179,11 @@ class Reader:
         return sum(p is not None and thing.first <= p[1] and p[2] <= thing.last for p in parsed)
 
     def _periods_from(self, moment: Moment) -> str:
-        """What ended after that run was closed in that month or later."""
-        return ", ".join(map(str, periods(self._db, moment.at)))
+        """The months in which what was open at that moment can have been closed."""
+        assert moment.run is not None
+        if moment.run not in self._periods:
+            self._periods[moment.run] = ", ".join(map(str, periods_after(self._db, moment.run)))
+        return self._periods[moment.run]
 
     def _listing(
         self,

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from blocklist.audit.answer import InExport
+from blocklist.audit.chosen import as_made, as_pinned, listings, settled
 from blocklist.audit.moment import Moment
-from blocklist.audit.releases import Live, Releases
+from blocklist.audit.releases import Live, Pin, Releases
 from blocklist.audit.rendering import Judge, Look, Rendering, none_of_kind, outcome
 from blocklist.config import Config, Export
 from blocklist.evidence import Facts
 from blocklist.publish.descriptor import Format
 from blocklist.publish.settings import Settings
+from blocklist.select.single import Outcome
 
 
 class Files:
@@ -29,8 +31,10 @@ class Files:
             return InExport(export.name, export.format, False, None, because, None, None)
         name, fmt = export.name, rendering.export.format
         pin = self._releases.pin(name)
-        facts = look if pin is None else _as_pinned(look, pin.moment)
-        now = outcome(rendering, kind, self._now, facts, judge)
+        if pin is not None:
+            now = self._pinned(pin, rendering, kind, look, judge)
+        else:
+            now = outcome(rendering, kind, self._now, look, judge)
         command = f"run 'blocklist export {name}'" if self._now.run is None else "the record of then says so"
         shadow = rendering.policy.mode == "shadow"
         if shadow:
@@ -48,10 +52,13 @@ class Files:
         rendered = Rendering.of(made_by) if made_by else rendering
         missing = none_of_kind(rendering.export, rendering.format, kind)
         then = now
-        if self._differs(live, made_by, rendering, rendered, look):
-            then = outcome(rendered, kind, live.moment, facts, judge)
+        if live.chosen is not None or self._differs(live, made_by, rendering, rendered, look):
+            then = self.made(live, rendered, kind, look, judge)
+        if live.left_out is not None and pin is not None and now.blocked and not then.blocked:
+            # A guard may hold what no feed lists any more, and the record knows no hold of it.
+            now, _ = self._releases.without(live.left_out, now, now, rendered.format, look(live.made).rules)
         if live.left_out is not None and then.blocked:
-            then, now = self._releases.without(live.left_out, then, now, rendered.format)
+            then, now = self._releases.without(live.left_out, then, now, rendered.format, look(live.made).rules)
         if pin is not None and missing is None:
             then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
         if then.blocked == now.blocked:
@@ -62,11 +69,40 @@ class Files:
         because = f"{then.because}; not yet published: {now.because}; {command}"
         return InExport(name, fmt, then.blocked, then.by, because, live.id, live.published, now.blocked)
 
+    def made(self, live: Live, rendered: Rendering, kind: str, look: Look, judge: Judge) -> Outcome:
+        """What the file of a release says by what it was made of; what it left out is another matter."""
+        text = self._releases.text(live.chosen)
+        if text is None:
+            return outcome(rendered, kind, live.moment, look, judge)
+
+        def chosen(moment: Moment) -> Facts:
+            facts = look(moment)
+            return as_made(facts, listings(text, facts.asked))
+
+        return outcome(settled(rendered, again=False), kind, live.made, chosen, judge)
+
+    def _pinned(self, pin: Pin, rendering: Rendering, kind: str, look: Look, judge: Judge) -> Outcome:
+        """What the next release of a pinned export says."""
+        text = self._releases.text(pin.chosen)
+
+        def chosen(moment: Moment) -> Facts:
+            facts = look(moment)
+            if text is None:
+                return replace(facts, listings=look(pin.moment).listings)
+            return as_pinned(facts, listings(text, facts.asked))
+
+        rendering = settled(rendering, again=True) if text is not None else rendering
+        return outcome(rendering, kind, self._now, chosen, judge)
+
     def _differs(self, live: Live, made_by: Settings | None, now: Rendering, then: Rendering, look: Look) -> bool:
         """Could the published file say something else than the record does?"""
         if live.revision != self._releases.revision() or self._now.run is not None:
             return True
-        if any(x.ends and live.moment.judged < x.ends <= self._now.judged for x in look(self._now).listings):
+        # Rules end by themselves; so do listings, and where the clock went back they count again.
+        if look(live.moment).rules != look(self._now).rules:
+            return True
+        begin, end = sorted((live.moment.judged, self._now.judged))
+        if any(x.ends and begin < x.ends <= end for x in look(self._now).listings):
             return True
         if made_by is None:
             return False
@@ -85,13 +121,3 @@ class Files:
                 return Rendering.of(made_by)
         fmt = self._formats.get(export.format)
         return Rendering(export, self._releases.policy(export.policy), fmt) if fmt is not None else None
-
-
-def _as_pinned(look: Look, moment: Moment) -> Look:
-    """What is listed as of `moment`, and all else as of the moment that is asked for."""
-
-    def at(asked: Moment) -> Facts:
-        then, now = look(moment), look(asked)
-        return replace(now, listings=then.listings, verdicts=now.verdicts)
-
-    return at

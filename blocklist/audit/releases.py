@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import msgspec
 
@@ -15,8 +16,9 @@ from blocklist.errors import RecordError
 from blocklist.names import parents
 from blocklist.publish import left_out, settings
 from blocklist.publish.descriptor import Format
-from blocklist.publish.left_out import CUT
+from blocklist.publish.left_out import ALONE, CUT
 from blocklist.publish.settings import Settings
+from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome
 from blocklist.store import kept
@@ -25,23 +27,34 @@ from blocklist.store.moment import whole_since
 
 @dataclass(frozen=True)
 class Live:
-    """The release whose file is, or was, in place."""
+    """The release whose file is, or was, in place.
+
+    `chosen`: digest of what it was chosen from, where that is not what was listed when it was made, at `made`.
+    """
 
     id: int
     published: str
     revision: int
     moment: Moment
     left_out: str | None
+    chosen: str | None
+    made: Moment
 
 
 @dataclass(frozen=True)
 class Pin:
-    """The moment of the release that an export is pinned to, and what is said of it."""
+    """The moment of the release that an export is pinned to, the digest of what it was chosen from, what is said."""
 
     moment: Moment
+    chosen: str | None
     said: str
 
 
+# Was a release `r` chosen from what an earlier one held, when it was made?
+ELSEWHERE = (
+    "r.amends IS NOT NULL OR EXISTS (SELECT 1 FROM pin p WHERE p.export = r.export AND p.since <= r.run "
+    "AND (p.until IS NULL OR p.until > r.run))"
+)
 # Of a release: revision, run, time, and as of when it judged, of the listings that it shows; the rules it shows, where
 # these are newer: those of its own run.
 SHOWN = (
@@ -63,6 +76,7 @@ class Releases:
         self._config, self._db, self._now = config, connection, now
         self._feeds: dict[Moment, Mapping[str, Feed]] = {}
         self._settings: dict[int, Settings | None] = {}
+        self._texts: dict[str, bytes | None] = {}
 
     def exports(self) -> Mapping[str, Export]:
         """Those configured now, and those that had a file at that time."""
@@ -81,14 +95,31 @@ class Releases:
         if self._now.run is None:
             where, values = "r.state = 'live'", [export]
         else:
-            where, values = "r.published <= ? ORDER BY r.published DESC, r.id DESC LIMIT 1", [export, self._now.at]
-        row = self._db.execute(
-            f"SELECT r.id, r.published, coalesce(r.amends, r.id), {SHOWN} WHERE r.export = ? AND {where}", values
+            where, values = "r.published <= ? ORDER BY r.id DESC LIMIT 1", [export, self._now.at]
+        row = self._db.execute(f"SELECT r.id FROM release r WHERE r.export = ? AND {where}", values).fetchone()
+        return self.release(row[0]) if row is not None else None
+
+    def release(self, number: int) -> Live:
+        """What a published release shows, and what it was made of."""
+        published, chosen, judged, shown, revision, *moment, left = self._db.execute(
+            f"SELECT r.published, CASE WHEN {ELSEWHERE} THEN r.chosen END, coalesce(r.judged, r.created), "
+            f"coalesce(r.amends, r.id), {SHOWN} WHERE r.id = ?",
+            (number,),
         ).fetchone()
-        if row is None:
-            return None
-        number, published, shown, revision, *moment, left = row
-        return Live(number, published, revision, self._known(moment_of(shown, *moment)), left)
+        run, created = self._db.execute("SELECT run, created FROM release WHERE id = ?", (number,)).fetchone()
+        made = Moment(run, created, judged, release=number)
+        return Live(
+            number, published, revision, self._known(moment_of(shown, *moment)), left, chosen, self._known(made)
+        )
+
+    def text(self, digest: str | None) -> bytes | None:
+        """What a release was chosen from; None where that can't be read any more."""
+        if digest is not None and digest not in self._texts:
+            try:
+                self._texts[digest] = kept.read(self._config.state, digest)
+            except RecordError:
+                self._texts[digest] = None
+        return self._texts[digest] if digest is not None else None
 
     def _known(self, moment: Moment) -> Moment:
         """A file that is older than all that is kept of history: it stayed, so what is known first made it too."""
@@ -125,16 +156,19 @@ class Releases:
     def pin(self, export: str) -> Pin | None:
         held, values = open_at(self._now)
         row = self._db.execute(
-            "SELECT r.id, r.run, r.created, coalesce(r.judged, r.created), x.author, x.reason "
-            f"FROM pin x JOIN release r ON r.id = x.release WHERE x.export = ? AND {held}",
+            "SELECT r.id, r.chosen, x.author, x.reason FROM pin x JOIN release r ON r.id = x.release "
+            f"WHERE x.export = ? AND {held}",
             (export, *values),
         ).fetchone()
         if row is None:
             return None
-        return Pin(Moment(row[1], row[2], row[3], release=row[0]), f"pinned to release {row[0]} by {row[4]}: {row[5]}")
+        said = f"pinned to release {row[0]} by {row[2]}: {row[3]}"
+        return Pin(self.release(row[0]).moment, row[1], said)
 
-    def without(self, kept_out: str, then: Outcome, now: Outcome, fmt: Format) -> tuple[Outcome, Outcome]:
-        """The outcomes where the live release left out the entry that would decide."""
+    def without(
+        self, kept_out: str, then: Outcome, now: Outcome, fmt: Format, rules: Sequence[Rule]
+    ) -> tuple[Outcome, Outcome]:
+        """The outcomes where the live release, made under `rules`, left out the entry that would decide."""
         try:
             data = kept.read(self._config.state, kept_out)
         except RecordError:
@@ -142,8 +176,12 @@ class Releases:
         by = then.by or ""
         why = left_out.reason(data, by)
         # Of a folded list one entry stood for all below it: cut, it stands for none of them.
-        above = parents(by) if why is None and fmt.fold and parse_one(by) is None else ()
-        why = why or next((f"{w} ({name})" for name in above if (w := left_out.reason(data, name)) and CUT in w), None)
+        above = parents(by) if why is None and fmt.fold and parse_one(by) is None else []
+        # Below an allow it stands by itself.
+        apart = {rule.name for rule in rules if not rule.blocks and rule.subtree and rule.kind == "domain"}
+        above = list(takewhile(lambda name: name not in apart, above))
+        cut = ((name, w) for name in above if (w := left_out.reason(data, name)) and CUT in w)
+        why = why or next((f"{w} ({name})" for name, w in cut if not w.endswith(ALONE)), None)
         if why is None and parse_one(by) is not None:
             why = _around_left_out(data, by)
         if why is None:

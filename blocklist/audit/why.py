@@ -13,8 +13,8 @@ from blocklist.audit.facts import Reader
 from blocklist.audit.files import Files
 from blocklist.audit.moment import Moment
 from blocklist.audit.near import near
-from blocklist.audit.releases import SHOWN, Live, Releases, moment_of
-from blocklist.audit.rendering import Judge, Look, Rendering, none_of_kind, outcome, with_host
+from blocklist.audit.releases import Live, Releases
+from blocklist.audit.rendering import Judge, Look, Rendering, none_of_kind, with_host
 from blocklist.audit.thing import Thing, around_network, host_of, recognise
 from blocklist.catalog import Feed
 from blocklist.config import Config, Export, Policy
@@ -107,6 +107,7 @@ class Audit:
                 holds=self._reader.holds(chain, moment),
                 rules=self._reader.rules_at(moment),
                 verdicts={at: v for at in chain if (v := self._reader.verdict(at, moment)) is not None},
+                asked=chain,
             )
 
         return look, lambda facts, policy, target: judge_name(name, facts, policy, target, suffixes)
@@ -149,6 +150,7 @@ class Audit:
                 holds=self._reader.holds(chain, moment),
                 rules=self._reader.rules_at(moment),
                 exempt=self._exempt(thing, listings, moment),
+                asked=chain,
             )
 
         return look, lambda facts, policy, target: judge_network(chain, facts, policy, target)
@@ -176,6 +178,7 @@ class Audit:
                 listings=self._reader.listings([thing.name], moment),
                 holds=self._reader.holds([thing.name], moment),
                 rules=self._reader.rules_at(moment),
+                asked=[thing.name],
             )
 
         def judge(facts: Facts, policy: Policy, target: Target) -> Outcome:
@@ -213,10 +216,13 @@ class Audit:
         whole = whole_since(self._db)
 
         def of_release(release: int) -> Outcome | None:
-            export, shown, _, *moment, _ = self._db.execute(
-                f"SELECT r.export, coalesce(r.amends, r.id), {SHOWN} WHERE r.id = ?", (release,)
+            export, run = self._db.execute(
+                "SELECT r.export, coalesce(b.run, r.run) FROM release r LEFT JOIN release b ON b.id = r.amends "
+                "WHERE r.id = ?",
+                (release,),
             ).fetchone()
-            if whole is not None and moment[0] < whole[0]:
+            shown = self._releases.release(release)
+            if whole is not None and run < whole[0]:
                 return None
             made_by = self._releases.settings_of(release)
             if made_by is not None:
@@ -228,7 +234,11 @@ class Audit:
                 rendering = known
             else:
                 return None
-            return outcome(rendering, thing.kind, moment_of(shown, *moment), look, judge)
+            said = self._files.made(shown, rendering, thing.kind, look, judge)
+            if shown.left_out is not None and said.blocked:
+                rules = look(shown.made).rules
+                said, _ = self._releases.without(shown.left_out, said, said, rendering.format, rules)
+            return said
 
         return of_release
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import BinaryIO, cast
 
 import msgspec
 import polars as pl
 
 from blocklist.config import Export
+from blocklist.names import parents
 from blocklist.publish.descriptor import Format
-from blocklist.publish.left_out import CUT
+from blocklist.publish.left_out import ALONE, CUT
 from blocklist.publish.render import Rendered
 from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_size
@@ -128,7 +130,9 @@ def fit(
         guess = aim if fits < aim < over else (fits + over) // 2
     why = f"{CUT}: {most.source} takes {_in_words(most)}"
     kept = _best(selection, order, fits)
-    cut = order.filter(pl.col("place") >= fits).select("name", pl.lit(why).alias("why")).unique("name")
+    said = pl.when("alone").then(pl.lit(why + ALONE)).otherwise(pl.lit(why)).alias("why")
+    cut = order.filter(pl.col("place") >= fits).sort("alone").select("name", said)
+    cut = cut.unique("name", keep="first", maintain_order=True)
     return Fitted(kept, cut)
 
 
@@ -138,26 +142,30 @@ def _in_words(most: Limits) -> str:
 
 
 def _blocks(selection: Selection) -> list[tuple[str, pl.DataFrame]]:
-    """Each part of a selection with the names of its rows."""
+    """Each part of a selection with the names of its rows, may they be cut, and do they stand for a name alone."""
+    any_, no = pl.lit(True).alias("cuttable"), pl.lit(False).alias("alone")
     return [
-        ("domains", selection.domains.select("name", pl.col("block").alias("cuttable"))),
-        ("networks", selection.networks.select(pl.col("cidr").alias("name"), pl.lit(True).alias("cuttable"))),
-        ("urls", selection.urls.select(pl.col("url").alias("name"), pl.lit(True).alias("cuttable"))),
-        ("rows", selection.rows.select(pl.col("indicator").alias("name"), pl.lit(True).alias("cuttable"))),
+        (
+            "domains",
+            selection.domains.select("name", pl.col("block").alias("cuttable"), (~pl.col("subtree")).alias("alone")),
+        ),
+        ("networks", selection.networks.select(pl.col("cidr").alias("name"), any_, no)),
+        ("urls", selection.urls.select(pl.col("url").alias("name"), any_, no)),
+        ("rows", selection.rows.select(pl.col("indicator").alias("name"), any_, no)),
     ]
 
 
 def _order(selection: Selection, ranks: pl.DataFrame) -> pl.DataFrame:
-    """`part`, `row`, `name`, `place` (0 is kept first) of all that may be cut."""
+    """`part`, `row`, `name`, `alone`, `place` (0 is kept first) of all that may be cut."""
     rows = pl.concat(
         [
-            frame.with_row_index("row").select(pl.lit(part).alias("part"), "row", "name", "cuttable")
+            frame.with_row_index("row").select(pl.lit(part).alias("part"), "row", "name", "cuttable", "alone")
             for part, frame in _blocks(selection)
         ]
     ).filter("cuttable")
     placed = rows.join(ranks.unique("name"), on="name", how="left", maintain_order="left")
     placed = placed.sort(pl.col("rank").fill_null(2**32 - 1), "name", "part", "row")
-    return placed.select("part", "row", "name", pl.int_range(pl.len(), dtype=pl.UInt32).alias("place"))
+    return placed.select("part", "row", "name", "alone", pl.int_range(pl.len(), dtype=pl.UInt32).alias("place"))
 
 
 def _best(selection: Selection, order: pl.DataFrame, count: int) -> Selection:
@@ -179,9 +187,7 @@ def ranked(listed: pl.DataFrame, selection: Selection, record: Record, rules: Se
     `listed`: `name: String`, `confidence: UInt8` of what was taken. Networks that were united or cut stand
     where the best listed one does that they touch.
     """
-    denied = pl.DataFrame({"name": [r.name for r in rules if r.blocks]}, schema={"name": pl.String}).with_columns(
-        pl.lit(_DENIED, pl.UInt8).alias("confidence")
-    )
+    denied = _denied(selection, rules).to_frame().with_columns(pl.lit(_DENIED, pl.UInt8).alias("confidence"))
     scores = pl.concat([denied, listed.select("name", pl.col("confidence").cast(pl.UInt8))]).unique(
         "name", keep="first"
     )
@@ -204,6 +210,26 @@ def ranked(listed: pl.DataFrame, selection: Selection, record: Record, rules: Se
         .select("name", pl.int_range(pl.len(), dtype=pl.UInt32).alias("rank"))
     )
     return pl.concat([ranks, _of_networks(selection.networks["cidr"].unique(), ranks)])
+
+
+def _denied(selection: Selection, rules: Sequence[Rule]) -> pl.Series:
+    """`name: String` of what a person denies, and of the wider entries into which it was folded or united."""
+    said = [rule for rule in rules if rule.blocks]
+    apart = {rule.name for rule in rules if not rule.blocks and rule.subtree}
+    above = {
+        name
+        for rule in said
+        if rule.kind == "domain"
+        for name in takewhile(lambda name: name not in apart, parents(rule.name))
+    }
+    wide = selection.domains.filter(pl.col("block") & pl.col("subtree") & pl.col("name").is_in(list(above)))["name"]
+    cidrs = selection.networks["cidr"].unique().alias("name")
+    nets = networks.parse(pl.Series([rule.name for rule in said if rule.kind in ("ipv4", "ipv6")], dtype=pl.String))
+    if nets.height and len(cidrs):
+        cidrs = cidrs.filter(networks.overlaps(networks.parse(cidrs).select(_AREA), nets.select(_AREA)))
+    else:
+        cidrs = cidrs.clear()
+    return pl.concat([pl.Series("name", [rule.name for rule in said], dtype=pl.String), wide, cidrs]).unique()
 
 
 def _of_networks(cidrs: pl.Series, ranks: pl.DataFrame) -> pl.DataFrame:

@@ -15,18 +15,26 @@ from blocklist.store.record import Record
 
 
 def change_of(job: Job, record: Record, release: int | None) -> Change:
-    """How the entries of `job` differ from those of a `release`."""
+    """How the entries of `job` differ from those of a `release`.
+
+    Of one that shows the last approved list under newer rules, the share that changes is of the list that was approved:
+    else rules would move the gate of what waits beside it.
+    """
     assert job.entries is not None and job.rendered is not None
     if release is None:
         return Change(None, job.rendered.entries, len(job.entries), 0)
-    (count,) = record.connection.execute("SELECT entries FROM release WHERE id = ?", (release,)).fetchone()
+    count, approved_ = record.connection.execute(
+        "SELECT r.entries, coalesce(b.entries, r.entries) FROM release r LEFT JOIN release b ON b.id = r.amends "
+        "WHERE r.id = ?",
+        (release,),
+    ).fetchone()
     before = _entries_before(record.state, release)
     if before is None:
         # The cache of entries is gone: of the difference only the balance is known.
         balance = len(job.entries) - count
-        return Change(count, job.rendered.entries, max(balance, 0), max(-balance, 0))
+        return Change(approved_, job.rendered.entries, max(balance, 0), max(-balance, 0))
     added, removed = _difference(before, job.entries)
-    return Change(count, job.rendered.entries, added, removed)
+    return Change(approved_, job.rendered.entries, added, removed)
 
 
 def entries_of(selection: Selection) -> pl.Series:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 CUT = "cut by capacity"
+# How the reason of an entry ends that stood for its name and nothing below it.
+ALONE = ", the name alone"
 
 
 def text(entries: pl.DataFrame) -> bytes:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from blocklist.publish.selector import Selector
 from blocklist.rules import rules_at
 from blocklist.store import frames, kept
 from blocklist.store.frames import Column
-from blocklist.store.moment import periods, whole_since
+from blocklist.store.moment import periods_after, whole_since
 from blocklist.store.record import FIRST_LISTED, HOLD, LISTING, TIMES, Record, Snapshot
 from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import SuffixRules, builtin_rules
@@ -58,9 +58,7 @@ class PastRecord(Record):
         super().__init__(now / "past", connection, None)
         self._now, self.run = now, run
         self._loaded: dict[int, pl.DataFrame] | None = None
-        # What was open then ended in its month or later, by whatever the clock said since.
-        (begin,) = connection.execute("SELECT min(started) FROM run WHERE id >= ?", (run,)).fetchone()
-        self._later = f"period IN ({', '.join(map(str, periods(connection, begin or '')))}) AND"
+        self._later = f"period IN ({', '.join(map(str, periods_after(connection, run)))}) AND"
 
     def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
         return self._frames()[feed]
@@ -86,12 +84,13 @@ class PastRecord(Record):
             (feed, self.run),
         ).sort("name")
 
-    def first_listed(self) -> pl.DataFrame:
+    def first_listed(self, feeds: Sequence[int]) -> pl.DataFrame:
+        mine = f"feed IN ({', '.join(map(str, feeds))}) AND since <= ?1"
         return frames.read(
             self.connection,
             FIRST_LISTED,
-            "(SELECT name, min(since) AS since FROM (SELECT name, since FROM listing WHERE since <= ?1 UNION ALL "
-            f"SELECT name, since FROM listing_closed WHERE {self._later} since <= ?1 AND until > ?1) GROUP BY name) l "
+            f"(SELECT name, min(since) AS since FROM (SELECT name, since FROM listing WHERE {mine} UNION ALL "
+            f"SELECT name, since FROM listing_closed WHERE {self._later} {mine} AND until > ?1) GROUP BY name) l "
             "JOIN run r ON r.id = l.since",
             (self.run,),
         )
@@ -186,7 +185,7 @@ def published(config: Config, connection: sqlite3.Connection, export: str, at: d
         "SELECT id, published, digest, path, run, judged, created, serial, left_out, amends, files, "
         "(SELECT max(p.release) FROM pin p WHERE p.export = r.export AND p.since <= r.run "
         "AND (p.until IS NULL OR p.until > r.run)) FROM release r "
-        "WHERE export = ? AND published <= ? ORDER BY published DESC, id DESC LIMIT 1",
+        "WHERE export = ? AND published <= ? ORDER BY id DESC LIMIT 1",
         (export, clock.text(at)),
     ).fetchone()
     if row is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
-from blocklist.catalog import KINDS, Feed
+from blocklist.catalog import KINDS, REACH, TLP, Feed
 from blocklist.config import Policy
 from blocklist.publish.parts import CHUNK
 from blocklist.publish.selection import Selection
@@ -68,21 +68,28 @@ def told(
     return out.select(*_SCHEMA).sort("name")
 
 
-def told_then(record: Record, names: Sequence[str], release: int) -> pl.DataFrame:
+def told_then(record: Record, policy: Policy, names: Sequence[str], release: int) -> pl.DataFrame:
     """The same of `names` that are listed no more, as they were when `release` was made; without a contact."""
+    reach = TLP if policy.audience == "house" else TLP[: TLP.index(REACH[policy.audience]) + 1]
     rows = record.connection.execute(
         """
-        WITH v AS (SELECT feed, category, confidence, max(since) FROM feed_version GROUP BY feed)
+        WITH v AS (SELECT feed, category, confidence, mode, attributes, max(since) FROM feed_version GROUP BY feed)
         SELECT c.name, coalesce(c.extra ->> 'category', v.category), f.name,
                c.extra ->> 'authority', c.extra ->> 'legal_basis', NULL, c.extra ->> 'reference', c.extra ->> 'reason',
                max(coalesce(c.confidence, v.confidence))
         FROM listing_closed c JOIN feed f ON f.id = c.feed JOIN v ON v.feed = c.feed
         WHERE c.name IN (SELECT value FROM json_each(?1))
           AND c.since <= (SELECT run FROM release WHERE id = ?2) AND c.until > (SELECT run FROM release WHERE id = ?2)
-          AND v.category <> 'reference'
+          AND v.category <> 'reference' AND v.mode = 'live'
+          AND coalesce(c.extra ->> 'category', v.category) IN (SELECT value FROM json_each(?3))
+          AND (?5 OR coalesce(v.attributes ->> 'redistribution', '') <> 'forbidden')
+          AND coalesce(c.extra ->> 'tlp', v.attributes ->> 'tlp', 'clear') IN (SELECT value FROM json_each(?4))
         GROUP BY c.name
         """,
-        (json.dumps(list(names)), release),
+        (
+            *(json.dumps(list(names)), release, json.dumps(list(policy.categories)), json.dumps(list(reach))),
+            policy.audience == "house",
+        ),
     )
     return pl.DataFrame([row[:-1] for row in rows], schema=_SCHEMA, orient="row")
 

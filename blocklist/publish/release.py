@@ -19,11 +19,11 @@ from typing import BinaryIO
 import msgspec
 import polars as pl
 
-from blocklist import __version__, clock
+from blocklist import clock
 from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.picture import Picture
-from blocklist.publish import approved, capacity, left_out, reasons, split
+from blocklist.publish import approved, capacity, left_out, reasons, settings, split
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.descriptor import Format
@@ -68,7 +68,7 @@ def export_all(
     now = clock.now()
     rules = rules_in_force(record.connection, now)
     selector = Selector(picture, record, config.policies, rules, keep=not dry_run, config=config)
-    shared = _shared_inputs(record, picture, rules)
+    shared = _shared_inputs(config, record, picture, rules)
     judged = clock.text(picture.at)
     recover(record)
     jobs: list[Job] = []
@@ -144,8 +144,10 @@ def _asked(config: Config, formats: Mapping[str, Format]) -> set[tuple[str, Capa
     return asked
 
 
-def _shared_inputs(record: Record, picture: Picture, rules: Sequence[Rule]) -> list[object]:
-    shared: list[object] = [__version__, record.revision(), picture.suffix_digest, [r.id for r in rules]]
+def _shared_inputs(config: Config, record: Record, picture: Picture, rules: Sequence[Rule]) -> list[object]:
+    # Feeds and `[protect]` count as they are configured now, which no update may have seen yet.
+    made_by = msgspec.to_builtins(settings.common_of(config, picture.suffix_digest))
+    shared: list[object] = [made_by, record.revision(), [r.id for r in rules]]
     # Only what ended since the last update: what it judged itself is in the revision.
     return [*shared, lapsed] if (lapsed := picture.lapsed()) else shared
 

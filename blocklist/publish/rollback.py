@@ -206,8 +206,8 @@ class Pinned:
         frames, self.refused = _accepted(rows, self._feeds)
         self._current = current(frames, self._feeds, picture.suffixes)
         self.held = guard(self._current, picture.references())
-        self._current = _narrowed(self._current, self.held)
         self.withheld: Withheld = in_force(self.held, record.released_names(), picture.references().addresses)
+        self._current = _narrowed(self._current, self.withheld.subtrees["name"])
         # Scopes and confidence were settled when it was chosen.
         self._policy = msgspec.structs.replace(policy, categories=["other"], feeds=None, min_confidence=0, widen=False)
         self._chosen: dict[tuple[str, ...], Selected] = {}
@@ -247,10 +247,10 @@ def _told(rows: pl.DataFrame) -> pl.DataFrame | None:
     return rows.select(told).unique("name") if set(told) <= set(rows.columns) else None
 
 
-def _narrowed(now: Current, held: pl.DataFrame) -> Current:
+def _narrowed(now: Current, held: pl.Series) -> Current:
     """A registrable name that may not be blocked as a subtree stands for itself alone, as if it had not widened."""
     names = now.names.select("name", "registrable").with_row_index("gid")
-    alone = names.filter(pl.col("registrable") & pl.col("name").is_in(held.filter("subtree_only")["name"].implode()))
+    alone = names.filter(pl.col("registrable") & pl.col("name").is_in(held.implode()))
     narrow = pl.col("gid").is_in(alone["gid"].implode())
     return Current(now.listings.with_columns(pl.col("subtree") & ~narrow), now.names)
 

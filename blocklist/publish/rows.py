@@ -10,8 +10,10 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from blocklist.catalog import KINDS, Feed
+from blocklist.catalog import CATEGORIES, KINDS, Feed
+from blocklist.config import Policy
 from blocklist.select.current import Current
+from blocklist.select.policy import taken
 
 SCHEMA = {
     "name": pl.String,
@@ -22,20 +24,23 @@ SCHEMA = {
 }
 
 
-def told(current: Current, feeds: Mapping[int, Feed], listed: pl.DataFrame, since: pl.DataFrame) -> pl.DataFrame:
-    """The told frame of `listed` (`name`, `gid`, `confidence`): all feeds that list a name, the category of the surest.
+def told(
+    current: Current, feeds: Mapping[int, Feed], policy: Policy, listed: pl.DataFrame, since: pl.DataFrame
+) -> pl.DataFrame:
+    """The told frame of `listed` (`name`, `gid`, `confidence`): the feeds that list a name and the category of the
+    surest, by the listings that `policy` takes and may tell its audience.
 
     `since`: `name`, `since: String`, unique by name.
     """
     names = {i: f.id for i, f in feeds.items()}
-    categories = {i: f.category for i, f in feeds.items()}
-    listings = current.listings.filter(~pl.col("expired")).join(listed, on="gid", how="semi")
+    words = dict(enumerate(CATEGORIES))
+    listings = taken(current, feeds, policy).join(listed, on="gid", how="semi")
     by_name = (
         listings.sort("gid", "confidence", "feed")
         .group_by("gid")
         .agg(
             pl.col("feed").replace_strict(names, return_dtype=pl.String).sort().str.join(",").alias("feeds"),
-            pl.col("feed").last().replace_strict(categories, return_dtype=pl.String).alias("category"),
+            pl.col("category").last().replace_strict(words, return_dtype=pl.String),
         )
     )
     known = listed.select("name", "gid", pl.col("confidence").cast(pl.Int64))

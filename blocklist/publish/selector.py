@@ -29,7 +29,7 @@ from blocklist.rules import Rule
 from blocklist.select import networks
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import names_between
-from blocklist.select.policy import Chosen, Selected, areas
+from blocklist.select.policy import Chosen, Selected, areas, taken
 from blocklist.store import kept
 from blocklist.store.record import Record
 
@@ -55,7 +55,7 @@ class Selector:
         self._pinned: dict[str, Pinned] = {}
         self._texts: dict[tuple[str, bool], kept.Bytes] = {}
         self._tolds: dict[tuple[str, frozenset[str]], pl.DataFrame] = {}
-        self._since: pl.DataFrame | None = None
+        self._since: dict[tuple[int, ...], pl.DataFrame] = {}
         self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
         # Exports are prepared side by side; what they share is decided once, by whoever comes first.
         self._deciding = threading.Lock()
@@ -114,12 +114,12 @@ class Selector:
         if not found:
             return None
         kinds = self._policies[export.policy].kinds
-        listed = decided.selected(export.policy, kinds).listed["name"]
+        listed = decided.selected(export.policy, KINDS).listed["name"]
         known = pl.concat(found).unique("name", keep="first", maintain_order=True)
         if len(missing := listed.filter(~listed.is_in(known["name"].implode()))):
             now = self.decided.selected(export.policy, kinds).listed
             now = now.filter(pl.col("name").is_in(missing.implode()))
-            told = rows.told(self._picture.current(), self._picture.feeds, now, self._since_of())
+            told = self._told_now(export.policy, now)
             known = pl.concat([known, told.select(known.columns)])
         return known
 
@@ -128,6 +128,8 @@ class Selector:
         with self._deciding:
             decided = self._decided(export)
             if isinstance(decided, Decided):
+                # A list for people is made of what was selected: its policy may not have been asked what it decides.
+                decided.chosen(export.policy)
                 decided.keep(export.policy, path)
             else:
                 approved.write(path, decided.chosen(export.policy), self.rules)
@@ -222,7 +224,7 @@ class Selector:
             known = reasons.told(current, self._picture.feeds, policy, self._picture.listings(), names)
         if shows is not None:
             gone = names.filter(~names.is_in(known["name"].implode())).to_list()
-            known = pl.concat([known, reasons.told_then(self._record, gone, shows)])
+            known = pl.concat([known, reasons.told_then(self._record, policy, gone, shows)])
         wanted = [c for c, _ in split.paths(export, policy, Path()) if c != REASONS]
         return split.parts(selection, known.select("name", "category"), wanted), known
 
@@ -253,7 +255,8 @@ class Selector:
         decided = self._decided(export)
         if not fmt.of_rows:
             return text(decided.chosen(export.policy), self.rules)
-        kinds = self._policies[export.policy].kinds
+        # What was approved was decided by a policy of then, which may have taken more kinds.
+        kinds = KINDS if isinstance(decided, Approved) else self._policies[export.policy].kinds
         selected = decided.selected(export.policy, kinds)
         return text(selected, self.rules, self._told(export, selected, kinds))
 
@@ -280,7 +283,7 @@ class Selector:
         blocked = pl.concat([domains, self._row_networks(export, chosen), urls])
         # What a rule denies is of any kind.
         blocked = blocked.filter(pl.col("kind").is_in([KINDS.index(kind) + 1 for kind in kinds]))
-        return rows.rows(blocked, self._told(export, chosen, kinds), self._since_of())
+        return rows.rows(blocked, self._told(export, chosen, kinds), self._since_of(export.policy))
 
     def _told(self, export: Export, chosen: Selected, kinds: Collection[str]) -> pl.DataFrame:
         """What is said of each of `kinds`: of a release of before, what was said then."""
@@ -289,9 +292,18 @@ class Selector:
             return decided.told
         key = (export.name if decided is not self.decided else f"policy {export.policy}", frozenset(kinds))
         if key not in self._tolds:
-            current, feeds = self._picture.current(), self._picture.feeds
-            self._tolds[key] = rows.told(current, feeds, chosen.listed, self._since_of())
+            listed = chosen.listed
+            if decided is not self.decided:
+                # Its numbers are those of a picture of its own.
+                numbers = self._picture.current().names.select("name").with_row_index("gid")
+                listed = listed.drop("gid").join(numbers, on="name", how="left", maintain_order="left")
+            self._tolds[key] = self._told_now(export.policy, listed)
         return self._tolds[key]
+
+    def _told_now(self, policy: str, listed: pl.DataFrame) -> pl.DataFrame:
+        """What is said of `listed`, by what the policy takes now."""
+        current, feeds = self._picture.current(), self._picture.feeds
+        return rows.told(current, feeds, self._policies[policy], listed, self._since_of(policy))
 
     def _row_networks(self, export: Export, chosen: Selected) -> pl.DataFrame:
         """Listed networks that are blocked whole, and the rest of the blocked area in pieces: as `domains` above."""
@@ -306,10 +318,13 @@ class Selector:
         kind = pl.when(pl.col("name").str.contains(":", literal=True)).then(3).otherwise(2).cast(pl.UInt8)
         return texts.to_frame().select("name", pl.lit(False).alias("subtree"), kind.alias("kind"))
 
-    def _since_of(self) -> pl.DataFrame:
-        if self._since is None:
-            self._since = self._record.first_listed()
-        return self._since
+    def _since_of(self, policy: str) -> pl.DataFrame:
+        """Since when each name is listed by the feeds that the policy takes and may tell of."""
+        feeds = taken(self._picture.current(), self._picture.feeds, self._policies[policy])["feed"]
+        key = tuple(sorted(feeds.unique().to_list()))
+        if key not in self._since:
+            self._since[key] = self._record.first_listed(key)
+        return self._since[key]
 
 
 def capability_of(fmt: Format, chosen: Chosen) -> Capability:

@@ -76,8 +76,11 @@ def spoken_of(before: Chosen, laid: Chosen, rules: Sequence[Rule]) -> pl.Series 
 
 
 def no_single_label(names: pl.Series) -> bool:
-    """Is none of `names` a single label? It stands above names of all groups; no feed can list one, a rule may."""
-    return bool(names.str.contains(".", literal=True).all())
+    """Is none of `names` a single label? It stands above names of all groups; no feed can list one, a rule may.
+
+    Networks and URLs are none, and an IPv6 network has no dot.
+    """
+    return bool(names.str.contains("[.:/]").all())
 
 
 def refitted(

@@ -63,3 +63,9 @@ def periods(connection: sqlite3.Connection, since: str = "") -> list[int]:
     )
     begin = clock.period(clock.parse(since)) if since else 0
     return [row[0] for row in rows if row[0] >= begin]
+
+
+def periods_after(connection: sqlite3.Connection, run: int) -> list[int]:
+    """Months (YYYYMM) in which what was open after `run` can have ended, by whatever the clock said since."""
+    (begin,) = connection.execute("SELECT min(started) FROM run WHERE id >= ?", (run,)).fetchone()
+    return periods(connection, begin or "")

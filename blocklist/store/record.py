@@ -269,6 +269,10 @@ class Record:
             tuple(getattr(snapshot, name) for name in names),
         )
 
+    def last_started(self) -> str:
+        """The latest moment at which any run started by its clock; empty before the first."""
+        return str(self.connection.execute("SELECT coalesce(max(started), '') FROM run").fetchone()[0])
+
     # Listings
 
     def add_listings(self, connection: sqlite3.Connection, run: int, rows: pl.DataFrame) -> None:
@@ -387,12 +391,13 @@ class Record:
             columns.write(self.state, snapshot, found)
         return found
 
-    def first_listed(self) -> pl.DataFrame:
-        """`name`, `since`: when the first of the open listings of each name began."""
+    def first_listed(self, feeds: Sequence[int]) -> pl.DataFrame:
+        """`name`, `since`: when the first of the open listings of each name by any of `feeds` began."""
         return frames.read(
             self.connection,
             FIRST_LISTED,
-            "(SELECT name, min(since) AS since FROM listing GROUP BY name) l JOIN run r ON r.id = l.since",
+            "(SELECT name, min(since) AS since FROM listing "
+            f"WHERE feed IN ({', '.join(map(str, feeds))}) GROUP BY name) l JOIN run r ON r.id = l.since",
         )
 
     # Holds
