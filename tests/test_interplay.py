@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from installation import World
@@ -128,7 +128,8 @@ class Interplay(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.mkdtemp()
         self.patch = pytest.MonkeyPatch()
-        self.now = self.latest = START
+        self.now = START
+        self.went_back = False
         self.patch.setattr(clock, "now", lambda: self.now)
         self.world = world = World(Path(self.folder))
         self.shadowed: dict[str, dict[str, Any]] = {}
@@ -325,11 +326,11 @@ class Interplay(RuleBasedStateMachine):
 
     def time_passes(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
-        self.latest = max(self.latest, self.now)
 
     @rule(seconds=st.sampled_from([1, 3600, 90_000]))
     def clock_goes_back(self, seconds: int) -> None:
         self.now -= timedelta(seconds=seconds)
+        self.went_back = True
 
     @rule(which=st.sampled_from(["columns", "decided"]))
     def caches_are_lost(self, which: str) -> None:
@@ -456,31 +457,28 @@ class Interplay(RuleBasedStateMachine):
 
     def _look_back(self) -> None:
         """Some files of then, as they were."""
-        if self.now < self.latest:
+        if self.went_back:
             return
         for export, lived in self.lived.items():
             if export == "zones":
                 continue
-            for begin, text in lived[:-1][-2:]:
-                later = [at for at, _ in lived if at > begin]
-                if not later or any(at < begin for at, _ in lived[lived.index((begin, text)) :]):
-                    continue
+            for begin, _ in lived[-2:]:
                 ran = self.world.run("export", export, "--at", clock.text(begin), "-o", "-")
                 same = [t for at, t in lived if at == begin]
                 assert ran.code == 0 and ran.out == same[-1], (export, begin, ran.text)
 
 
-def _hold(**keys: Any) -> None:
+def _hold(machine: type[Interplay], **keys: Any) -> None:
     # Shrinking takes minutes, and the steps that failed are few: they are printed as they were found.
     checks, phases = list(HealthCheck), [Phase.generate]
     chosen = settings(deadline=None, suppress_health_check=checks, phases=phases, **keys)
-    run_state_machine_as_test(Interplay, settings=chosen)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=chosen)  # type: ignore[no-untyped-call]
 
 
 def test_features_hold_together_in_any_order() -> None:
-    _hold(max_examples=5, stateful_step_count=14, derandomize=True)
+    _hold(seed(6)(type("Seeded", (Interplay,), {})), max_examples=5, stateful_step_count=14)
 
 
 @pytest.mark.slow
 def test_features_hold_together_in_many_orders() -> None:
-    _hold(max_examples=60, stateful_step_count=25)
+    _hold(Interplay, max_examples=60, stateful_step_count=25)
