@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from engines import driver
 from feedserver import Certificates, FeedServer, Talk, make_certificates
 
 from blocklist import special_use
@@ -170,8 +171,7 @@ def test_tls_is_verified_and_works(
 
 
 def test_f1_closed_port(get: Get) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = driver.free_port()
     done = get(f"http://127.0.0.1:{port}/hosts")
     failed(done, f"http://127.0.0.1:{port}/hosts", "refused the connection")
     assert done.hint is not None
