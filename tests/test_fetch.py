@@ -363,6 +363,7 @@ def test_f5_a_retry_does_not_keep_half_a_body(server: FeedServer, get: Get) -> N
     assert done.path is not None and done.path.read_bytes() == HOSTS + long
 
 
+@pytest.mark.alone
 def test_f5_stalled(server: FeedServer, get: Get) -> None:
     def stall(talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n127.0.0.1 ")
@@ -376,6 +377,7 @@ def test_f5_stalled(server: FeedServer, get: Get) -> None:
     assert time.monotonic() - start < 3.0
 
 
+@pytest.mark.alone
 def test_f5_slow_drip(server: FeedServer, get: Get) -> None:
     def drip(talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
@@ -755,6 +757,7 @@ def test_urls_that_can_not_be_fetched(get: Get, url: str) -> None:
 # Many feeds at once
 
 
+@pytest.mark.alone
 def test_few_per_host_but_all_at_once(server: FeedServer, tmp_path: Path) -> None:
     def slow(talk: Talk) -> None:
         time.sleep(0.1)
