@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "BLOCKLIST_CONFIG"):
             patch.delenv(name, raising=False)
         yield
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Packed bytes hold the time: they may not name a test, which every process must know by the same name."""
+    return argname if isinstance(val, bytes) and re.search(rb"[^\t\n\r -~]", val) else None
 
 
 TURNS = pytest.StashKey[Turns]()
