@@ -7,6 +7,8 @@
 PYTHON ?= $(shell scripts/find-python)
 CORPUS ?=
 TESTS  ?=
+# All tests are shared by as many processes as there are cores, up to four: each has threads of its own too.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist worksteal --durations 10
 
 # A virtual environment is made again when its lock, the project's own data or its place changes.
 key  = $(shell { pwd; cat requirements/$(1).lock pyproject.toml; } | sha256sum | cut -c 1-16)
@@ -20,7 +22,7 @@ demo: $(RUN)  ## the whole tour on this machine, without network, in some second
 	.venv-run/bin/blocklist demo
 
 test: $(DEV)  ## every test but the long runs; TESTS=tests/test_rpz.py for some
-	.venv-dev/bin/python -m pytest -m "not slow" $(TESTS)
+	.venv-dev/bin/python -m pytest -m "not slow" $(or $(TESTS),$(SIDE_BY_SIDE))
 
 test-slow: $(DEV)  ## the long runs: hundreds of kills, ten million fuzzed lines
 	.venv-dev/bin/python -m pytest -m slow

@@ -1,12 +1,17 @@
-"""What holds for every test: nobody's own configuration is read, and a required engine may not be missing."""
+"""What holds for every test: nobody's own configuration is read, a required engine may not be missing, and a test
+that measures time is alone while it runs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from turns import Turns
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("blocklist", deadline=None)
@@ -24,6 +29,29 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "BLOCKLIST_CONFIG"):
             patch.delenv(name, raising=False)
         yield
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Packed bytes hold the time: they may not name a test, which every process must know by the same name."""
+    return argname if isinstance(val, bytes) and re.search(rb"[^\t\n\r -~]", val) else None
+
+
+TURNS = pytest.StashKey[Turns]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Each worker has a folder of its own in the one of the run.
+        config.stash[TURNS] = Turns(Path(config.option.basetemp).parent)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is marked `alone` runs while no other does, the others side by side."""
+    with contextlib.ExitStack() as stack:
+        if (turns := item.config.stash.get(TURNS, None)) is not None:
+            stack.enter_context(turns.turn(item.get_closest_marker("alone") is not None))
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

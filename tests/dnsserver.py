@@ -216,11 +216,3 @@ class SpoofedSource(LoopbackServer):
     def deliver(self, data: bytes, address: tuple[str, int]) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             other.sendto(data, address)
-
-
-def closed_port() -> int:
-    """A UDP port of loopback on which nobody listens."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

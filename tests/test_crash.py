@@ -145,10 +145,12 @@ def sound_listings(world: World) -> None:
         assert world.listed(feed) == wanted and entries == len(wanted)
 
 
+@pytest.mark.alone
 def test_twenty_kills_at_random_moments_tear_nothing(tmp_path: Path) -> None:
     assert kill_often(a_world(tmp_path), 20, random.Random(20261124)) >= 10
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_two_hundred_kills_at_random_moments_tear_nothing(tmp_path: Path) -> None:
     assert kill_often(a_world(tmp_path), 200, random.Random(7)) >= 100

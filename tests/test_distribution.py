@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import dns.rcode
 import pytest
 from engines import driver
 from engines.primaries import SECRET, TSIG, ZONE
@@ -220,7 +222,13 @@ def test_the_recursor_of_the_page_takes_the_zone(tmp_path: Path, net: Net) -> No
     lab, port = net.labs["recursor"], net.ports["recursor"]
     (lab.folder / "recursor.lua").write_text(net.shown("recursor-resolver", "recursor", "{address}:{port}"))
     lab.configure("recursor.conf", upstream=net.upstream.port, port=port)
-    lab.start([driver.program("pdns_recursor"), f"--config-dir={lab.folder}"], port)
+    started = lab.start([driver.program("pdns_recursor"), f"--config-dir={lab.folder}"], port)
+    engine, tries = driver.Engine("recursor", port, *started), itertools.count()
+    # It keeps for a minute what it answers before it has the zone: so each time another is asked, as no probe does.
+    deadline = time.monotonic() + 15
+    while engine.ask(f"h{next(tries):05d}.evil.example", "MX").rcode() != dns.rcode.NXDOMAIN:
+        assert time.monotonic() < deadline, engine.log.read_text()[-800:]
+        time.sleep(0.1)
     world.export("dns", "rpz", **{**world.exports["dns"], "probe": [f"127.0.0.1:{port}"]})
     assert [report["state"] for report in until_ok(world)] == ["ok", "ok"]
     world.export("dns", "rpz", **{**world.exports["dns"], "notify": [f"127.0.0.1:{port}"]})

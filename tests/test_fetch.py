@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from engines import driver
 from feedserver import Certificates, FeedServer, Talk, make_certificates
 
 from blocklist import special_use
@@ -170,8 +171,7 @@ def test_tls_is_verified_and_works(
 
 
 def test_f1_closed_port(get: Get) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = driver.free_port()
     done = get(f"http://127.0.0.1:{port}/hosts")
     failed(done, f"http://127.0.0.1:{port}/hosts", "refused the connection")
     assert done.hint is not None
@@ -363,6 +363,7 @@ def test_f5_a_retry_does_not_keep_half_a_body(server: FeedServer, get: Get) -> N
     assert done.path is not None and done.path.read_bytes() == HOSTS + long
 
 
+@pytest.mark.alone
 def test_f5_stalled(server: FeedServer, get: Get) -> None:
     def stall(talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n127.0.0.1 ")
@@ -376,6 +377,7 @@ def test_f5_stalled(server: FeedServer, get: Get) -> None:
     assert time.monotonic() - start < 3.0
 
 
+@pytest.mark.alone
 def test_f5_slow_drip(server: FeedServer, get: Get) -> None:
     def drip(talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
@@ -755,6 +757,7 @@ def test_urls_that_can_not_be_fetched(get: Get, url: str) -> None:
 # Many feeds at once
 
 
+@pytest.mark.alone
 def test_few_per_host_but_all_at_once(server: FeedServer, tmp_path: Path) -> None:
     def slow(talk: Talk) -> None:
         time.sleep(0.1)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dnsserver import HostileServer, Manner, closed_port
+from dnsserver import HostileServer, Manner
+from engines import driver
 from installation import World
 
 from blocklist.errors import IndicatorError
@@ -139,7 +140,7 @@ def test_a_chain_that_nothing_blocks_adds_the_rule_alone(world: World, server: H
 def test_a_chain_without_an_answer_records_nothing(world: World) -> None:
     ran = world.run("allow", "add", "shop.example", "--reason", "r", "--chain")
     assert ran.code == 2 and "no resolvers are configured" in ran.err and "[verify] resolvers" in ran.err
-    world.set("verify", resolvers=[f"127.0.0.1:{closed_port()}"])
+    world.set("verify", resolvers=[f"127.0.0.1:{driver.free_port()}"])
     world.write()
     ran = world.run("allow", "add", "shop.example", "--reason", "r", "--chain")
     assert ran.code == 2 and "no resolver answered" in ran.err

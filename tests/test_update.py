@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import driver
 from installation import World, digest, names
 
 from blocklist.ingest.loopback import LoopbackServer, Page
@@ -259,9 +259,7 @@ def failing(world: World, server: LoopbackServer, how: str) -> None:
     elif how == "status 404":
         del server.pages["/web"]
     elif how == "closed port":
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            world.feeds["web"]["url"] = f"http://127.0.0.1:{free.getsockname()[1]}/web"
+        world.feeds["web"]["url"] = f"http://127.0.0.1:{driver.free_port()}/web"
     else:
         world.feeds["web"]["url"] = "file:feeds/missing.txt"
     world.write()

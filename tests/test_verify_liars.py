@@ -22,6 +22,8 @@ from blocklist.verify.preflight import preflight
 from blocklist.verify.resolver import resolve_all
 from blocklist.verify.results import Resolution
 
+# How long a server takes to answer decides here what becomes of it.
+pytestmark = pytest.mark.alone
 CONTROL = Control(exists=("control.example",), missing="example")
 LIVING = [f"live{number}.example" for number in range(200)]
 GONE = [f"gone{number}.example" for number in range(200)]

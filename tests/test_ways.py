@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dnsserver import HostileServer, Manner, closed_port
+from dnsserver import HostileServer, Manner
+from engines import driver
 from installation import World, names
 
 from blocklist.verify.loopback import serving
@@ -134,7 +135,7 @@ def test_what_would_block_on_the_way_of_a_name(world: World, server: HostileServ
 def test_a_name_that_can_not_be_resolved_is_still_answered(world: World) -> None:
     ran = world.run("why", "evil.example", "--resolve")
     assert ran.code == 0 and "is blocked in list" in ran.out and "no resolvers are configured" in ran.err
-    world.set("verify", resolvers=[f"127.0.0.1:{closed_port()}"])
+    world.set("verify", resolvers=[f"127.0.0.1:{driver.free_port()}"])
     ran = world.run("why", "evil.example", "--resolve", "--json")
     assert ran.json["resolved"] == [] and "no resolver answered" in ran.err
     assert world.run("why", "192.0.2.1", "--resolve").code == 2

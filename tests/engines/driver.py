@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -59,14 +60,25 @@ def may_make_namespaces() -> None:
         missing("network namespaces can't be made here")
 
 
-def free_port() -> int:
-    """A port that was free for TCP and UDP on loopback a moment ago, from the system's own choice."""
+def _candidates() -> Iterator[int]:
+    """Ports below those that Linux gives to connections; each process that runs tests has a thousand of its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20
+    ports = range(11_000 + 1_000 * worker, 12_000 + 1_000 * worker)
     while True:
-        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            stream.bind(("127.0.0.1", 0))
-            with contextlib.suppress(OSError):
-                datagram.bind(stream.getsockname())
-                return int(stream.getsockname()[1])
+        yield from random.sample(ports, len(ports))
+
+
+_CANDIDATES = _candidates()
+
+
+def free_port() -> int:
+    """A port that was free for TCP and UDP on loopback a moment ago, and that no other test is given soon."""
+    for port in _CANDIDATES:
+        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram, contextlib.suppress(OSError):
+            stream.bind(("127.0.0.1", port))
+            datagram.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 class Upstream:
