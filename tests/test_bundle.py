@@ -9,6 +9,7 @@ import re
 import time
 import zipfile
 from collections.abc import Callable
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -491,7 +492,10 @@ def test_a_bundle_of_the_past_proves_what_is_listed_no_more(tmp_path: Path) -> N
     assert world.update("--no-verify").code == 0
     assert not world.why("evil.example")["blocked"]
     ran = world.run("why", "evil.example", "--at", then, "--evidence", "-o", tmp_path / "then.zip")
-    assert ran.code == 0 and f"as of {then}" in ran.out, ran.text
+    told = datetime.fromisoformat(then).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    assert ran.code == 0 and f"as of {told}:" in ran.out, ran.text
+    # What the screen tells means the same when it is typed.
+    assert world.run("why", "evil.example", "--at", told).out.startswith(f"as of {told}:\nevil.example is blocked")
     checked = world.run("evidence", "check", tmp_path / "then.zip")
     assert checked.code == 0 and "0 failed" in checked.out, checked.text
     with zipfile.ZipFile(tmp_path / "then.zip") as bundle:

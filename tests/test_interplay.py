@@ -349,10 +349,15 @@ class Interplay(RuleBasedStateMachine):
     @rule(accept=st.booleans(), minutes=st.integers(0, 90))
     def update(self, accept: bool, minutes: int) -> None:
         self.time_passes(minutes * 60)
-        words = ["--accept", "top"] if accept else []
+        words = ["--accept", "top"] if accept and self._waits("top") else []
         self.run("update", "--no-verify", *words)
         self.forget_tampering()
         self._as_from_nothing()
+
+    def _waits(self, feed: str) -> bool:
+        """Does a snapshot wait at the gate of `feed`? `--accept` is refused where none does."""
+        gated = "SELECT 1 FROM snapshot s JOIN feed f ON f.id = s.feed WHERE s.state = 'gated' AND f.name = ?"
+        return bool(self.world.rows(gated, feed))
 
     update_again = update
     update_once_more = update

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blocklist.cli.screen import Screen, change, moment, number, safe, several, shared_options
+from blocklist.cli.screen import Screen, change, number, safe, second, several, shared_options
 
 if TYPE_CHECKING:
     from blocklist.difference import Difference
@@ -108,7 +108,7 @@ def _tell(screen: Screen, found: Difference, names: bool) -> None:
     )
     of = f", as export {found.export} takes them" if found.export else ""
     screen.line(
-        f"listings from {moment(found.a.at)} to {moment(found.b.at)}{of}: +{total['added']:,} "
+        f"listings from {second(found.a.at)} to {second(found.b.at)}{of}: +{total['added']:,} "
         f"−{total['removed']:,}, {total['changed']:,} changed"
     )
     said = ", ".join(several(count, *_DECIDED[what]) for what, count in decisions.items() if count)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from blocklist.cli.rules import IN_FORCE, publish
-from blocklist.cli.screen import ListingGroup, Screen, moment, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, moment, safe, second, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.config import Config
 from blocklist.select.address import parse_one
@@ -99,7 +99,7 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
             for r in rows
         ],
     )
-    when = f" as of {moment(clock.text(moment_asked))}" if moment_asked is not None else ""
+    when = f" as of {second(clock.text(moment_asked))}" if moment_asked is not None else ""
     holds = f" by {total:,} holds" if total != different else ""
     screen.line(
         f"{different:,} held{holds}{when}"

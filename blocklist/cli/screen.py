@@ -148,6 +148,11 @@ def moment(text: str | None) -> str:
     return "" if text is None else datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def second(text: str) -> str:
+    """The same to the second, for a moment that is answered for: it means itself when it is typed again."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def several(count: int, one: str, more: str | None = None) -> str:
     """`1 rule`, `2 rules`."""
     return f"{count:,} {one if count == 1 else more or one + 's'}"

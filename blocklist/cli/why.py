@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blocklist.cli.screen import Screen, moment, safe, shared_options
+from blocklist.cli.screen import Screen, moment, safe, second, shared_options
 
 if TYPE_CHECKING:
     from blocklist.advice import Advice
@@ -81,7 +81,7 @@ def command(
         audit.close()
     screen.json({**told, "evidence": said} if said else told)
     if moment_asked is not None:
-        screen.line(f"as of {moment(answer.at)}:")
+        screen.line(f"as of {second(answer.at)}:")
     _show(screen, answer)
     for step in steps:
         _show_step(screen, step)
