@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from blocklist import clock
 from blocklist.audit import Audit
 from blocklist.config import load
 from blocklist.publish.descriptor import abilities
+from blocklist.publish.past import PastRecord
+from blocklist.store.database import open_for_reading
 
 
 def backdate(world: World, days: int) -> None:
@@ -118,6 +121,22 @@ def test_few_or_most_of_the_listings_of_then_still_stand(tmp_path: Path, stay: i
     at_ = world.run("export", "flat", "--at", "24h", "-o", tmp_path / "then")
     assert ", made again; " in at_.err, at_.text
     assert (tmp_path / "then").read_bytes() == then
+
+
+def test_an_update_meanwhile_is_not_seen(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("alpha", names(50))
+    assert world.update("--no-export").code == 0
+    world.lines("alpha", names(45))
+    assert world.update("--no-export", "--force").code == 0
+    with closing(open_for_reading(world.state)) as db:
+        db.execute("BEGIN")
+        past = PastRecord(world.state, db, 1)
+        # What ends now is still open to this reader, and ended to those that begin after it.
+        world.lines("alpha", names(40))
+        assert world.update("--no-export", "--force").code == 0
+        (feed,) = db.execute("SELECT id FROM feed WHERE name = 'alpha'").fetchone()
+        assert past.indicators(feed, 0)["name"].to_list() == sorted(names(50))
 
 
 def test_bytes_that_are_gone_are_made_again_from_the_record(

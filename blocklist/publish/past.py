@@ -7,6 +7,8 @@ import io
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,8 +28,9 @@ from blocklist.publish.render import Rendered, render
 from blocklist.publish.selector import Selector
 from blocklist.rules import rules_at
 from blocklist.store import frames, kept
+from blocklist.store.database import explained, open_for_reading, path_in
 from blocklist.store.frames import Column
-from blocklist.store.moment import periods_after, whole_since
+from blocklist.store.moment import periods_after, state_of, whole_since
 from blocklist.store.record import FIRST_LISTED, HOLD, LISTING, TIMES, Record, Snapshot
 from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import SuffixRules, builtin_rules
@@ -48,6 +51,10 @@ class Published:
     how: str
 
 
+_FEED = {"feed": Column("feed", pl.UInt16)}
+_ROW = {**_FEED, **LISTING}
+
+
 class PastRecord(Record):
     """The record as it was after `run`, for reading: what a `Picture` and a `Selector` ask of it.
 
@@ -58,7 +65,9 @@ class PastRecord(Record):
         super().__init__(now / "past", connection, None)
         self._now, self.run = now, run
         self._loaded: dict[int, pl.DataFrame] | None = None
-        self._later = f"period IN ({', '.join(map(str, periods_after(connection, run)))}) AND"
+        self._months = periods_after(connection, run)
+        self._later = f"period IN ({', '.join(map(str, self._months))}) AND"
+        self._state = state_of(connection)
 
     def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
         return self._frames()[feed]
@@ -141,21 +150,51 @@ class PastRecord(Record):
     def _frames(self) -> dict[int, pl.DataFrame]:
         """Indicators frames by feed: those of now, without what came since, with what went since."""
         if self._loaded is None:
-            gone = self._by_feed(LISTING, f"listing_closed WHERE {self._later} since <= ?1 AND until > ?1")
-            found: dict[int, pl.DataFrame] = {}
-            present = Record(self._now, self.connection, None)
-            staying, names = self._staying()
-            for feed, snapshot in present.current_snapshots().items():
-                if feed in names or not staying:
-                    frame = present.indicators(feed, snapshot.id).select(*LISTING)
-                    if feed in names:
-                        frame = frame.join(names[feed], on="name", how="semi" if staying else "anti")
-                    found[feed] = frame
-            for feed, rows in gone.items():
+            found, gone = self._standing_and_gone()
+            for key, rows in gone.partition_by("feed", as_dict=True, include_key=False).items():
+                feed = cast(int, key[0])
                 before = found.get(feed)
                 found[feed] = (rows if before is None else pl.concat([before, rows])).sort("name")
             self._loaded = {feed: frame for feed, frame in found.items() if frame.height}
         return self._loaded
+
+    def _standing_and_gone(self) -> tuple[dict[int, pl.DataFrame], pl.DataFrame]:
+        """What stood then and is still open, by feed, and what was open then and ended since, with `feed: UInt16`."""
+        # By turns, since the months of a growing record grow.
+        halves = [half for half in (self._months[::2], self._months[1::2]) if half]
+        with ThreadPoolExecutor(2, "past") as beside:
+            reading = [beside.submit(self._ended_beside, half) for half in halves]
+            standing = self._standing()
+            read = [part.result() for part in reading]
+        # What was written since our own transaction began is seen by the others; it alone tells what stood before.
+        parts = [
+            self._ended(self.connection, half) if got is None else got for half, got in zip(halves, read, strict=True)
+        ]
+        return standing, pl.concat([pl.DataFrame(schema={n: c.dtype for n, c in _ROW.items()}), *parts])
+
+    def _ended_beside(self, months: Sequence[int]) -> pl.DataFrame | None:
+        """`_ended` by a connection of its own, for two cores; None where the record is not as ours shows it."""
+        with explained(path_in(self._now)), closing(open_for_reading(self._now)) as own:
+            own.execute("BEGIN")
+            return self._ended(own, months) if state_of(own) == self._state else None
+
+    def _ended(self, connection: sqlite3.Connection, months: Sequence[int]) -> pl.DataFrame:
+        """What ended in `months` and was open then."""
+        source = f"listing_closed WHERE period IN ({', '.join(map(str, months))}) AND since <= ?1 AND until > ?1"
+        return frames.read(connection, _ROW, source, (self.run,))
+
+    def _standing(self) -> dict[int, pl.DataFrame]:
+        """Indicators frames, by feed, of what stood then and is still open."""
+        present = Record(self._now, self.connection, None)
+        staying, names = self._staying()
+        found: dict[int, pl.DataFrame] = {}
+        for feed, snapshot in present.current_snapshots().items():
+            if feed in names or not staying:
+                frame = present.indicators(feed, snapshot.id).select(*LISTING)
+                if feed in names:
+                    frame = frame.join(names[feed], on="name", how="semi" if staying else "anti")
+                found[feed] = frame
+        return found
 
     def _staying(self) -> tuple[bool, dict[int, pl.DataFrame]]:
         """Names of open listings by feed: of those that stood then (True), or of those that came since if fewer."""
@@ -166,7 +205,7 @@ class PastRecord(Record):
         return staying, self._by_feed({"name": LISTING["name"]}, f"listing WHERE since {'<=' if staying else '>'} ?1")
 
     def _by_feed(self, columns: Mapping[str, Column], source: str) -> dict[int, pl.DataFrame]:
-        every = frames.read(self.connection, {"feed": Column("feed", pl.UInt16), **columns}, source, (self.run,))
+        every = frames.read(self.connection, {**_FEED, **columns}, source, (self.run,))
         split = every.partition_by("feed", as_dict=True, include_key=False)
         return {cast(int, key[0]): frame for key, frame in split.items()}
 

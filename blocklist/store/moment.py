@@ -69,3 +69,9 @@ def periods_after(connection: sqlite3.Connection, run: int) -> list[int]:
     """Months (YYYYMM) in which what was open after `run` can have ended, by whatever the clock said since."""
     (begin,) = connection.execute("SELECT min(started) FROM run WHERE id >= ?", (run,)).fetchone()
     return periods(connection, begin or "")
+
+
+def state_of(connection: sqlite3.Connection) -> tuple[int | None, tuple[tuple[str, int], ...]]:
+    """What tells two states of the listings apart: the last run, and the counters of changes and of pruning."""
+    (run,) = connection.execute("SELECT max(id) FROM run").fetchone()
+    return run, tuple(connection.execute("SELECT name, value FROM counter ORDER BY name"))
