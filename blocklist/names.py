@@ -19,10 +19,11 @@ DAMAGED = "\ufffd"
 
 _ALPHABET = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)+")
 _SINGLE = re.compile(r"[a-z0-9_-]+")
-# Four numbers in octal or hex and the like: inet_aton(3) and the URL standard read them as addresses.
 _LONG_LABEL = re.compile(rf"[^.]{{{MAX_LABEL + 1}}}")
 _LOCAL_ENDS = frozenset(name.rpartition(".")[2] for name in LOCAL_NAMES)
-_NUMERIC_END = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+# Four numbers in octal or hex and the like: inet_aton(3) and the URL standard read them as addresses. `192.0.2.1-9` is
+# a range to people, and no top-level domain is two numbers.
+_NUMERIC_END = re.compile(r"(?:.*\.)?(?:[0-9]*-?[0-9]*|0x[0-9a-f]*)")
 
 
 class Reject(StrEnum):

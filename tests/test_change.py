@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blocklist import hunks
@@ -121,6 +121,7 @@ def no_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("format_name", FORMATS)
 @settings(max_examples=120)
 @given(old=st.lists(LINES, max_size=30), new=st.lists(LINES, max_size=30))
+@example(old=["192.0.2.1\t3"], new=["evil.example\t5", "192.0.2.1\t3"])
 def test_the_short_way_equals_the_long_one(format_name: str, old: list[str], new: list[str]) -> None:
     compare(feed(format_name), old, new)
 

@@ -320,3 +320,12 @@ def test_a_category_that_is_none_leaves_the_feeds() -> None:
 def test_the_scope_of_a_feed_outranks_that_of_its_format() -> None:
     feed = Feed(title="t", url="file:t", category="malware", scope="subtree", format=InputFormat(name="lines"))
     assert columns(["evil.example", "192.0.2.1"], feed).frame["subtree"].to_list() == [True, False]
+
+
+@pytest.mark.parametrize("order", [("192.0.2.1-3", "evil.example"), ("evil.example", "192.0.2.1-3")])
+def test_what_looks_like_a_range_is_no_name_wherever_it_stands(order: tuple[str, str]) -> None:
+    done = normalize(pl.DataFrame({"number": [1, 2], "text": order}), FEED, "lines")
+    assert done.frame["name"].to_list() == ["evil.example"]
+    assert done.rejects == {Reject.BAD_ADDRESS: 1}
+    with pytest.raises(RejectedError):
+        normalize_name("192.0.2.1-3")

@@ -47,7 +47,7 @@ OCCURRENCE = tuple(name for name in SCHEMA if name != "line")
 _TEXT = pl.col("text")
 _NAME = r"^[a-z0-9_-]+(?:\.[a-z0-9_-]+)+$"
 _LONG_LABEL = r"[^.]{64}"
-_NUMERIC_END = r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$"
+_NUMERIC_END = r"(?:^|\.)(?:[0-9]*-?[0-9]*|0x[0-9a-f]*)$"
 _SPECIAL = r"(?:^|\.)(?:" + "|".join(sorted(n.replace(".", r"\.") for n in LOCAL_NAMES | ENGINE_LABELS)) + r")$"
 _ENGINE = r"\.(?:" + "|".join(sorted(ENGINE_LABELS)) + r")$"
 _ADDRESS = r"^(?:[0-9.]+(?:/[0-9]*)?|[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[^/]*)?(?:/[0-9]*)?)$"
