@@ -242,3 +242,17 @@ def test_addresses_that_stand_alone_do_so_in_the_file_of_their_category(tmp_path
     files = {path.name: path.read_text().split() for path in (tmp_path / "exports").iterdir()}
     assert [line for line in files["fw-malware"] if line[0] == "1"] == ["192.0.2.4", "192.0.2.5"]
     assert [line for line in files["fw-attack-source"] if line[0] == "1"] == ["192.0.2.6", "192.0.2.7"]
+
+
+def test_a_name_alone_below_an_allow_that_is_in_no_file_needs_no_room_for_a_wildcard(tmp_path: Path) -> None:
+    installed = Installation(tmp_path)
+    path = installed.export("dns", "rpz", options={"origin": "rpz.example"})
+    # 241 characters fit, and two more would be its wildcard's.
+    name = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 40, "example"])
+    assert len(name) == 240
+    installed.feed("alpha", ["other.test"])
+    for words in (("allow", "add", "example"), ("deny", "add", "--exact", name)):
+        assert installed.run(*words, "--reason", "a test").code == 0
+    assert installed.update("--no-verify").code == 0
+    assert f"{name} CNAME ." in path.read_text()
+    assert installed.why(name)["blocked"]

@@ -161,7 +161,8 @@ def _leave_out(
             if why is not None:
                 reasons[entry.name] = why
                 del entries[entry.name, entry.subtree]
-            if entry.subtree and not folded:
+            # An allow with nothing above it says nothing, and is in no file.
+            if entry.subtree and not folded and (entry.block or above is not None):
                 above, gone = entry, why is not None
 
 
