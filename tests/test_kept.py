@@ -164,5 +164,19 @@ def test_what_root_does_once_leaves_no_folder_that_the_user_of_the_timer_can_not
     assert told["check"] == "folders" and told["place"] == str(strange) and "chown -R" in told["hint"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_marks_a_record_belongs_to_its_user_too(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", names(3))
+    assert world.update().code == 0
+    # As an earlier version left it, which published nothing.
+    (world.state / "kept").rmdir()
+    user = pwd.getpwnam("nobody").pw_uid
+    for path in (world.state, *world.state.rglob("*")):
+        os.chown(path, user, -1)
+    assert world.run("deny", "add", "one.example", "--reason", "order").code == 0
+    assert (world.state / "kept").stat().st_uid == user
+
+
 def findings(world: World) -> list[dict[str, str]]:
     return [json.loads(line) for line in world.run("doctor", "--json").out.splitlines()[:-1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,7 +20,8 @@ def make(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     if os.geteuid() == 0:
         above = folder.parent.stat()
-        os.chown(folder, above.st_uid, above.st_gid)
+        with suppress(OSError):  # a share that knows no owners; 'doctor' names what belongs to others
+            os.chown(folder, above.st_uid, above.st_gid)
 
 
 def of_others(state: Path) -> Iterator[tuple[Path, int]]:

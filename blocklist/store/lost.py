@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from blocklist.errors import RecordError
+from blocklist.store import folders
 
 # A run that was killed before it had a record leaves downloads, caches of them, a lock and `record.db.new`: none of
 # these is here. Of `exports` the names, since `state` may be the folder in which the published files lie too.
@@ -31,7 +32,7 @@ def left_of(path: Path) -> list[str]:
 
 def mark(path: Path) -> None:
     """Leave something of the record at `path` from its first moment on, whatever it holds and publishes."""
-    (path.parent / "kept").mkdir(exist_ok=True)
+    folders.make(path.parent / "kept")
 
 
 def refuse_lost(path: Path) -> None:
