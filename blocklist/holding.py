@@ -145,13 +145,22 @@ def gate_references(work: Work, taken: dict[str, Intake], again: Callable[[], Co
     if not suspects:
         return taken
     picture, record = work.picture, work.record
-    passed = [*record.released_names(), *record.open_holds().filter(~pl.col("subtree_only"))["name"].to_list()]
+    released = pl.Series("name", list(record.released_names()), dtype=pl.String)
+    passed = pl.concat([released, record.open_holds().filter(~pl.col("subtree_only"))["name"]]).unique().implode()
+
+    def newly_held(some: Sequence[Intake]) -> pl.Series:
+        added = {work.ids[w.feed.id]: w.added for w in some}
+        known = guard.references(added, picture.feeds, picture.suffixes, (), ())
+        held = guard.guard(again().current, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
+        return held["name"].unique().sort()
+
+    # Mostly all of them together would not be too much.
+    if len(newly_held(suspects)) <= min(w.feed.max_new_holds for w in suspects):
+        return taken
     exported: pl.Series | None = None
     for intake in suspects:
         number = work.ids[intake.feed.id]
-        known = guard.references({number: intake.added}, picture.feeds, picture.suffixes, (), ())
-        held = guard.guard(again().current, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
-        names = held["name"].unique().sort()
+        names = newly_held([intake])
         if len(names) <= intake.feed.max_new_holds:
             continue
         if exported is None:

@@ -47,6 +47,19 @@ def test_many_bought_ranks_wait_at_the_gate_of_the_reference(world: World) -> No
     assert len(world.exported("list")) == 300
 
 
+def test_each_reference_has_its_own_gate(world: World) -> None:
+    world.feed("bad", names(3000))
+    for top in ("top", "other", "third"):
+        world.feed(top, ["bank.test"], category="reference", max_growth=1000)
+    assert world.update().code == 0
+    for top, ranks in (("top", names(80)), ("other", names(80, 80)), ("third", names(140, 160))):
+        world.lines(top, ["bank.test", *ranks])
+    ran = world.update()
+    assert [ran.feed(top)["outcome"] for top in ("top", "other", "third")] == ["updated", "updated", "gated"]
+    assert "would newly hold 140 entries" in ran.feed("third")["error"]
+    assert sorted(world.exported("list")) == names(2840, 160)
+
+
 def test_ranks_of_what_no_export_takes_need_no_person(world: World) -> None:
     world.feed("bad", names(300))
     world.feed("unsure", names(150, zone="other.test"), confidence=10)
