@@ -158,3 +158,50 @@ def test_a_list_of_changes_on_another_base_or_cut_short_is_damaged(tmp_path: Pat
             read(tmp_path, [1, 2])
         file.write_bytes(whole)
     assert read(tmp_path, [1, 2]) == data
+
+
+def test_a_link_in_the_middle_that_is_another_ones_is_named(tmp_path: Path) -> None:
+    rows = names(3000)
+    before, chain = b"", []
+    for number in range(1, 6):
+        rows[number * 100] = f"new{number}.example"
+        data = "\n".join(rows).encode()
+        write(tmp_path, number, data, before or None, number - 2, hunks(before, data) if before else None)
+        before, chain = data, [*chain, number]
+    assert read(tmp_path, chain) == before
+    other = snapshots.file_of(tmp_path, 3)
+    other.write_bytes(snapshots.file_of(tmp_path, 4).read_bytes())
+    with pytest.raises(RecordError) as caught:
+        read(tmp_path, chain)
+    assert str(other) in caught.value.message
+
+
+@pytest.mark.parametrize("longest", [0, 1, 70, 9000])
+def test_a_line_is_found_wherever_it_is(longest: int) -> None:
+    chance = random.Random(longest)
+    lines = [chance.randbytes(chance.randrange(longest + 1)).replace(b"\n", b"").rstrip(b"\r") for _ in range(2000)]
+    data = b"\n".join(lines)
+    for number in (1, 2, 3, 64, 65, 1000, 1999, 2000):
+        assert line_of(data, number) == lines[number - 1]
+        assert line_of(data + b"\n", number) == lines[number - 1]
+    assert line_of(data, 2001) == line_of(data + b"\n", 2001) == line_of(data, 2002) == b""
+
+
+def test_why_reads_each_raw_line_once_however_many_exports_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    for feed in ("a", "b"):
+        world.feed(feed, names(5))
+    for export in ("one", "two", "three"):
+        world.export(export)
+    world.update()
+    asked: list[tuple[int, int]] = []
+
+    def counted(state: Path, chain: list[int], number: int) -> bytes:
+        asked.append((chain[-1], number))
+        return line(state, chain, number)
+
+    monkeypatch.setattr(snapshots, "line", counted)
+    assert [x["text"] for x in world.why(names(1)[0])["listings"]] == names(1) * 2
+    assert len(asked) == len(set(asked)) == 2

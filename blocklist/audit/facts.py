@@ -33,6 +33,7 @@ class Reader:
         self._config, self._db, self._now, self._releases = config, connection, now, releases
         self._rules: dict[Moment, list[Rule]] = {}
         self._periods: dict[int, str] = {}
+        self._texts: dict[tuple[int, int], str | None] = {}
         self.lines = True
 
     def rules_at(self, moment: Moment) -> list[Rule]:
@@ -250,6 +251,12 @@ class Reader:
         )
 
     def _line(self, snapshot: int, line: int) -> str | None:
+        """The raw line; read once, however many exports and moments ask for it."""
+        if (snapshot, line) not in self._texts:
+            self._texts[snapshot, line] = self._read_line(snapshot, line)
+        return self._texts[snapshot, line]
+
+    def _read_line(self, snapshot: int, line: int) -> str | None:
         links: list[int] = []
         at: int | None = snapshot
         while at is not None:
