@@ -24,6 +24,7 @@ from blocklist.publish.descriptor import Format
 from blocklist.repair import beyond
 from blocklist.store import columns, folders, ledger, snapshots
 from blocklist.store.database import REPAIR, explained, open_for_reading, path_in
+from blocklist.store.moment import last_confirmed
 
 _LOW = 500_000_000  # bytes free below which an update may not fit
 
@@ -173,6 +174,15 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
                     "this machine",
                     f"the last run was at {last}, which is still to come",
                     "set the clock: the record goes on, but its times and serials run ahead",
+                )
+            elif (before := last_confirmed(db, clock.now())) is not None:
+                yield Finding(
+                    "clock",
+                    "warn",
+                    "this machine",
+                    f"says {clock.said(clock.text(clock.now()))}, far ahead of the runs up to "
+                    f"{clock.said(clock.text(before))}",
+                    "set it if it is wrong; until a day of runs confirms it, [keep] counts from then",
                 )
             yield from _log(path, db)
             yield from _cases(config.state, db)

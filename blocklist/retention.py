@@ -18,14 +18,15 @@ from blocklist.config import Config
 from blocklist.publish.recorded import wanted_bytes
 from blocklist.quantities import parse_duration
 from blocklist.store import kept, snapshots
-from blocklist.store.moment import forget_before
+from blocklist.store.moment import forget_before, last_confirmed
 from blocklist.store.record import Record
 
 
 @dataclass(frozen=True)
 class Pruned:
     """How much went, or would: `listings`, `verdicts` and `holds` that ended before `history` (RFC 3339, None where
-    nothing did), `downloads` of `download_bytes` on disk, and bytes of releases on disk.
+    nothing did), `downloads` of `download_bytes` on disk, and bytes of releases on disk. `as_of` (RFC 3339): from when
+    `[keep]` counted, where not from now.
     """
 
     listings: int = 0
@@ -35,6 +36,7 @@ class Pruned:
     download_bytes: int = 0
     release_bytes: int = 0
     history: str | None = None
+    as_of: str | None = None
 
     @property
     def any(self) -> bool:
@@ -45,22 +47,27 @@ class _Undone(Exception):
     """Ends the transaction of a dry run."""
 
 
-def prune(record: Record, config: Config, *, author: str, dry_run: bool = False) -> Pruned:
+def prune(record: Record, config: Config, *, author: str, dry_run: bool = False, trust_clock: bool = False) -> Pruned:
     """Apply `[keep]` to the record and its folders. `dry_run`: say what would go, and leave all as it is.
 
-    Raises RecordError where the record can't be written.
+    Where no run confirms the clock (see `last_confirmed`), `[keep]` counts from the last run before it jumped, unless
+    `trust_clock`: what a wrong clock forgets would never come back. Raises RecordError where the record can't be
+    written.
     """
-    now, done = clock.now(), Pruned()
-    at = clock.text(now)
+    now = clock.now()
+    doubted = None if trust_clock else last_confirmed(record.connection, now)
+    at, present = clock.text(now), doubted or now
+    as_of = None if doubted is None else clock.text(doubted)
+    done = Pruned(as_of=as_of)
     ended_before, fetched_before = (
-        clock.text(now - timedelta(seconds=parse_duration(span)))
+        clock.text(present - timedelta(seconds=parse_duration(span)))
         for span in (config.keep.history, config.keep.snapshots)
     )
     with suppress(_Undone), record.transaction() as db:
         listings, verdicts, holds, begins = _history(db, ended_before)
         gone, size = _downloads(db, fetched_before)
-        released = kept.others(record.state, wanted_bytes(record, config))
-        done = Pruned(listings, verdicts, holds, len(gone), size, sum(released.values()), begins)
+        released = kept.others(record.state, wanted_bytes(record, config, present))
+        done = Pruned(listings, verdicts, holds, len(gone), size, sum(released.values()), begins, as_of)
         if dry_run or not done.any:
             raise _Undone
         run = record.begin_run(db, at, "prune", author, __version__)
@@ -69,7 +76,7 @@ def prune(record: Record, config: Config, *, author: str, dry_run: bool = False)
         record.finish_run(run, clock.text(clock.now()))
     if not dry_run:
         _remove_files(record)
-        kept.forget_others(record.state, wanted_bytes(record, config))
+        kept.forget_others(record.state, wanted_bytes(record, config, present))
     return done
 
 

@@ -146,3 +146,43 @@ def test_a_young_record_has_nothing_to_forget(tmp_path: Path) -> None:
 def _findings(world: World) -> list[dict[str, Any]]:
     lines = map(json.loads, world.run("doctor", "--deep", "--json").out.splitlines())
     return [x for x in lines if "check" in x]
+
+
+def test_a_clock_that_jumps_years_ahead_forgets_nothing(lived: Lived) -> None:
+    """A battery dies, and at boot it is 2030: what is forgotten then never comes back."""
+    world = lived.world
+    kept = lived.files()
+    lived.at(WEEKS + 4 * 52)
+    for _ in range(2):  # a second run of that day confirms nothing
+        world.lines("moving", [*names(3, 900, "crowd.test"), "late.example"])
+        ran = world.update("--no-verify")
+        assert "clock is far ahead of" in ran.err, ran.text
+        lived.at(WEEKS + 4 * 52 + 0.1)
+    told = world.run("status", "--json").json
+    assert told["clock_unconfirmed_since"] == clock.text(START + timedelta(weeks=WEEKS - 1))
+    assert "clock is far ahead of" in world.run("status").out
+    assert [f["word"] for f in _findings(world) if f["check"] == "clock"] == ["warn"]
+    # Of that day's view it is the last day before the jump still: what was kept then is kept.
+    ran = world.run("prune", "--json")
+    assert ran.code == 0 and "clock is far ahead of" in ran.err
+    assert ran.json["as_of"] == clock.text(START + timedelta(weeks=WEEKS - 1))
+    assert all(name.startswith("snapshots/") for name in kept.keys() - lived.files().keys()), "no release's bytes went"
+    # The clock is set right, and all that [keep] asks for still answers.
+    lived.at(WEEKS - 0.5)
+    assert False not in list(lived.answers(range(WHOLE, WEEKS)))
+    assert "far ahead" not in world.run("prune").err
+
+
+def test_a_day_of_runs_or_a_person_confirms_the_clock(lived: Lived) -> None:
+    """A tool that stood still for half a year is not stuck."""
+    world = lived.world
+    lived.at(WEEKS + 26)
+    planned = world.run("prune", "--dry-run", "--json").json
+    trusted = world.run("prune", "--dry-run", "--trust-clock", "--json").json
+    assert trusted["as_of"] is None and trusted["listings"] > planned["listings"]
+    world.update("--no-verify")
+    lived.at(WEEKS + 26 + 1 / 7)
+    ran = world.run("prune", "--json")
+    assert ran.json["as_of"] is None and "far ahead" not in ran.err
+    assert ran.json["listings"] >= trusted["listings"]
+    assert world.run("status", "--json").json["clock_unconfirmed_since"] is None

@@ -8,17 +8,22 @@ import click
 
 from blocklist.cli.screen import Screen, moment, shared_options
 from blocklist.cli.setup import configuration, writing
+from blocklist.cli.unconfirmed import unconfirmed
 
 
 @click.command("prune")
 @click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+@click.option("--trust-clock", is_flag=True, help="The clock is right, though it is far ahead of the last runs.")
 @shared_options
-def command(screen: Screen, dry_run: bool) -> int:
+def command(screen: Screen, dry_run: bool, trust_clock: bool) -> int:
     """Forget what [keep] no longer asks for.
 
     Listings, verdicts and holds that ended longer ago than `history`; downloads older than `snapshots`, but for one a
     month and those that a listing began with; bytes of releases older than `releases`. Digests, times, rules and the
     log of events stay. Put it beside 'blocklist update' in the timer, once a month.
+
+    While the clock is more than 35 days ahead of the runs before, [keep] counts from the last of those: what a wrong
+    clock forgets never comes back. A day of runs confirms the clock, or --trust-clock.
 
     \b
     Examples:
@@ -30,8 +35,10 @@ def command(screen: Screen, dry_run: bool) -> int:
     from blocklist.retention import prune
 
     with writing(config, screen, "prune") as record:
-        done = prune(record, config, author=whoami(), dry_run=dry_run)
+        done = prune(record, config, author=whoami(), dry_run=dry_run, trust_clock=trust_clock)
     screen.json({**asdict(done), "dry_run": dry_run})
+    if done.as_of is not None:
+        screen.note(unconfirmed(done.as_of))
     if not done.any:
         screen.line("nothing is older than [keep] says")
         return 0

@@ -11,6 +11,7 @@ import click
 from blocklist.cli.ending import show_ending
 from blocklist.cli.screen import Screen, moment, number, several, shared_options
 from blocklist.cli.setup import configuration
+from blocklist.cli.unconfirmed import unconfirmed
 
 
 @click.command("status")
@@ -31,6 +32,7 @@ def command(screen: Screen) -> int:
     from blocklist.lifetime import stale_since
     from blocklist.rules import ending_soon
     from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.moment import last_confirmed
 
     now = clock.now()
     db = open_for_reading(config.state)
@@ -66,6 +68,7 @@ def command(screen: Screen) -> int:
         ).fetchone()[0]
         run = db.execute("SELECT started, command FROM run ORDER BY id DESC LIMIT 1").fetchone()
         ending = ending_soon(db, now)
+        last = last_confirmed(db, now)
     db.close()
     status = 0
     rows: list[tuple[Any, ...]] = []
@@ -135,12 +138,15 @@ def command(screen: Screen) -> int:
     screen.line(
         f"{holds:,} held · {several(rules, 'rule')} · last run {moment(run[0])} ({run[1]})" if run else "no run yet"
     )
+    if last is not None:
+        screen.line(unconfirmed(clock.text(last)))
     screen.json(
         {
             "held": holds,
             "rules": rules,
             "ending": [asdict(rule) for rule in ending],
             "exports": told,
+            "clock_unconfirmed_since": None if last is None else clock.text(last),
         }
     )
     return status

@@ -14,6 +14,7 @@ from blocklist.cli import complete
 from blocklist.cli.ending import show_ending
 from blocklist.cli.screen import Screen, change, moment, number, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
+from blocklist.cli.unconfirmed import unconfirmed
 from blocklist.decode import nearest
 from blocklist.sets import consequences
 
@@ -68,6 +69,7 @@ def command(
     from blocklist.errors import IndicatorError
     from blocklist.publish.release import export_all
     from blocklist.rules import ending_soon
+    from blocklist.store.moment import last_confirmed
     from blocklist.update import update
 
     heap.keep_freed()
@@ -102,6 +104,8 @@ def command(
             )
         ending = ending_soon(record.connection, clock.now())
         show_ending(screen, ending)
+        if (last := last_confirmed(record.connection, clock.now())) is not None:
+            screen.note(unconfirmed(clock.text(last)))
     screen.json(
         {
             "feeds": [_feed_json(f) for f in updated.feeds],

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from blocklist.publish.entries import forget_entries
 from blocklist.publish.job import Job, Live
 from blocklist.quantities import parse_duration
 from blocklist.store import kept
+from blocklist.store.moment import last_confirmed
 from blocklist.store.record import Record
 
 
@@ -90,11 +91,15 @@ def files_of(record: Record, release: int) -> dict[str, str]:
     return {"": row[0]} if row[1] is None else {file["category"]: file["digest"] for file in json.loads(row[1])}
 
 
-def wanted_bytes(record: Record, config: Config) -> set[str]:
+def wanted_bytes(record: Record, config: Config, now: datetime | None = None) -> set[str]:
     """Digests of what is kept: releases published in the time of `[keep] releases`, those that count now, and for all
     the time of `[keep] history` those that `blocklist.publish.past` could not make again.
+
+    `[keep]` counts from `now`; by default from what the clock says, unless nothing confirms it.
     """
-    now = clock.now()
+    if now is None:
+        now = clock.now()
+        now = last_confirmed(record.connection, now) or now
     recent, history = (
         clock.text(now - timedelta(seconds=parse_duration(span)))
         for span in (config.keep.releases, config.keep.history)

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from blocklist import clock
 from blocklist.errors import RecordError
+
+# A clock is believed by a run of at least a day ago, and of no longer ago than any month and a few days.
+_CONFIRMED_AFTER = timedelta(days=1)
+_CONFIRMED_FOR = timedelta(days=35)
+
+
+def last_confirmed(connection: sqlite3.Connection, now: datetime) -> datetime | None:
+    """When the last run was that is far behind `now`, where no run since then confirms the clock; else None.
+
+    After a jump of the clock, or where nothing ran for long: from then on a day of runs confirms it.
+    """
+    late, early = clock.text(now - _CONFIRMED_AFTER), clock.text(now - _CONFIRMED_FOR)
+    (last,) = connection.execute("SELECT max(started) FROM run WHERE started <= ?", (late,)).fetchone()
+    return clock.parse(last) if last is not None and last < early else None
 
 
 def run_at(connection: sqlite3.Connection, at: datetime) -> int:
