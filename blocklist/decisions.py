@@ -138,6 +138,12 @@ def _prepared(wanted: Wanted, now: datetime) -> _Prepared:
             f"{wanted.what}: a rule for the whole Internet is not taken", hint="name the networks meant"
         )
     _require(wanted.reason)
+    if wanted.exact and thing.kind != "domain":
+        means = "a URL is that URL alone" if thing.kind == "url" else "a network is all its addresses"
+        raise IndicatorError(
+            f"{wanted.what}: exact is for names, which else stand for all below them; {means}",
+            hint="leave 'exact' out",
+        )
     return _Prepared(thing, thing.kind == "domain" and not wanted.exact, until_text(wanted.until, now), wanted)
 
 

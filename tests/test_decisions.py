@@ -58,6 +58,26 @@ def test_an_exact_allow_frees_the_name_alone(world: World) -> None:
     assert "exact" in world.run("allow", "list").out
 
 
+@pytest.mark.parametrize("action", ["allow", "deny"])
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("192.0.2.0/28", "a network is all its addresses"),
+        ("2001:db8::1", "a network is all its addresses"),
+        ("http://shop.example/login", "a URL is that URL alone"),
+    ],
+)
+def test_exact_is_for_names_and_nothing_else_takes_it(world: World, action: str, what: str, said: str) -> None:
+    ran = world.run(action, "add", what, "--exact", "--reason", "r")
+    assert ran.code == 2 and f"exact is for names, which else stand for all below them; {said}" in ran.err
+    assert "hint: leave 'exact' out" in ran.err and world.rows("SELECT count(*) FROM rule") == [(0,)]
+    assert world.run(action, "add", what, "--reason", "r").code == 0
+    table = world.base / "rules.csv"
+    table.write_text(f"what,reason,scope\n{what},r,exact\n")
+    ran = world.run(action, "import", table)
+    assert ran.code == 2 and f"rules.csv:2: {what}: exact is for names" in ran.err
+
+
 def test_a_deny_blocks_what_no_feed_lists_and_now_publishes_at_once(world: World) -> None:
     ran = world.run("deny", "add", "mine.example", "--reason", "order 17", "--now")
     assert ran.code == 0 and "mine.example" in world.exported("list")

@@ -82,6 +82,7 @@ def _add(action: str) -> click.Command:
         config, formats = configuration(screen)
         from blocklist.decisions import Wanted, add_rule
         from blocklist.person import whoami
+        from blocklist.select.address import parse_one
 
         # Before anything is written: an answer that does not come leaves nothing half done.
         links = _blocked_links(config, formats, what) if chain else []
@@ -101,7 +102,8 @@ def _add(action: str) -> click.Command:
                     f"{safe(added.name)} is a public suffix: this {does} every name that anyone has below it; {undo}"
                 )
             for link, blocked in links:
-                wanted = Wanted(link, f"{reason} (behind {added.name})", ticket, until, exact=True)
+                # An address behind a name is that address alone.
+                wanted = Wanted(link, f"{reason} (behind {added.name})", ticket, until, exact=parse_one(link) is None)
                 _add_link(screen, record, wanted, blocked)
             if chain and not links:
                 screen.line(f"nothing that {safe(added.name)} stands for in the DNS is blocked")
