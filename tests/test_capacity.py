@@ -37,6 +37,7 @@ def test_a_list_that_is_too_long_is_held_with_the_way_out(world: World, limit: d
     ran = world.update()
     assert ran.code == 4 and ran.export("list")["outcome"] == "held"
     assert "more than the" in ran.export("list")["error"] and "fit" in ran.export("list")["hint"]
+    assert not any("release approve" in way for way in ran.export("list")["plan"]["ways"])
     assert not (world.base / "exports" / "list").exists()
     assert ran.export("other")["outcome"] == "published"
     assert world.run("release", "approve", "list").code == 4

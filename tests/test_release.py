@@ -519,6 +519,10 @@ def test_nothing_is_published_while_a_reference_never_loaded(world: World) -> No
     held = ran.export("list")
     assert ran.code == 4 and held["outcome"] == "held" and "the reference top never loaded" in held["error"]
     assert not (world.base / "exports" / "list").exists()
+    ways = held["plan"]["ways"]
+    assert "'blocklist update top'" in ways[0] and "'blocklist feeds disable top'" in ways[1]
+    assert ways[2].endswith("'blocklist release approve list'") and len(ways) == 3, "no list stands in between"
+    assert held["hint"] == "; ".join(ways)
     (world.base / "away").rename(world.base / "feeds" / "top.txt")
     assert world.update().export("list")["outcome"] == "published"
 

@@ -45,6 +45,14 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """Why a release waits for a person, and what to do where approving it is not the way."""
+
+    reason: str
+    ways: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """`before`: entries of the live release, None when there is none. `removed_because`: how many for which reason.
 
@@ -91,7 +99,7 @@ def plan(
     since_run: int | None,
     live: int | None,
     counts: tuple[int | None, int, int, int],
-    gate: str | None,
+    wait: Wait | None,
 ) -> Plan:
     """The plan of `new`, after `old` of the run `since_run` and the release `live`.
 
@@ -117,8 +125,8 @@ def plan(
         _reasons(record, gone, listed, closed, rules, drops),
         known,
         more,
-        gate,
-        _ways(export, gate),
+        None if wait is None else wait.reason,
+        _ways(export, wait, before is not None),
         complete,
         _ruled(record, live),
     )
@@ -220,12 +228,14 @@ def _known(picture: Picture, come: pl.Series, gone: pl.Series) -> tuple[list[Kno
     return found[:_SHOWN], max(len(found) - _SHOWN, 0)
 
 
-def _ways(export: str, gate: str | None) -> list[str]:
-    if gate is None:
+def _ways(export: str, wait: Wait | None, stands: bool) -> list[str]:
+    """What a person can do about `export`, of which a release `stands`."""
+    if wait is None:
         return [f"publish it with 'blocklist export {export}'"]
-    return [
+    ways = list(wait.ways) or [
         f"right as it is: 'blocklist release approve {export}'",
         "one feed is wrong: 'blocklist feeds disable FEED', then 'blocklist update'",
         "one entry is wrong: 'blocklist why ENTRY', then 'blocklist allow add ENTRY --reason … --now'",
-        "until then the last approved list stays, with every rule of yours laid over it",
     ]
+    until = ["until then the last approved list stays, with every rule of yours laid over it"]
+    return ways + (until if stands else [])

@@ -31,6 +31,7 @@ from blocklist.publish.entries import change_of, entries_of, forget_entries, kee
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.job import ExportOutcome, Job, Live
 from blocklist.publish.keeping import Keeping
+from blocklist.publish.plan import Wait
 from blocklist.publish.recorded import (
     file_digest,
     files_of,
@@ -51,6 +52,13 @@ from blocklist.rules import Rule, rules_in_force
 from blocklist.select.express import Capability
 from blocklist.store import derived, kept
 from blocklist.store.record import Record
+
+# What a person can do about a list that is longer than its target takes.
+_TOO_MUCH = (
+    "narrow the policy (fewer categories or feeds, a higher min_confidence)",
+    'keep the best entries with fit = "rank"',
+    "if the device takes more, say so with model, max_entries or max_bytes",
+)
 
 
 def export_all(
@@ -232,32 +240,29 @@ def _prepare(job: Job, config: Config, selector: Selector, record: Record, stack
     outcome.release = None
     old = None
     if excess is not None:
-        reason: str | None = f"{excess}; no approval changes that"
+        wait: Wait | None = Wait(f"{excess}; no approval changes that", _TOO_MUCH)
     else:
-        reason = gate(config, job, record, change)
-        if reason is None and live is not None:
-            reason = weekly_gate(config, job, record, selector)
-        if reason is not None and live is not None and (old := selector.approved(export, job.fmt, live.id)) is not None:
+        wait = gate(config, job, record, change)
+        if wait is None and live is not None:
+            wait = weekly_gate(config, job, record, selector)
+        if wait is not None and live is not None and (old := selector.approved(export, job.fmt, live.id)) is not None:
             # What a person said since does not count.
             beyond = change.beyond(entries_of(old[0]), job.entries)
-            reason = gate(config, job, record, beyond) if beyond.any else None
-            reason = reason or (weekly_gate(config, job, record, selector) if beyond.any else None)
-    if live is not None and old is None and (reason is not None or dry_run):
+            wait = gate(config, job, record, beyond) if beyond.any else None
+            wait = wait or (weekly_gate(config, job, record, selector) if beyond.any else None)
+    if live is not None and old is None and (wait is not None or dry_run):
         old = selector.approved(export, job.fmt, live.id)
-    if reason is not None:
-        job.state, outcome.outcome, outcome.error = "held", "held", reason
-        outcome.hint = (
+    if wait is not None:
+        job.state, outcome.outcome, outcome.error = "held", "held", wait.reason
+        outcome.hint = "; ".join(wait.ways) or (
             f"see 'blocklist export {export.name} --dry-run', publish with 'blocklist release approve {export.name}'"
-            if excess is None
-            else "narrow the policy (fewer categories or feeds, a higher min_confidence), or keep the best entries "
-            'with fit = "rank"; if the device takes more, say so with model, max_entries or max_bytes'
         )
         if live is not None:
             _amend(job, config, record, selector, stack, old, least)
-    if reason is not None or dry_run:
+    if wait is not None or dry_run:
         counts = (live.entries if live else None, outcome.entries, outcome.added, outcome.removed)
-        outcome.plan = selector.plan(job, selection, old[0] if old else None, counts)
-    if reason is not None:
+        outcome.plan = selector.plan(job, selection, old[0] if old else None, counts, wait)
+    if wait is not None:
         return
     _check(job)
     job.chosen = selector.text(export, job.fmt)

@@ -6,12 +6,13 @@ from blocklist.config import Config
 from blocklist.publish.change import Change, weekly
 from blocklist.publish.entries import change_of, entries_of
 from blocklist.publish.job import Job
+from blocklist.publish.plan import Wait
 from blocklist.publish.recorded import is_approved
 from blocklist.publish.selector import Selector
 from blocklist.store.record import Record
 
 
-def weekly_gate(config: Config, job: Job, record: Record, selector: Selector) -> str | None:
+def weekly_gate(config: Config, job: Job, record: Record, selector: Selector) -> Wait | None:
     """Why the change since a week ago waits for a person, or None; what persons said since does not count."""
     assert job.entries is not None and job.rendered is not None
     week = weekly(record, job.export.name)
@@ -24,10 +25,10 @@ def weekly_gate(config: Config, job: Job, record: Record, selector: Selector) ->
         return None
     if (old := selector.approved(job.export, job.fmt, week.id)) is not None:
         reason = _too_much(config, job, change.beyond(entries_of(old[0]), job.entries))
-    return f"since {week.published[:10]}, {reason}" if reason is not None else None
+    return Wait(f"since {week.published[:10]}, {reason}") if reason is not None else None
 
 
-def gate(config: Config, job: Job, record: Record, change: Change) -> str | None:
+def gate(config: Config, job: Job, record: Record, change: Change) -> Wait | None:
     """Why the release waits for a person, or None."""
     assert job.rendered is not None
     entries, export = job.rendered.entries, job.export
@@ -35,21 +36,26 @@ def gate(config: Config, job: Job, record: Record, change: Change) -> str | None
         return None
     if missing := _references_never_loaded(config, record):
         shown = ", ".join(missing) if len(missing) < 4 else f"{missing[0]} and {len(missing) - 1} more"
-        return (
-            f"the reference {shown} never loaded, so nothing tells a well-known name from a hostile one; "
-            "'blocklist update' fetches it; or disable it"
+        return Wait(
+            f"the reference {shown} never loaded, so nothing tells a well-known name from a hostile one",
+            (
+                f"load it: 'blocklist update {' '.join(missing)}' says what fails",
+                f"do without it: 'blocklist feeds disable {' '.join(missing)}', then 'blocklist update'",
+                f"publish this once, all of it looked at: 'blocklist release approve {export.name}'",
+            ),
         )
     if not change.any:
         return None
     if entries == 0 and not export.allow_empty:
-        return (
+        return Wait(
             "nothing is left to block after filtering; an empty list blocks nothing (allow_empty = true to publish it)"
         )
     if change.after < export.min_entries:
-        return f"{entries:,} entries, fewer than min_entries = {export.min_entries:,}"
+        return Wait(f"{entries:,} entries, fewer than min_entries = {export.min_entries:,}")
     if job.pin is not None:
         return None  # a person chose this release, whatever it changes
-    return _too_much(config, job, change)
+    reason = _too_much(config, job, change)
+    return None if reason is None else Wait(reason)
 
 
 def _too_much(config: Config, job: Job, change: Change) -> str | None:

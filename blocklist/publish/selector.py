@@ -21,7 +21,7 @@ from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
 from blocklist.publish.job import Job
 from blocklist.publish.networks import one_by_one
-from blocklist.publish.plan import Plan, plan
+from blocklist.publish.plan import Plan, Wait, plan
 from blocklist.publish.render import Rendered, render
 from blocklist.publish.rollback import Pinned, pins, text, told_in
 from blocklist.publish.selection import Selection
@@ -135,9 +135,14 @@ class Selector:
                 approved.write(path, decided.chosen(export.policy), self.rules)
 
     def plan(
-        self, job: Job, selection: Selection, old: Selection | None, counts: tuple[int | None, int, int, int]
+        self,
+        job: Job,
+        selection: Selection,
+        old: Selection | None,
+        counts: tuple[int | None, int, int, int],
+        wait: Wait | None,
     ) -> Plan:
-        """What a release of `job` with `selection` would change."""
+        """What a release of `job` with `selection` would change, and why it waits, if it does."""
         with self._deciding:
             return plan(
                 job.export.name,
@@ -150,7 +155,7 @@ class Selector:
                 since_run=listed_in(self._record, job.live.id) if job.live else None,
                 live=job.live.id if job.live else None,
                 counts=counts,
-                gate=job.outcome.error if job.state == "held" else None,
+                wait=wait,
             )
 
     def _selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
