@@ -78,6 +78,17 @@ def test_a_rollback_publishes_what_was_live_before_and_stays_whatever_timers_do(
     world.assert_sound()
 
 
+def test_the_plan_after_an_unpin_says_why_entries_go_that_the_pinned_release_held(world: World) -> None:
+    world.run("release", "rollback", "list", "--reason", "the news are blocked")
+    world.set("gates", max_change=0.01)
+    ran = world.run("release", "unpin", "list", "--json")
+    assert ran.code == 4
+    plan = ran.export("list")["plan"]
+    # They left the feeds before the pin was set.
+    assert plan["removed"] == 22 and plan["removed_because"] == {"no longer listed": 22}
+    assert [(p["feed"], p["added"], p["removed"]) for p in plan["parts"]] == [("a", 1, 22)]
+
+
 def test_the_word_of_now_counts_in_a_release_of_then(world: World) -> None:
     world.run("allow", "add", "bad.example", "--reason", "a customer")
     world.run("allow", "add", "good.wrong.example", "--reason", "below a listed one")

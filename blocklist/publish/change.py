@@ -71,11 +71,3 @@ _KEPT = (
     "SELECT min(id) FROM release WHERE export = ?1 AND published IS NOT NULL "
     f"GROUP BY CAST(julianday(published) AS INTEGER) / {_DAYS}"
 )
-
-
-def listed_in(record: Record, release: int) -> int:
-    """The run whose listings a release shows: its own, or that of the one which it amends."""
-    row = record.connection.execute(
-        "SELECT coalesce(b.run, r.run) FROM release r LEFT JOIN release b ON b.id = r.amends WHERE r.id = ?", (release,)
-    ).fetchone()
-    return int(row[0])

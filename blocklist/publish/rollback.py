@@ -184,6 +184,12 @@ def shown_by(record: Record, release: int) -> int:
         release = row[0]
 
 
+def listed_in(record: Record, release: int) -> int:
+    """The run whose listings a release shows."""
+    (run,) = record.connection.execute("SELECT run FROM release WHERE id = ?", (shown_by(record, release),)).fetchone()
+    return int(run)
+
+
 class Pinned:
     """Decisions of a kept `text` under the guards, holds, rules and verdicts of now; asked like `Decided`.
 
@@ -295,4 +301,4 @@ def _accepted(rows: pl.DataFrame, feeds: Mapping[int, Feed]) -> tuple[dict[int, 
     return {i: frame for i, frame in frames.items() if frame.height}, rows.height - left.height
 
 
-__all__ = ["Pin", "Pinned", "pins", "roll_back", "shown_by", "text", "told_in", "unpin"]
+__all__ = ["Pin", "Pinned", "listed_in", "pins", "roll_back", "shown_by", "text", "told_in", "unpin"]

@@ -16,14 +16,13 @@ from blocklist.errors import RecordError
 from blocklist.picture import Picture
 from blocklist.publish import approved, reasons, rows, split
 from blocklist.publish.approved import Approved
-from blocklist.publish.change import listed_in
 from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
 from blocklist.publish.job import Job
 from blocklist.publish.networks import one_by_one
 from blocklist.publish.plan import Plan, Wait, plan
 from blocklist.publish.render import Rendered, render
-from blocklist.publish.rollback import Pinned, pins, text, told_in
+from blocklist.publish.rollback import Pinned, listed_in, pins, text, told_in
 from blocklist.publish.selection import Selection
 from blocklist.rules import Rule
 from blocklist.select import networks
