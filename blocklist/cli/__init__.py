@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -126,6 +127,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
             _say(_usage_text(error))
         raise SystemExit(2) from None
     except (click.Abort, KeyboardInterrupt):
+        _let_go()
         _say("interrupted; what was recorded is kept, nothing is half written")
         raise SystemExit(130) from None
     except click.ClickException as error:
@@ -133,7 +135,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
         # The reader of our output went away (`| head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go()
         raise SystemExit(1) from None
     except Exception as error:
         from blocklist.errors import BlocklistError
@@ -161,6 +163,12 @@ def main(argv: list[str] | None = None) -> NoReturn:
         )
         raise SystemExit(1) from None
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _let_go() -> None:
+    """Leave what standard output has not taken: at the end Python would wait for a reader that takes no more."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_text(error: click.UsageError) -> str:

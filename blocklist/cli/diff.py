@@ -7,7 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ def _sheet(found: Difference, names: bool) -> None:
     header = ("change", "indicator", "kind", "feed", "category") if names else _COUNTS
     rows.writerow(header)
     for item in found.items() if names else found.counted():
-        rows.writerow([cell(value) if isinstance(value, str) else value for value in astuple(item)])
+        rows.writerow([cell(value) if isinstance(value, str) else value for value in vars(item).values()])
 
 
 _DECIDED = {
@@ -82,16 +82,17 @@ _DECIDED = {
     "holds_released": ("hold released", "holds released"),
     "names_dead": ("name died", "names died"),
 }
+_SIGNS = {"added": "+", "removed": "−", "changed": "~"}
 _COUNTS = ("feed", "category", "added", "removed", "changed")
 
 
 def _tell(screen: Screen, found: Difference, names: bool) -> None:
     counted, decisions, files = found.counted(), found.decisions(), found.files()
     if names:
-        for item in found.items():
-            screen.json(asdict(item))
-            sign = {"added": "+", "removed": "−", "changed": "~"}[item.change]
-            screen.line(f"{sign} {safe(item.indicator)}  {item.feed}  {item.category}")
+        if screen.as_json:
+            screen.objects(vars(item) for item in found.items())
+        else:
+            screen.lines(f"{_SIGNS[x.change]} {safe(x.indicator)}  {x.feed}  {x.category}" for x in found.items())
     for row in counted:
         screen.json(asdict(row))
     ends = [{"run": p.run, "at": p.at, "release": p.release} for p in (found.a, found.b)]

@@ -54,19 +54,19 @@ def listing(screen: Screen, since: str | None, everything: bool) -> int:
         found = ledger.events(db, since=clock.text(start) if start else None)
         kept = deque(found, None if everything or since or screen.as_json else 50)
     db.close()
-    for e in kept:
-        screen.json(
-            {
-                "id": e.id,
-                "at": e.at,
-                "run": e.run,
-                "what": e.what,
-                "who": e.who,
-                "detail": _detail(e.detail),
-                "previous": e.previous,
-                "digest": e.digest,
-            }
-        )
+    screen.objects(
+        {
+            "id": e.id,
+            "at": e.at,
+            "run": e.run,
+            "what": e.what,
+            "who": e.who,
+            "detail": _detail(e.detail),
+            "previous": e.previous,
+            "digest": e.digest,
+        }
+        for e in kept
+    )
     rows = [(e.id, moment(e.at), e.who, e.what, _in_words(_detail(e.detail))) for e in kept]
     screen.table(("id", "at", "who", "what", ""), rows, right=(0,))
     older = kept[0].id - 1 if kept and not since and kept[0].id > 1 else 0
@@ -130,8 +130,7 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
         end = ledger.head(db)
         (count,) = db.execute("SELECT count(*) FROM event").fetchone()
     db.close()
-    for trouble in troubles:
-        screen.json({"event": trouble.event, "text": trouble.text})
+    screen.objects({"event": trouble.event, "text": trouble.text} for trouble in troubles)
     for trouble in troubles[:_SHOWN]:
         where = f"event {trouble.event}: " if trouble.event is not None else ""
         screen.line(screen.style("fail", fg="red") + f"  {where}{safe(trouble.text)}")

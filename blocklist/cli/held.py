@@ -81,8 +81,7 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
         fame = fame_of(config, db, [r[0] for r in rows])
     db.close()
     keys = ("indicator", "guard", "scope", "detail", "since", "released_by", "released_because", "feeds")
-    for r in rows:
-        screen.json({**dict(zip(keys, r, strict=True)), **asdict(fame[r[0]])})
+    screen.objects({**dict(zip(keys, r, strict=True)), **asdict(fame[r[0]])} for r in rows)
     screen.table(
         ("held", "as", "guard", "since", "listed by", "known as", "would block", "because"),
         [
@@ -162,8 +161,7 @@ def _informed(screen: Screen, config: Config, everything: bool) -> int:
         ).fetchall()
     db.close()
     shown = rows if everything or screen.as_json else rows[:50]
-    for r in shown:
-        screen.json(dict(zip(("indicator", "feeds", "reference", "line"), r, strict=True)))
+    screen.objects(dict(zip(("indicator", "feeds", "reference", "line"), r, strict=True)) for r in shown)
     screen.table(("listed", "by", "named by"), [(r[0], r[1], f"{r[2]}, line {r[3]}") for r in shown])
     more = f", {len(shown)} shown; --all shows every one" if len(shown) < len(rows) else ""
     screen.line(f"{len(rows):,} named by references that only inform{more}; none of them is held for that")

@@ -52,8 +52,7 @@ def command(screen: Screen, what: str, since: str | None, as_csv: bool) -> int:
         rows.writerow(("at", "what", "how", "name", "by", "detail", "run"))
         rows.writerows([cell(str(value or "")) for value in asdict(h).values()] for h in found)
         return 0
-    for h in found:
-        screen.json(asdict(h))
+    screen.objects(asdict(h) for h in found)
     screen.json({"query": thing.name, "kind": thing.kind, "happenings": len(found)})
     if not found:
         screen.line(f"the record has never heard of {safe(thing.name)}" + (f" since {since}" if since else ""))

@@ -91,15 +91,13 @@ def show(screen: Screen, number_: int, everything: bool) -> int:
         raise click.UsageError(f"there is no release {number_}; 'blocklist release' lists them")
     missing, told = _left_out(screen, rows[0].pop("left_out")), _plan(screen, number_)
     if everything:
-        for name, why in missing:
-            screen.json({"name": name, "because": why})
+        screen.objects({"name": name, "because": why} for name, why in missing)
     screen.json({**rows[0], "left_out": len(missing), **({"plan": json.loads(told)} if told else {})})
     for key, value in rows[0].items():
         if value not in (None, "", {}):
             screen.line(f"{key:10} {_fact(key, value)}")
     shown = missing if everything else missing[:5]
-    for name, why in shown:
-        screen.line(f"left out   {safe(name)}: {safe(why)}")
+    screen.lines(f"left out   {safe(name)}: {safe(why)}" for name, why in shown)
     if len(shown) < len(missing):
         screen.line(f"left out   {len(missing) - len(shown):,} more; --left-out names all")
     if told and not screen.as_json:

@@ -276,8 +276,7 @@ def _list(action: str) -> click.Command:
             scoped = ({**r, "scope": "exact" if r["kind"] == 1 and not r["subtree"] else ""} for r in rows)
             click.echo(write([r[c] for c in COLUMNS] for r in scoped), nl=False)
             return 0
-        for r in rows:
-            screen.json({key: value for key, value in r.items() if key not in ("removed_reason", "kind")})
+        screen.objects({k: value for k, value in r.items() if k not in ("removed_reason", "kind")} for r in rows)
         screen.table(
             ("id", action, "scope", "by", "since", "until", "ticket", "reason"),
             [

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,11 @@ class Screen:
         if not self.as_json and not self.quiet:
             click.echo(text)
 
+    def lines(self, texts: Iterable[str]) -> None:
+        """Lines as `line` writes them, however many: a thousand at a time, which takes a tenth of the time."""
+        if not self.as_json and not self.quiet:
+            _echo(texts)
+
     def note(self, text: str) -> None:
         """A remark on standard error."""
         if not self.quiet:
@@ -52,7 +58,12 @@ class Screen:
     def json(self, value: object) -> None:
         """One object on one line, only with --json."""
         if self.as_json:
-            click.echo(json.dumps(value, ensure_ascii=True, default=str))
+            click.echo(_object(value))
+
+    def objects(self, values: Iterable[object]) -> None:
+        """Objects as `json` writes them, a thousand at a time."""
+        if self.as_json:
+            _echo(map(_object, values))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> None:
         """Aligned columns; those of `right` (by number) to the right. Without a row nothing, not even the header."""
@@ -63,12 +74,15 @@ class Screen:
             return
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
         turned = set(right)
-        for n, row in enumerate(cells):
-            text = "  ".join(
+
+        def aligned(row: Sequence[str]) -> str:
+            return "  ".join(
                 cell.rjust(width) if i in turned else cell.ljust(width)
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
-            click.echo(self.style(text, bold=True) if n == 0 else text)
+
+        head, *body = cells
+        _echo(chain([self.style(aligned(head), bold=True)], map(aligned, body)))
 
     def style(self, text: str, **style: Any) -> str:
         return click.style(text, **style) if self.color else text
@@ -77,6 +91,19 @@ class Screen:
     def lively(self) -> bool:
         """May progress be drawn? Only on a terminal, on standard error."""
         return sys.stderr.isatty() and not self.quiet and not self.as_json
+
+
+# One for all: `json.dumps` would make one a call.
+_object = json.JSONEncoder(ensure_ascii=True, default=str).encode
+
+# `click.echo` flushes at every call, which takes longer than to make a line.
+_AT_ONCE = 1000
+
+
+def _echo(texts: Iterable[str]) -> None:
+    waiting = iter(texts)
+    while some := list(islice(waiting, _AT_ONCE)):
+        click.echo("\n".join(some))
 
 
 class WholeGroup(click.Group):

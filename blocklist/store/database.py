@@ -156,5 +156,7 @@ def explained(path: Path) -> Iterator[None]:
         raise RecordError(f"{path}: {text}") from error
     except UnicodeDecodeError as error:
         raise RecordError(f"{path} is damaged: a text in it is no UTF-8", hint=REPAIR) from error
+    except BrokenPipeError:
+        raise  # of who read what was told meanwhile
     except OSError as error:
         raise RecordError(f"{error.filename or path}: {error.strerror}") from error
