@@ -164,6 +164,30 @@ def test_a_database_that_is_not_ours_to_write_is_refused_with_advice_and_left_as
     assert before == (digest(world.database) if world.database.is_file() else "")
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("feed", "feeds show a"),
+        ("snapshot", "feeds show a"),
+        ("snapshot", "feeds show a --gated"),
+        ("release", "release"),
+        ("rule", "allow"),
+    ],
+)
+def test_a_torn_table_is_said_by_who_reads_it(world: World, table: str, words: str) -> None:
+    world.update()
+    with contextlib.closing(sqlite3.connect(world.database)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((root, size),) = db.execute(
+            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_schema WHERE name = ?", (table,)
+        )
+    data = bytearray(world.database.read_bytes())
+    data[(root - 1) * size : root * size] = bytes(size)
+    world.database.write_bytes(data)
+    ran = world.run(*words.split())
+    assert ran.code == 1 and "record.db is damaged" in ran.err and "unexpected" not in ran.err, ran.err
+
+
 def test_readers_know_the_same_migrations_as_writers() -> None:
     assert list(MIGRATIONS) == [m.name for m in migrations._migrations]
 

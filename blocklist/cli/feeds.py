@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -105,13 +106,12 @@ def _inner(value: object) -> str:
 
 def _state(config: Config, feed: str) -> dict[str, str]:
     """How the last run went for a feed; nothing when none was."""
-    from blocklist.store.database import open_for_reading, path_in
+    from blocklist.store.database import explained, is_there, open_for_reading, path_in
 
-    if not path_in(config.state).exists():
+    if not is_there(config.state):
         return {}
-    db = open_for_reading(config.state)
-    row = db.execute("SELECT outcome, checked, changed, error FROM feed WHERE name = ?", (feed,)).fetchone()
-    db.close()
+    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        row = db.execute("SELECT outcome, checked, changed, error FROM feed WHERE name = ?", (feed,)).fetchone()
     if row is None or row[0] is None:
         return {}
     error = f": {row[3]}" if row[3] else ""
@@ -122,23 +122,22 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
     """What waits for a person: the reason, the counts beside those of the current snapshot, the first lines."""
     from blocklist.errors import FeedError
     from blocklist.store import snapshots as kept
-    from blocklist.store.database import open_for_reading
+    from blocklist.store.database import explained, open_for_reading, path_in
 
     found = _snapshots(config, feed)
     waiting = next((s for s in found if s["state"] == "gated"), None)
     if waiting is None:
         raise FeedError(f"{feed}: no snapshot waits at its gate", hint="'blocklist status' lists those that are gated")
-    db = open_for_reading(config.state)
-    links, at = [], waiting["id"]
-    while at is not None:
-        links.append(at)
-        at = db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
-    current = db.execute(
-        "SELECT s.entries, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
-        "WHERE f.name = ? AND s.state = 'current'",
-        (feed,),
-    ).fetchone()
-    db.close()
+    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        links, at = [], waiting["id"]
+        while at is not None:
+            links.append(at)
+            at = db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
+        current = db.execute(
+            "SELECT s.entries, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
+            "WHERE f.name = ? AND s.state = 'current'",
+            (feed,),
+        ).fetchone()
     data = kept.read(config.state, links[::-1])
     if output is not None:
         Path(output).write_bytes(data)
@@ -157,18 +156,17 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
 
 def _snapshots(config: Config, feed: str) -> list[dict[str, Any]]:
     """The newest snapshots of a feed; none when there is no record yet."""
-    from blocklist.store.database import is_there, open_for_reading
+    from blocklist.store.database import explained, is_there, open_for_reading, path_in
 
     if not is_there(config.state):
         return []
-    db = open_for_reading(config.state)
     names = ("id", "state", "sha256", "bytes", "fetched", "entries", "account", "gate", "url")
-    rows = db.execute(
-        f"SELECT {', '.join('s.' + n for n in names)} FROM snapshot s JOIN feed f ON f.id = s.feed "
-        "WHERE f.name = ? ORDER BY s.id DESC LIMIT 5",
-        (feed,),
-    ).fetchall()
-    db.close()
+    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        rows = db.execute(
+            f"SELECT {', '.join('s.' + n for n in names)} FROM snapshot s JOIN feed f ON f.id = s.feed "
+            "WHERE f.name = ? ORDER BY s.id DESC LIMIT 5",
+            (feed,),
+        ).fetchall()
     return [{**dict(zip(names, row, strict=True)), "account": json.loads(row[6])} for row in rows]
 
 

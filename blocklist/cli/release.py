@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
 import click
 
@@ -124,11 +125,10 @@ def _fact(key: str, value: object) -> str:
 def _plan(screen: Screen, release: int) -> str | None:
     """The plan (JSON) that is kept with a release that was held."""
     config, _ = configuration(screen)
-    from blocklist.store.database import open_for_reading
+    from blocklist.store.database import explained, open_for_reading, path_in
 
-    db = open_for_reading(config.state)
-    row = db.execute("SELECT plan FROM plan WHERE release = ?", (release,)).fetchone()
-    db.close()
+    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        row = db.execute("SELECT plan FROM plan WHERE release = ?", (release,)).fetchone()
     return str(row[0]) if row else None
 
 
@@ -230,11 +230,10 @@ def _left_out(screen: Screen, digest: object) -> list[tuple[str, str]]:
 
 def _rows(screen: Screen, where: str, values: tuple[object, ...]) -> list[dict[str, object]]:
     config, _ = configuration(screen)
-    from blocklist.store.database import open_for_reading
+    from blocklist.store.database import explained, open_for_reading, path_in
 
-    db = open_for_reading(config.state)
-    found = db.execute(f"SELECT {_COLUMNS} FROM release {where}", values).fetchall()
-    db.close()
+    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        found = db.execute(f"SELECT {_COLUMNS} FROM release {where}", values).fetchall()
     names = [c.strip() for c in _COLUMNS.split(",")]
     rows = [dict(zip(names, row, strict=True)) for row in found]
     for row in rows:

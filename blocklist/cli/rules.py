@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -258,18 +259,17 @@ def _list(action: str) -> click.Command:
     def command(screen: Screen, everything: bool, as_csv: bool) -> int:
         config, _ = configuration(screen)
         from blocklist import clock
-        from blocklist.store.database import open_for_reading
+        from blocklist.store.database import explained, open_for_reading, path_in
 
-        db = open_for_reading(config.state)
         condition = "" if everything else "AND until IS NULL AND (expires IS NULL OR expires > ?2)"
-        found = db.execute(
-            "SELECT id, name AS what, subtree, reason, author, ticket, created, expires AS until, removed, removed_by, "
-            f"removed_reason, kind FROM rule WHERE action = ?1 {condition} ORDER BY id",
-            (action, clock.text(clock.now())) if condition else (action,),
-        )
-        names = [column[0] for column in found.description]
-        rows = [dict(zip(names, row, strict=True)) for row in found]
-        db.close()
+        with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+            found = db.execute(
+                "SELECT id, name AS what, subtree, reason, author, ticket, created, expires AS until, removed, "
+                f"removed_by, removed_reason, kind FROM rule WHERE action = ?1 {condition} ORDER BY id",
+                (action, clock.text(clock.now())) if condition else (action,),
+            )
+            names = [column[0] for column in found.description]
+            rows = [dict(zip(names, row, strict=True)) for row in found]
         if as_csv:
             from blocklist.rule_table import COLUMNS, write
 
