@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from installation import World
 from test_formats import feed, found, read
 
@@ -481,3 +487,56 @@ def test_a_trial_speaks_json_and_tells_the_gate_by_its_status(tmp_path: Path) ->
     said = json.loads(text.splitlines()[0])
     assert code == 0 and said["adds_up"] and said["feed"] == "cert-pl" and said["why"] == "the feed says so"
     assert said["refused"] == {"syntax": [{"line": 2, "text": "x y"}]}
+
+
+_PIECES = [*(bytes([one]) for one in b"#;\t\r\0\xff, "), b"a.example", b"0.0.0.0 ", b"x" * 40, b" " * 40, b"\t" * 40]
+_TABLE = InputFormat(name="csv", value=1, delimiter="\t")
+
+
+@given(
+    lines=st.lists(st.lists(st.sampled_from([*_PIECES, "ü.example".encode()]), max_size=8).map(b"".join), max_size=8),
+    fmt=st.sampled_from(["auto", "lines", "hosts", "rpz", "adblock", _TABLE]),
+    ended=st.booleans(),
+)
+def test_a_line_that_no_block_takes_is_told_of_as_if_it_had_not_been_cut(
+    lines: list[bytes], fmt: Any, ended: bool
+) -> None:
+    data = b"\n".join(lines) + b"\n" * ended
+
+    def told(cut: Callable[..., bytes]) -> tuple[Any, ...]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (("BLOCK", 50), ("MAX_LINE", 60), ("_cut", cut)):
+                patch.setattr(module, name, value)
+            try:
+                done = parse(data, feed(fmt))
+            except FeedError as error:  # a table without that column
+                return (error.message,)
+        account = (done.format, done.lines, done.blank, done.comments, done.extra, done.kinds, done.rejects)
+        return (*account, done.rejects.lines, done.frame.rows())
+
+    assert told(module._cut) == told(lambda line, blank, *, start: line)
+
+
+def test_a_name_behind_more_blanks_than_a_line_may_have_is_read_as_any_other() -> None:
+    out = read(b" " * 8_000 + b"a.example\n")
+    assert out.format == "lines" and out.frame.rows()[0][0] == "a.example"
+
+
+def test_one_line_of_a_hundred_megabytes_costs_little_more_than_itself() -> None:
+    """Columns of it would take a gigabyte. In a process of its own, whose peak is its own."""
+    program = """
+import resource
+from blocklist.catalog import Feed
+from blocklist.ingest.parse import parse
+
+feed = Feed(title="x", url="file:x", category="malware", format="auto")
+parse(b"a.example\\n" * 100, feed)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+done = parse(b"a.example\\n" + b"x" * 100_000_000 + b"\\nb.example\\n# c", feed)
+print(done.lines, done.comments, dict(done.rejects), done.frame.select("name", "line").rows())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    told, kilobytes = ran.stdout.splitlines()
+    assert told == "4 1 {<Reject.TOO_LONG: 'too-long'>: 1} [('a.example', 1), ('b.example', 3)]"
+    assert int(kilobytes) < 350_000

@@ -7,6 +7,7 @@ the snapshot as evidence.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -241,16 +242,17 @@ class LineReader:
 
     def _split(self, block: bytes, first: int) -> pl.DataFrame:
         """`number`, `line`: what is not blank."""
-        if b"\x00" in block:
-            # NUL is no character of any format; the replacement keeps it out of names and in the counts.
-            block = block.replace(b"\x00", DAMAGED.encode())
-        text = block.decode("utf-8", errors="replace").removesuffix("\n")
-        lines = pl.Series("line", [text]).str.split("\n").explode(keep_nulls=False, empty_as_null=False)
+        # Blocks end at line ends, so this one is a line.
+        long = len(block) > BLOCK
+        lines = _lines(_cut(block, _BLANK, start=True) if long else block)
         if self._out.format == "auto":
             self._guess(lines)
         # An empty first cell of a table with tabs must stay a cell.
         blank = _BLANK.replace(self._spec.delimiter, "") if self._spec.name == "csv" else _BLANK
-        strip = lines.str.strip_chars_end if self._spec.name in INDENTED else lines.str.strip_chars
+        indented = self._spec.name in INDENTED
+        if long:
+            lines = _lines(_cut(block, blank, start=not indented))
+        strip = lines.str.strip_chars_end if indented else lines.str.strip_chars
         frame = pl.DataFrame({"line": strip(blank)}).with_row_index("number", offset=first)
         out = self._out
         out.lines += frame.height
@@ -266,7 +268,7 @@ class LineReader:
         bare = lines.str.strip_chars_start(_BLANK)
         comment = begins(bare, COMMENTS["auto"])
         # A line beyond any indicator's length would only tell what it begins with.
-        body = lines.filter(~comment & (bare != "") & (lines.str.len_bytes() <= MAX_LINE))
+        body = lines.filter(~comment & (bare != "") & (bare.str.len_bytes() <= MAX_LINE))
         if len(body):
             self._spec = _choose(sniff(body, bare.filter(comment)), self._out)
 
@@ -279,6 +281,35 @@ class LineReader:
                 out.comments += int(comment.sum())
                 frame = frame.filter(~comment)
         return frame
+
+
+def _lines(block: bytes) -> pl.Series:
+    """The lines of `block`, as they stand."""
+    if b"\x00" in block:
+        # NUL is no character of any format; the replacement keeps it out of names and in the counts.
+        block = block.replace(b"\x00", DAMAGED.encode())
+    text = block.decode("utf-8", errors="replace").removesuffix("\n")
+    return pl.Series("line", [text]).str.split("\n").explode(keep_nulls=False, empty_as_null=False)
+
+
+def _cut(line: bytes, blank: str, *, start: bool) -> bytes:
+    """`line` without what is `blank` at its end, and at its `start`; too long still, but not by much, where it is that.
+
+    A column costs ten times its bytes. What a line begins with is left, for comments are told by it.
+    """
+    ends = blank.encode() + b"\n"
+    first, last = 0, len(line)
+    if start:
+        found = re.search(b"[^" + re.escape(ends) + b"]", line)
+        first = found.start() if found else last
+    while first < last:
+        # Piece by piece: `line` may be as large as the file.
+        piece = line[max(first, last - MAX_LINE) : last]
+        if left := piece.rstrip(ends):
+            last -= len(piece) - len(left)
+            break
+        last -= len(piece)
+    return line[first:last] if last - first <= MAX_LINE else line[first : first + MAX_LINE] + b"."
 
 
 def begins(lines: pl.Series, marks: tuple[str, ...]) -> pl.Series:
