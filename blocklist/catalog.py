@@ -14,6 +14,7 @@ import msgspec
 
 from blocklist.decode import Problems, below, decode
 from blocklist.quantities import parse_duration, parse_size
+from blocklist.regular import NotAFileError, read_regular
 
 Category = Literal[
     "attack-source",
@@ -369,10 +370,14 @@ def folder_descriptors(folder: Path, problems: Problems) -> Iterator[tuple[str, 
         return
     for path in sorted(folder.glob("*.toml")):
         try:
-            yield path.stem, f"feeds.d/{path.name}", tomllib.loads(path.read_text("utf-8"))
+            yield path.stem, f"feeds.d/{path.name}", tomllib.loads(read_regular(path).decode())
         except UnicodeDecodeError:
             problems.add(f"feeds.d/{path.name}", "is not UTF-8 text")
-        except (tomllib.TOMLDecodeError, OSError) as error:
+        except NotAFileError as error:
+            problems.add(f"feeds.d/{path.name}", error.what)
+        except OSError as error:
+            problems.add(f"feeds.d/{path.name}", f"can't be read: {(error.strerror or str(error)).lower()}")
+        except tomllib.TOMLDecodeError as error:
             problems.add(f"feeds.d/{path.name}", f"can't be read: {error}")
         except RecursionError:
             problems.add(f"feeds.d/{path.name}", "can't be read: too many brackets within brackets")

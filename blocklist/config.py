@@ -33,6 +33,7 @@ from blocklist.decode import Problems, below, decode
 from blocklist.errors import ConfigError
 from blocklist.names import RejectedError, normalize_name
 from blocklist.quantities import parse_duration, parse_size
+from blocklist.regular import NotAFileError, read_regular
 from blocklist.select.address import parse_one
 from blocklist.sets import expand
 from blocklist.verify.endpoint import parse_resolver
@@ -252,11 +253,11 @@ def find(explicit: Path | None = None) -> Path | None:
     named = explicit or (Path(p) if (p := os.environ.get("BLOCKLIST_CONFIG")) else None)
     if named is not None:
         path = named / FILE if named.is_dir() else named
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(f"{path}: no such file", hint="write one with 'blocklist init'")
         return path
     user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "blocklist" / FILE
-    return next((p for p in (Path(FILE), user, Path("/etc/blocklist") / FILE) if p.is_file()), None)
+    return next((p for p in (Path(FILE), user, Path("/etc/blocklist") / FILE) if p.exists()), None)
 
 
 def load(explicit: Path | None = None) -> Config:
@@ -273,9 +274,11 @@ def load(explicit: Path | None = None) -> Config:
 def read(path: Path) -> str:
     """The text of a configuration. Raises ConfigError."""
     try:
-        return path.read_bytes().decode("utf-8-sig")  # editors of Windows put a mark at its beginning
+        return read_regular(path).decode("utf-8-sig")  # editors of Windows put a mark at its beginning
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text") from None
+    except NotAFileError as error:
+        raise ConfigError(f"{path} {error.what}", hint="move it away, or write one with 'blocklist init'") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from blocklist.cli.screen import Screen
 from blocklist.cli.setup import configuration
 from blocklist.config import Config, load
 from blocklist.errors import ConfigError
+from blocklist.regular import NotAFileError, read_regular
 
 
 @pytest.fixture(autouse=True)
@@ -454,3 +457,50 @@ def test_a_misspelt_table_does_not_hide_the_mistakes_in_the_others(tmp_path: Pat
     assert len(caught.value.message.splitlines()) == 2
     assert "polcy: unknown key; did you mean 'policy'?" in caught.value.message
     assert "export.q.policy: unknown policy 'defalt'; did you mean 'default'?" in caught.value.message
+
+
+def _make(path: Path, kind: str) -> None:
+    """Something at `path` that is no file."""
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(path, 0o600)
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
+            os.chdir(path.parent)  # the path of a socket has 107 bytes at most
+            listening.bind(path.name)
+        path.chmod(0o600)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a socket"])
+@pytest.mark.parametrize("place", ["feeds.d/mine.toml", "exporters.d/mine.toml", "blocklist.toml", "feeds/a.txt"])
+def test_what_is_no_file_is_refused_in_words(tmp_path: Path, place: str, kind: str) -> None:
+    world = World(tmp_path)
+    world.feed("a", ["evil.example"])
+    _make(tmp_path / place, kind)
+    # In a process of its own: one that waited for the writer of a pipe would not end.
+    ran = world.call("update", "--no-verify")
+    if (place, kind) == ("blocklist.toml", "a folder"):  # `--config FOLDER` is the file in it
+        assert ran.code == 1 and "blocklist.toml/blocklist.toml: no such file" in ran.err
+        return
+    assert f"{place} is {kind}, not a file" in ran.text.replace("feeds.d/mine.toml: ", "feeds.d/mine.toml "), ran.text
+    assert ran.code == (3 if place == "feeds/a.txt" else 1)
+
+
+def test_a_configuration_that_is_no_file_is_not_passed_over() -> None:
+    os.mkfifo("blocklist.toml", 0o600)
+    ran = call_main("status")
+    assert ran.code == 1 and "blocklist.toml is a pipe, not a file" in ran.err
+
+
+def test_a_device_among_the_descriptors_is_refused(tmp_path: Path) -> None:
+    """It may be written by everybody; and whose mode was right would be refused as what it is."""
+    world = World(tmp_path)
+    world.feed("a", ["evil.example"])
+    (tmp_path / "feeds.d").mkdir()
+    (tmp_path / "feeds.d" / "zero.toml").symlink_to("/dev/zero")
+    assert "may be written by others" in world.call("status").err
+    with pytest.raises(NotAFileError, match="is a device, not a file"):
+        read_regular(Path("/dev/zero"))

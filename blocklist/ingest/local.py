@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 from importlib import resources
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from blocklist.catalog import local_file
+from blocklist.regular import NotAFileError, open_regular
 
 from .body import Body
 from .decompress import TooLarge
@@ -77,7 +77,7 @@ def copy_local(
     path = local_path(url, base)
     where = redact(url)
     try:
-        descriptor = _open_regular(path, where)
+        descriptor = open_regular(path)
         with open(descriptor, "rb", buffering=0) as source:
             size = os.fstat(descriptor).st_size
             if size > body.left:
@@ -120,22 +120,9 @@ def copy_local(
     return False
 
 
-def _open_regular(path: Path, where: str) -> int:
-    # A FIFO would hang the run and a device may act on being opened, so look before opening; O_NONBLOCK and
-    # the second look are for a file that is swapped in between.
-    mode = path.stat().st_mode
-    if stat.S_ISREG(mode):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISREG(mode):
-            return descriptor
-        os.close(descriptor)
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    kind = kinds.get(stat.S_IFMT(mode), "a device")
-    raise Failure(f"{where}: {path} is {kind}, not a file")
-
-
 def _in_words(error: OSError, path: Path, where: str, base: Path) -> Failure:
+    if isinstance(error, NotAFileError):
+        return Failure(f"{where}: {path} {error.what}")
     if isinstance(error, FileNotFoundError):
         return Failure(
             f"{where}: there is no file {path}",

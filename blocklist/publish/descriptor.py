@@ -16,6 +16,7 @@ from blocklist.decode import Problems, decode
 from blocklist.errors import ConfigError
 from blocklist.publish import options as opts
 from blocklist.publish.placeholders import PLACEHOLDER, WORDS
+from blocklist.regular import NotAFileError, read_regular
 
 Kind = Literal["domain", "ipv4", "ipv6", "url"]
 Code = Literal["rpz", "nftables", "ipset", "csv", "jsonl", "stix", "misp", "parquet"]
@@ -209,8 +210,10 @@ def abilities(names: Collection[str], folder: Path | None = None) -> dict[str, F
 
 def _read(file: Path | Traversable, place: str, *, frames: bool = True) -> Format:
     try:
-        text = file.read_text(encoding="utf-8")
-        table = tomllib.loads(text)
+        data = read_regular(file) if isinstance(file, Path) else file.read_bytes()
+        table = tomllib.loads(data.decode())
+    except NotAFileError as error:
+        raise ConfigError(f"{place} {error.what}", hint="move it away") from None
     except OSError as error:
         raise ConfigError(f"{place}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
