@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import re
 import shlex
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import dns.rcode
 import pytest
 from engines import driver
 from engines.primaries import SECRET, TSIG, ZONE
@@ -219,21 +217,40 @@ def test_two_resolvers_follow_the_primary_of_the_page(tmp_path: Path, net: Net, 
 def test_the_recursor_of_the_page_takes_the_zone(tmp_path: Path, net: Net) -> None:
     world = installed(tmp_path, net, **_knot(net))
     assert world.update().code == 0
+    net.labs["primary"].end()
     lab, port = net.labs["recursor"], net.ports["recursor"]
     (lab.folder / "recursor.lua").write_text(net.shown("recursor-resolver", "recursor", "{address}:{port}"))
     lab.configure("recursor.conf", upstream=net.upstream.port, port=port)
-    started = lab.start([driver.program("pdns_recursor"), f"--config-dir={lab.folder}"], port)
-    engine, tries = driver.Engine("recursor", port, *started), itertools.count()
-    # It keeps for a minute what it answers before it has the zone: so each time another is asked, as no probe does.
-    deadline = time.monotonic() + 15
-    while engine.ask(f"h{next(tries):05d}.evil.example", "MX").rcode() != dns.rcode.NXDOMAIN:
+    argv = [driver.program("pdns_recursor"), f"--config-dir={lab.folder}"]
+    engine = driver.Engine("recursor", port, *lab.start(argv, port))
+
+    def control(*words: str) -> None:
+        command = [driver.program("rec_control"), f"--socket-dir={lab.folder}", *words]
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+    # At its first start there is neither a copy nor, here, a primary.
+    early, *others = names(40)
+    assert not engine.blocks(early)
+    _knot(net)
+    control("reload-lua-config")
+    # It keeps for a minute what it answers before it has the zone: so each time another is asked.
+    deadline, tries = time.monotonic() + 15, iter(others)
+    while not engine.blocks(next(tries)):
         assert time.monotonic() < deadline, engine.log.read_text()[-800:]
-        time.sleep(0.1)
+        time.sleep(0.5)
+    assert not engine.blocks(early)
+    control("wipe-cache", ".$")
+    assert engine.blocks(early)
     world.export("dns", "rpz", **{**world.exports["dns"], "probe": [f"127.0.0.1:{port}"]})
     assert [report["state"] for report in until_ok(world)] == ["ok", "ok"]
     world.export("dns", "rpz", **{**world.exports["dns"], "notify": [f"127.0.0.1:{port}"]})
     (warned,) = [f for f in doctor(world).values() if f["word"] == "warn" and f["check"] == "resolvers"]
     assert "takes no NOTIFY" in warned["text"] and "refresh" in warned["hint"]
+    # From then on its copy has it filter from its first answer on, whatever the primary does.
+    lab.end()
+    net.labs["primary"].end()
+    engine = driver.Engine("recursor", port, *lab.start(argv, port))
+    assert all(engine.blocks(name) for name in names(50))
 
 
 def doctor(world: World) -> dict[str, dict[str, str]]:

@@ -41,7 +41,8 @@ _TRAITS = {
     "BIND": f"after a restart it answers unfiltered until a large zone is loaded; {_COPY} (file)",
     "Unbound": f"a query may wait for seconds while a large zone is taken in; {_COPY} (zonefile)",
     "PowerDNS Recursor": (
-        f"it polls at 'refresh' and keeps cached answers until they expire; {_COPY} (dumpFile, seedFile)"
+        f"it polls at 'refresh' and keeps cached answers until they expire; {_COPY} (dumpFile writes it, and only "
+        "seedFile reads it)"
     ),
 }
 
