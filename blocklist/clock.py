@@ -25,6 +25,11 @@ def parse(moment: str) -> datetime:
     return datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
+def serial(moment: datetime) -> int:
+    """Seconds since 1970 in the circle of zone serials (RFC 1982), which comes round in 2106."""
+    return int(moment.timestamp()) % 2**32
+
+
 def period(moment: datetime) -> int:
     """The month of `moment` as YYYYMM, by which closed listings are kept together."""
     return moment.year * 100 + moment.month

@@ -9,10 +9,14 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import dns.serial
 import pytest
 from installation import PROGRAM, World, digest, names, obeying_modes
+
+from blocklist import clock
 
 
 @pytest.fixture
@@ -362,6 +366,32 @@ def test_serials_only_rise_even_above_a_file_from_the_future_and_without_a_recor
     path.unlink()
     world.update()
     assert serial(world) == future + 4
+
+
+def test_no_clock_makes_a_serial_that_a_secondary_would_take_for_an_earlier_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 1982: half of the circle of 32 bits is ahead, and the epoch fills it in 2106."""
+    world.export("dns", "rpz")
+    told: list[int] = []
+    for lines, year in enumerate((2026, 2095, 2120, 2026, 2027), start=150):
+        moment = datetime(year, 3, 1, tzinfo=UTC)
+        monkeypatch.setattr(clock, "now", lambda moment=moment: moment)
+        world.lines("a", names(lines))
+        assert world.update("--no-verify").export("dns")["outcome"] == "published"
+        told.append(serial(world))
+        assert not told[1:] or dns.serial.Serial(told[-1]) > dns.serial.Serial(told[-2])
+        out = world.base / "once"
+        assert world.run("export", "--format", "rpz", "-o", out).code == 0
+    then = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp())
+    assert told == [then, then + 1, then + 2, then + 3, int(datetime(2027, 3, 1, tzinfo=UTC).timestamp())]
+
+
+def test_a_record_that_begins_after_2106_publishes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "now", lambda: datetime(2120, 1, 1, tzinfo=UTC))
+    world.export("dns", "rpz")
+    assert world.update("--no-verify").export("dns")["outcome"] == "published"
+    assert serial(world) == 1
 
 
 def test_the_same_inputs_give_the_same_bytes_and_no_new_release(world: World, tmp_path: Path) -> None:

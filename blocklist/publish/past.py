@@ -302,7 +302,7 @@ def render_at(
     feeds = settings.feeds_at(connection, run)
     record = PastRecord(config.state, connection, run)
     then = replace(config, feeds=feeds or config.feeds)
-    return _render(then, record, suffixes, export, fmt, int(at.timestamp()), out, judged=at, ruled=at)
+    return _render(then, record, suffixes, export, fmt, clock.serial(at), out, judged=at, ruled=at)
 
 
 def _render(

@@ -286,7 +286,7 @@ def _render(
     What does not fit, and is left out for that, is appended to `left`. The serial is `least` or more.
     """
     export, outcome = job.export, job.outcome
-    outcome.serial = serial = max(_serial(job, record), least)
+    outcome.serial = serial = _serial(job, record, least)
     if not job.path.parent.is_dir() and config.path is None:
         job.path.parent.mkdir(parents=True, exist_ok=True)
     if job.live is not None and (behind := set(files_of(record, job.live.id)) - {c for c, _ in job.paths} - {""}):
@@ -407,8 +407,12 @@ def _tell_amended(job: Job) -> None:
     outcome.note = "; ".join(filter(None, (outcome.note, said)))
 
 
-def _serial(job: Job, record: Record) -> int:
-    """Above every serial ever stored or in the file: after a step back all secondaries stay stale."""
+def _serial(job: Job, record: Record, least: int) -> int:
+    """The time, or one above the last: every one stored, in the file or below `least`.
+
+    After a step back all secondaries stay stale, and what is 2**31 or more ahead of the last one, or beyond 32 bits, is
+    a step back to them (RFC 1982 §3.2). So a clock of 2106 and later publishes too.
+    """
     found = 0
     for _, path in job.paths if job.fmt.code == "rpz" else ():
         with suppress(OSError):
@@ -419,7 +423,10 @@ def _serial(job: Job, record: Record) -> int:
     stored = record.connection.execute(
         "SELECT coalesce(max(serial), 0) FROM release WHERE export = ?", (job.export.name,)
     ).fetchone()[0]
-    return max(int(clock.now().timestamp()), int(stored) + 1, found + 1)
+    last = max(int(stored), found, least - 1)
+    furthest = min(last + 2**31 if last else 2**32, 2**32) - 1
+    now = int(clock.now().timestamp())
+    return now if last < now <= furthest else last + 1
 
 
 def _keep(job: Job, record: Record, keeping: Keeping) -> None:

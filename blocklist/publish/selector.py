@@ -348,6 +348,6 @@ def _default_kinds(fmt: Format, options: Mapping[str, object]) -> list[str]:
 def render_once(selector: Selector, export: Export, fmt: Format, out: BinaryIO) -> tuple[Rendered, dict[str, int]]:
     """A one-off to a stream, no release kept."""
     selection, lost = selector.selection(export, fmt)
-    serial = int(clock.now().timestamp())
+    serial = clock.serial(clock.now())
     rendered = render(fmt, selection, {**export.options, "serial": serial}, out)
     return rendered, {k: v for k, v in {**lost, **rendered.lost}.items() if v}
