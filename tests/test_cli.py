@@ -428,7 +428,7 @@ def test_the_first_help_teaches_and_lists_every_command() -> None:
     assert "Examples:" in ran.out and "Exit codes:" in ran.out
 
 
-def test_help_and_why_import_nothing_slow(world: World) -> None:
+def test_questions_import_nothing_slow(world: World) -> None:
     code = (
         "import sys\nfrom blocklist.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "slow = {'polars', 'httpx', 'sqlite_utils', 'dns', 'jinja2', 'zstandard'}\n"
@@ -438,6 +438,10 @@ def test_help_and_why_import_nothing_slow(world: World) -> None:
         (["--help"], "[]"),
         (["--version"], "[]"),
         (["--config", str(world.config), "why", "evil.example"], "['zstandard']"),
+        (["--config", str(world.config), "status"], "['jinja2']"),
+        (["--config", str(world.config), "allow", "list"], "['jinja2']"),
+        (["--config", str(world.config), "release", "list"], "['jinja2']"),
+        (["--config", str(world.config), "feeds", "list"], "['jinja2']"),
     ):
         ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
         assert ran.stderr.strip() == allowed, words

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from blocklist.errors import ConfigError
 from blocklist.names import parents
-from blocklist.publish.rpz import budget
+from blocklist.publish.zone_options import budget
 from blocklist.select.fold import zone_records
 
 ORIGIN = "rpz.example.net"

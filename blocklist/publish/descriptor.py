@@ -15,6 +15,7 @@ import msgspec
 from blocklist.decode import Problems, decode
 from blocklist.errors import ConfigError
 from blocklist.publish import options as opts
+from blocklist.publish import zone_options
 from blocklist.publish.placeholders import PLACEHOLDER, WORDS
 from blocklist.regular import NotAFileError, read_regular
 
@@ -136,9 +137,7 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         problems = Problems()
         values = opts.resolve(self.options, given, place, problems)
         if not problems.lines and self.code == "rpz":
-            from blocklist.publish import rpz
-
-            rpz.judge(values, place, problems)
+            zone_options.judge(values, place, problems)
         if problems.lines:
             raise ConfigError(
                 "\n".join(problems.lines), hint=f"options of {self.name}: {', '.join(self.options) or 'none'}"

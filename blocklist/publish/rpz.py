@@ -8,27 +8,21 @@ one record for the name and one for `*.` below it. The folded selection keeps su
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from blocklist.decode import Problems
 from blocklist.names import parents
 from blocklist.publish import networks
 from blocklist.publish.parts import Lines, Part
 from blocklist.publish.selection import Selection
+from blocklist.publish.zone_options import budget
 from blocklist.select.networks import contains, parse
 
 if TYPE_CHECKING:
     from blocklist.publish.descriptor import Format
-
-# RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text. One over, and named refuses the whole
-# zone.
-_MAX_NAME = 253
-_NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 # The target of the CNAME that is the action (draft-vixie-dnsop-dns-rpz §3).
 _ACTIONS = {
@@ -39,27 +33,6 @@ _ACTIONS = {
     "passthru": "rpz-passthru.",
 }
 _ALLOW = _ACTIONS["passthru"]
-
-
-def judge(values: dict[str, Any], place: str, problems: Problems) -> None:
-    """Check the options that depend on each other, and put the name of the version record in `version`."""
-    origin = values["origin"]
-    if values["version"] == "auto":
-        values["version"] = f"version.{origin}"
-    elif values["version"] == "none":
-        values["version"] = ""
-    for key in ("origin", "version", "target"):
-        if values[key] and _NAME.fullmatch(values[key]) is None:
-            problems.add(f"{place}.{key}", f"{values[key]!r} is not a name in lower case without a final dot")
-    if values["version"] and len(values["version"]) > budget(origin):
-        problems.add(f"{place}.version", "is too long: with the origin it must fit into 253 characters")
-    if (values["action"] == "cname") != bool(values["target"]):
-        problems.add(f"{place}.target", "goes with action = 'cname', and only with it")
-
-
-def budget(origin: str) -> int:
-    """Characters that an owner may have in front of `origin`; its wildcard needs two of them."""
-    return _MAX_NAME - len(origin) - 1
 
 
 def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Counter[str]) -> list[Part]:
