@@ -21,6 +21,7 @@ from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.finding import Finding, Word
 from blocklist.publish.descriptor import Format
+from blocklist.publish.standing import file_digest, pending
 from blocklist.repair import beyond
 from blocklist.store import columns, folders, ledger, snapshots
 from blocklist.store.database import REPAIR, explained, open_for_reading, path_in
@@ -280,12 +281,19 @@ def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
 
 def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
     live: dict[str, list[tuple[Path, str]]] | None = {}
+    half: dict[tuple[Path, str], int] = {}
     if beyond.advice(config.state) is not None:
         live = None  # said already, with what to do about it
     elif path_in(config.state).exists():
         with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
             rows = db.execute("SELECT export, digest, path, files FROM release WHERE state = 'live'")
             live = {name: _files(digest, path, files) for name, digest, path, files in rows}
+            half = {
+                (place, digest): number
+                for name in config.exports
+                for number, whole, path, files in pending(db, name)
+                for place, digest in _files(whole, path, files)
+            }
     for export in config.exports.values():
         path = config.base / export.path
         checker = formats[export.format].check
@@ -309,7 +317,7 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
             # Of an export whose path was changed, the file at the new place is what counts.
             files = live[export.name] if export.split is not None else [(path, live[export.name][0][1])]
             for place, digest in files:
-                yield _published(export, place, digest)
+                yield _published(export, place, digest, half)
 
 
 def _files(digest: str, path: str, files: str | None) -> list[tuple[Path, str]]:
@@ -319,14 +327,18 @@ def _files(digest: str, path: str, files: str | None) -> list[tuple[Path, str]]:
     return [(Path(file["path"]), file["digest"]) for file in json.loads(files)]
 
 
-def _published(export: Export, path: Path, digest: str) -> Finding:
+def _published(export: Export, path: Path, digest: str, half: dict[tuple[Path, str], int]) -> Finding:
     """Does the published file stand as it was written, and can an engine of another user get at it?"""
     again = "'blocklist export' writes it again"
     if not path.exists():
         return Finding("exports", "fail", str(path), "the published file is gone", again)
-    with path.open("rb") as file:
-        same = hashlib.file_digest(file, "sha256").hexdigest() == digest
-    if not same:
+    found = file_digest(path)
+    if found is None:
+        return Finding("exports", "fail", str(path), "is no file that can be read", "check what it is, owner and mode")
+    if found != digest and (number := half.get((path.absolute(), found))) is not None:
+        text = f"is of release {number}, which a run has begun to publish; one that was killed did not end it"
+        return Finding("exports", "warn", str(path), text, "the next run ends it; 'blocklist export' does it now")
+    if found != digest:
         return Finding("exports", "fail", str(path), "is not what was published: it was edited or cut short", again)
     if export.mode is None and not path.stat().st_mode & stat.S_IROTH:
         return Finding(

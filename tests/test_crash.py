@@ -224,6 +224,51 @@ def test_killed_around_the_rename_the_next_run_knows_by_the_digest_which_it_was(
     assert (ran.export("list")["added"], ran.export("list")["removed"]) == (5, 0)
 
 
+def killed_after_the_rename(folder: Path, **keys: object) -> World:
+    """A run was killed when its files were in place, and the record did not call them live yet."""
+    world = a_world(folder, 40)
+    world.exports["list"].update(keys)
+    world.write()
+    for count in (40, 41, 42):
+        world.lines("b", names(count, zone="b.example"))
+        assert world.update().code == 0
+    world.change("UPDATE release SET state = 'pending', published = NULL WHERE export = 'list' AND state = 'live'")
+    world.change(
+        "UPDATE release SET state = 'live' WHERE id = "
+        "(SELECT max(id) FROM release WHERE export = 'list' AND state = 'superseded')"
+    )
+    return world
+
+
+def test_after_a_kill_why_speaks_of_the_file_that_stands(tmp_path: Path) -> None:
+    world = killed_after_the_rename(tmp_path)
+    name = names(42, zone="b.example")[-1]
+    number = world.rows("SELECT id FROM release WHERE state = 'pending'")[0][0]
+    told = next(e for e in world.why(name)["exports"] if e["name"] == "list")
+    assert name in world.exported("list")
+    assert (told["blocked"], told["release"], told["pending"]) == (True, number, None)
+
+
+@pytest.mark.parametrize("keys", [{}, {"split": "category"}], ids=["one file", "split"])
+def test_after_a_kill_doctor_takes_nothing_for_edited(tmp_path: Path, keys: dict[str, str]) -> None:
+    world = killed_after_the_rename(tmp_path, **keys)
+    number = world.rows("SELECT id FROM release WHERE state = 'pending'")[0][0]
+    ran = world.run("doctor")
+    assert ran.code == 0 and "edited" not in ran.text, ran.text
+    assert f"is of release {number}, which a run has begun to publish" in ran.text
+    assert world.run("export").code == 0
+    ran = world.run("doctor")
+    assert ran.code == 0 and "begun to publish" not in ran.text
+
+
+def test_after_a_kill_a_rollback_goes_back_from_the_file_that_stands(tmp_path: Path) -> None:
+    world = killed_after_the_rename(tmp_path)
+    before = world.rows("SELECT id FROM release WHERE export = 'list' AND state = 'live'")[0][0]
+    assert world.run("release", "rollback", "list", "--reason", "x").code == 0
+    assert world.rows("SELECT release FROM pin WHERE until IS NULL") == [(before,)]
+    assert [n for n in world.exported("list") if n.endswith(".b.example")] == names(41, zone="b.example")
+
+
 # Caches: whatever a crash or a disk made of them, they are made again or not believed
 
 CACHES = ("columns/*.columns", "columns/*.bytes", "columns/*.times", "decided/*.frames", "exports/*.frames")

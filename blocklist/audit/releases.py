@@ -18,6 +18,7 @@ from blocklist.publish import left_out, settings
 from blocklist.publish.descriptor import Format
 from blocklist.publish.left_out import ALONE, CUT
 from blocklist.publish.settings import Settings
+from blocklist.publish.standing import standing
 from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome
@@ -93,17 +94,19 @@ class Releases:
 
     def live(self, export: str) -> Live | None:
         if self._now.run is None:
-            where, values = "r.state = 'live'", [export]
-        else:
-            where, values = "r.published <= ? ORDER BY r.id DESC LIMIT 1", [export, self._now.at]
-        row = self._db.execute(f"SELECT r.id FROM release r WHERE r.export = ? AND {where}", values).fetchone()
+            number = standing(self._db, export)
+            return self.release(number) if number is not None else None
+        row = self._db.execute(
+            "SELECT id FROM release WHERE export = ? AND published <= ? ORDER BY id DESC LIMIT 1",
+            (export, self._now.at),
+        ).fetchone()
         return self.release(row[0]) if row is not None else None
 
     def release(self, number: int) -> Live:
         """What a published release shows, and what it was made of."""
         published, chosen, judged, shown, revision, *moment, left = self._db.execute(
-            f"SELECT r.published, CASE WHEN {ELSEWHERE} THEN r.chosen END, coalesce(r.judged, r.created), "
-            f"coalesce(r.amends, r.id), {SHOWN} WHERE r.id = ?",
+            f"SELECT coalesce(r.published, r.created), CASE WHEN {ELSEWHERE} THEN r.chosen END, "
+            f"coalesce(r.judged, r.created), coalesce(r.amends, r.id), {SHOWN} WHERE r.id = ?",
             (number,),
         ).fetchone()
         run, created = self._db.execute("SELECT run, created FROM release WHERE id = ?", (number,)).fetchone()

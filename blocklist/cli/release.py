@@ -178,9 +178,11 @@ def rollback(screen: Screen, export: str, number_: int | None, reason: str) -> i
     if export not in config.exports:
         raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
     from blocklist.person import whoami
+    from blocklist.publish.recorded import recover
     from blocklist.publish.rollback import roll_back
 
     with writing(config, screen, "release rollback") as record:
+        recover(record)  # of a run that was killed: what stands in the file is what one goes back from
         pin = roll_back(record, export, number_, reason=reason, author=whoami())
         screen.line(
             f"{safe(export)} goes back to release {pin.release} and stays there "

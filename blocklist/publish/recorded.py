@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import msgspec
 
 from blocklist import __version__, clock
 from blocklist.config import Config
 from blocklist.person import whoami
-from blocklist.publish import settings, split
+from blocklist.publish import settings
 from blocklist.publish.entries import forget_entries
 from blocklist.publish.job import Job, Live
+from blocklist.publish.standing import file_digest, in_place, places_of
 from blocklist.quantities import parse_duration
 from blocklist.store import kept
 from blocklist.store.moment import last_confirmed
@@ -32,16 +31,6 @@ def live_release(record: Record, export: str) -> Live | None:
     return Live(*row) if row else None
 
 
-def file_digest(path: Path) -> str | None:
-    if not path.is_file():  # opening a pipe would wait for its writer
-        return None
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
-
-
 def recover(record: Record) -> None:
     """Finish what a killed run left between recording and renaming: the file's digest tells which it was."""
     rows = record.connection.execute(
@@ -51,8 +40,7 @@ def recover(record: Record) -> None:
         # Should the lists be what they were before, this run keeps nothing and would leave it there.
         kept.remove_half_written(record.state)
     for number, export, path, digest, files in rows:
-        places = [(f["category"], Path(f["path"])) for f in json.loads(files)] if files else [("", Path(path))]
-        published = split.in_place(places, file_digest) == digest
+        published = in_place(places_of(path, files), file_digest) == digest
         with record.transaction() as connection:
             if published:
                 make_live(record, connection, number, export)

@@ -23,7 +23,7 @@ from blocklist import clock
 from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.picture import Picture
-from blocklist.publish import approved, capacity, left_out, reasons, settings, split
+from blocklist.publish import approved, capacity, left_out, reasons, settings, split, standing
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.descriptor import Format
@@ -33,7 +33,6 @@ from blocklist.publish.job import ExportOutcome, Job, Live
 from blocklist.publish.keeping import Keeping
 from blocklist.publish.plan import Wait
 from blocklist.publish.recorded import (
-    file_digest,
     files_of,
     live_release,
     make_live,
@@ -203,7 +202,7 @@ def _prepare(job: Job, config: Config, selector: Selector, record: Record, stack
     live, outcome, export = job.live, job.outcome, job.export
     for stray in [stray for _, path in job.paths for stray in leftovers(path)]:
         stray.unlink(missing_ok=True)
-    in_place = split.in_place(job.paths, file_digest) if live else None
+    in_place = standing.in_place(job.paths, standing.file_digest) if live else None
     if job.pin is not None:
         outcome.note = f"pinned to release {job.pin.release} by {job.pin.author}: {job.pin.reason}"
     served, least, ahead = _floor(job, config.base)
@@ -375,7 +374,7 @@ def _amend(
         assert other.rendered is not None
         if excess is None:
             if other.rendered.body_digest == live.body_digest and (
-                split.in_place(job.paths, file_digest) == live.digest
+                standing.in_place(job.paths, standing.file_digest) == live.digest
             ):
                 return
             other.entries = entries_of(selection)

@@ -8,10 +8,8 @@ and what is below it) goes with that one, since engines ask zones one after the 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from blocklist.publish.descriptor import Format
 from blocklist.publish.file import Candidate
 from blocklist.publish.render import Rendered
 from blocklist.publish.selection import Selection
+from blocklist.publish.standing import places_of, together
 from blocklist.select import networks
 from blocklist.select.fold import names_between, nearest, roots_of
 
@@ -52,7 +51,7 @@ def paths(export: Export, policy: Policy, base: Path) -> list[tuple[str, Path]]:
 def places(connection: sqlite3.Connection, release: int) -> list[tuple[str, Path]]:
     """Where the files of a recorded release were put, by category; that of one that is not split has none."""
     path, files = connection.execute("SELECT path, files FROM release WHERE id = ?", (release,)).fetchone()
-    return [(file["category"], Path(file["path"])) for file in json.loads(files)] if files else [("", Path(path))]
+    return places_of(path, files)
 
 
 def path_of(path: Path, category: str) -> Path:
@@ -196,17 +195,3 @@ class Files:
             lines=sum(r.lines for r in lists),
             size=sum(r.size for r in lists),
         )
-
-
-def in_place(paths: Sequence[tuple[str, Path]], digest_of: Callable[[Path], str | None]) -> str | None:
-    """The digest of a release by what stands at `paths` (by category); None when one is missing."""
-    found = [(category, digest_of(path)) for category, path in paths]
-    whole = [(category, digest) for category, digest in found if digest is not None]
-    if len(whole) < len(found):
-        return None
-    return whole[0][1] if len(whole) == 1 else together(whole)
-
-
-def together(digests: Sequence[tuple[str, str]]) -> str:
-    """One SHA-256 for the files of a release, from category and digest of each."""
-    return hashlib.sha256("".join(f"{category} {digest}\n" for category, digest in digests).encode()).hexdigest()

@@ -15,8 +15,9 @@ from blocklist.publish import split
 from blocklist.publish.descriptor import Format
 from blocklist.publish.file import replace
 from blocklist.publish.job import ExportOutcome
-from blocklist.publish.recorded import file_digest, files_of, live_release, recover
+from blocklist.publish.recorded import files_of, live_release, recover
 from blocklist.publish.release import export_all
+from blocklist.publish.standing import file_digest
 from blocklist.store import kept
 from blocklist.store.record import Record
 

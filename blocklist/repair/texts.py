@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from blocklist.catalog import Feed
-from blocklist.publish import split
+from blocklist.publish.standing import in_place
 from blocklist.repair.salvage import UNREADABLE, tables_of
 
 _TIME = "{0} NOT GLOB '" + "[0-9]" * 4 + "-[0-1][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z'"
@@ -113,6 +113,6 @@ def _other_files(connection: sqlite3.Connection) -> list[int]:
             out.append(number)
             continue
         digests = dict(files.values())
-        if split.in_place([(c, path) for c, (path, _) in files.items()], digests.get) != digest:
+        if in_place([(c, path) for c, (path, _) in files.items()], digests.get) != digest:
             out.append(number)
     return out
