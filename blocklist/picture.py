@@ -30,7 +30,7 @@ class Changes:
     `before` is what was listed before it (`Picture.listed`).
     """
 
-    before: list[list[int]]
+    before: list[list[int | str]]
     names: pl.Series
 
 
@@ -105,11 +105,15 @@ class Picture:
         frames = {i: frame.filter(asked(frame["name"])) for i, frame in self._each(_lists, stay=stay)}
         return current(frames, self.feeds, self.suffixes, self.expired(frames))
 
-    def listed(self) -> list[list[int]]:
-        """What `current` is drawn from: number and current snapshot of each feed but references, in order."""
+    def listed(self) -> list[list[int | str]]:
+        """What `current` is drawn from: number and current snapshot of each feed but references, in order.
+
+        A backup that was put back gives numbers of snapshots again: bytes, run and time tell them apart.
+        """
         feeds = self.feeds
-        snapshots = self._record.current_snapshots()
-        return [[i, snapshots[i].id] for i in sorted(snapshots) if i in feeds and not feeds[i].is_reference]
+        now = self._record.current_snapshots()
+        ours = [i for i in sorted(now) if i in feeds and not feeds[i].is_reference]
+        return [[i, now[i].id, now[i].run, now[i].fetched, now[i].sha256] for i in ours]
 
     def listings(self) -> dict[int, pl.DataFrame]:
         """Indicators frames of every feed but references, by number."""

@@ -94,6 +94,22 @@ def test_the_backup_put_back_goes_on_with_its_rules(world: World) -> None:
     assert world.left_over() == []
 
 
+def test_the_backup_put_back_is_not_mixed_with_what_was_decided_after_it(world: World) -> None:
+    backup = world.base / "backup.db"
+    with contextlib.closing(sqlite3.connect(world.database)) as db:
+        db.execute("VACUUM INTO ?", (str(backup),))
+    world.lines("a", names(34))
+    assert world.update().code == 0
+    for path in world.state.glob("record.db*"):
+        path.unlink()
+    shutil.copy(backup, world.database)
+    # Another list under the number of the snapshot that the backup does not know.
+    world.lines("a", [*names(25), "fresh.example"])
+    assert world.update("--force").code == 0
+    assert world.exported("list") == sorted({*names(25), "fresh.example"} - {ALLOWED})
+    assert world.left_over() == []
+
+
 def test_after_its_traces_were_moved_away_as_it_says_a_new_one_begins(world: World) -> None:
     world.database.unlink()
     hint = world.update().err
