@@ -1,4 +1,4 @@
-"""Dates of the past as people type them: ISO 8601, `7d`, `yesterday`."""
+"""Dates as people type them: ISO 8601, `7d`, `yesterday`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ def past(text: str, now: datetime, *, edge: Edge = "end", place: str = "--at") -
         if day > now.astimezone().date():
             raise IndicatorError(f"{place} {text!r} lies in the future", hint=_EXAMPLES)
         try:
-            if edge == "start":
-                moment = _utc(datetime.combine(day, time()), said, place)
-            else:
-                moment = _utc(datetime.combine(day + timedelta(days=1), time()), said, place) - timedelta(seconds=1)
+            moment = day_start(day) if edge == "start" else day_end(day)
         except (OverflowError, ValueError):  # the first day of all, east of Greenwich
             raise IndicatorError(f"{place} {said!r} is no date and no span", hint=_EXAMPLES) from None
         if edge == "end" and day == now.astimezone().date():
@@ -61,13 +58,30 @@ def _moment(said: str, now: datetime, place: str) -> datetime:
         pass
     try:
         # A bare run of digits is a number that something else was meant by, not a year.
-        return _utc(datetime.fromisoformat("" if said.isdigit() else said), said, place)
+        return utc(datetime.fromisoformat("" if said.isdigit() else said), said, place)
     except (ValueError, OverflowError):
         raise IndicatorError(f"{place} {said!r} is no date and no span", hint=_EXAMPLES) from None
 
 
-def _utc(moment: datetime, said: str, place: str) -> datetime:
-    """`moment` in UTC; without an offset it is local, and must then be one moment and not two or none."""
+def day_start(day: date) -> datetime:
+    """The first moment of the local `day`, UTC. Raises OverflowError or ValueError at the ends of the calendar.
+
+    Some places change their clocks at midnight: it comes twice there, and the first one counts, or it is left out, and
+    the day begins with the change. Both are the time stamp for `fold = 0` (PEP 495); `astimezone` is an hour early.
+    """
+    return datetime.fromtimestamp(datetime.combine(day, time()).timestamp(), UTC)
+
+
+def day_end(day: date) -> datetime:
+    """The last second of the local `day`, UTC. Raises as `day_start` does."""
+    return day_start(day + timedelta(days=1)) - timedelta(seconds=1)
+
+
+def utc(moment: datetime, said: str, place: str) -> datetime:
+    """`moment` in UTC; without an offset it is local, and must then be one moment and not two or none.
+
+    Raises IndicatorError, naming `place`, for what a person `said` and a change of clocks leaves open or out.
+    """
     if moment.tzinfo is not None:
         return moment.astimezone(UTC)
     first, second = (moment.replace(fold=fold).astimezone(UTC) for fold in (0, 1))

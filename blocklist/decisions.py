@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from blocklist import __version__, clock
 from blocklist.audit import Thing, recognise
 from blocklist.catalog import KINDS
+from blocklist.dates import day_end, utc
 from blocklist.errors import IndicatorError
 from blocklist.names import parents
 from blocklist.quantities import parse_duration
@@ -33,7 +34,7 @@ class Added:
 def until_text(text: str | None, now: datetime, option: str = "--until") -> str | None:
     """The end of a rule: a date (the end of that local day), or a span such as `30d` from `now`; RFC 3339.
 
-    Raises IndicatorError when it is neither or lies in the past.
+    Raises IndicatorError when it is neither, lies in the past, or is a local time that comes twice or never.
     """
     if text is None:
         return None
@@ -42,9 +43,8 @@ def until_text(text: str | None, now: datetime, option: str = "--until") -> str 
     except (ValueError, OverflowError):
         try:
             moment = datetime.fromisoformat(text)
-            if not {"T", " ", ":"} & set(text):
-                moment = moment.replace(hour=23, minute=59, second=59)
-            end = moment.astimezone(UTC)
+            whole = not {"T", " ", ":"} & set(text)
+            end = day_end(moment.date()) if whole else utc(moment, text, option)
         except (ValueError, OverflowError):
             raise IndicatorError(
                 f"{option} {text!r} is no date and no span", hint="write 2026-12-31, 2026-12-31T18:00 or 30d"

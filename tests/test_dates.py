@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from blocklist.dates import Edge, past
+from blocklist.decisions import until_text
 from blocklist.errors import IndicatorError
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -65,3 +66,40 @@ def test_what_is_no_single_moment_of_the_past_is_refused(text: str, said: str) -
     with pytest.raises(IndicatorError, match=said) as refused:
         past(text, NOW)
     assert refused.value.hint
+
+
+# Egypt changes its clocks at midnight, Cuba at midnight and at one o'clock back to it.
+EGYPT = "EET-2EEST,M4.5.5/0,M10.5.4/24"
+CUBA = "CST5CDT,M3.2.0/0,M11.1.0/1"
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "start", "end"),
+    [
+        (EGYPT, "2026-04-23", "2026-04-22T22:00:00Z", "2026-04-23T21:59:59Z"),
+        (EGYPT, "2026-04-24", "2026-04-23T22:00:00Z", "2026-04-24T20:59:59Z"),
+        (EGYPT, "2026-10-29", "2026-10-28T21:00:00Z", "2026-10-29T21:59:59Z"),
+        (CUBA, "2026-03-07", "2026-03-07T05:00:00Z", "2026-03-08T04:59:59Z"),
+        (CUBA, "2026-03-08", "2026-03-08T05:00:00Z", "2026-03-09T03:59:59Z"),
+        (CUBA, "2026-10-31", "2026-10-31T04:00:00Z", "2026-11-01T03:59:59Z"),
+        (CUBA, "2026-11-01", "2026-11-01T04:00:00Z", "2026-11-02T04:59:59Z"),
+    ],
+)
+def test_a_day_is_a_day_where_clocks_are_changed_at_midnight(
+    zone: str, day: str, start: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    now = datetime(2026, 12, 1, tzinfo=UTC)
+    assert past(day, now, edge="start") == datetime.fromisoformat(start)
+    assert past(day, now, edge="end") == datetime.fromisoformat(end)
+    assert until_text(day, datetime(2026, 1, 1, tzinfo=UTC)) == end
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("2026-10-25T02:30", "comes twice"), ("2026-03-29T02:30", "does not exist")]
+)
+def test_a_rule_ends_at_one_moment_or_is_refused(text: str, said: str) -> None:
+    with pytest.raises(IndicatorError, match=said):
+        until_text(text, datetime(2026, 1, 1, tzinfo=UTC))
+    assert until_text(f"{text}+01:00", datetime(2026, 1, 1, tzinfo=UTC)) == f"2026-{text[5:10]}T01:30:00Z"

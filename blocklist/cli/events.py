@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,20 +156,9 @@ _SHOWN = 20
 def _since(text: str | None) -> datetime | None:
     """A date (the beginning of that local day), a moment, or a span back from now."""
     from blocklist import clock
-    from blocklist.errors import IndicatorError
-    from blocklist.quantities import parse_duration
+    from blocklist.dates import past
 
-    if text is None:
-        return None
-    try:
-        return clock.now() - timedelta(seconds=parse_duration(text))
-    except (ValueError, OverflowError):
-        try:
-            return datetime.fromisoformat(text).astimezone(UTC)
-        except (ValueError, OverflowError):
-            raise IndicatorError(
-                f"--since {text!r} is no date and no span", hint="write 2026-11-01, 2026-11-01T18:00 or 7d"
-            ) from None
+    return None if text is None else past(text, clock.now(), edge="start", place="--since")
 
 
 def _heads(texts: tuple[str, ...], anchors: Path | None) -> list[Head]:
