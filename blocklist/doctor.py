@@ -267,7 +267,7 @@ def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
     torn = [
         n
         for n, sha256 in current
-        if not columns.file_of(state, n).exists() or (deep and columns.kept_bytes(state, n, sha256) is None)
+        if not columns.file_of(state, n).is_file() or (deep and columns.kept_bytes(state, n, sha256) is None)
     ]
     word: Word = "warn" if torn else "ok"
     yield Finding(

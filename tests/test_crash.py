@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from installation import World, digest, names
+from installation import World, digest, names, obeying_modes
 
 from blocklist.store import snapshots
 
@@ -319,6 +319,38 @@ def test_a_cache_that_is_torn_or_stale_changes_nothing(tmp_path: Path, cache: st
     assert [row[::3] for row in world.closed()] == [row[::3] for row in twin.closed()]
     world.assert_sound()
     assert world.left_over() == []
+
+
+@pytest.mark.parametrize("harm", ["a link to a disk that is gone", "a file", "closed"])
+def test_without_a_place_for_caches_what_is_listed_is_read_and_published(tmp_path: Path, harm: str) -> None:
+    world = lasting_world(tmp_path)
+    world.update()
+    wanted = expected(world)
+    folder = world.state / "columns"
+    shutil.rmtree(folder)
+    shutil.rmtree(world.state / "decided")
+    if harm == "a file":
+        folder.write_bytes(b"")
+    elif harm == "closed":
+        folder.mkdir(0o555)
+    else:
+        folder.symlink_to(tmp_path / "unmounted" / "columns")
+    for words in (
+        ("match", "feeds/a.txt"),
+        ("report", "-o", "-"),
+        ("feeds", "overlap"),
+        ("export", "--format", "domains", "-o", "-"),
+    ):
+        ran = world.call(*words, under=obeying_modes(), cwd=tmp_path)
+        assert ran.code == 0, ran.text
+    ran = world.call("deny", "add", "denied.example", "--reason", "r", "--now", under=obeying_modes())
+    assert ran.code == 0, ran.text
+    assert world.exported("list") == sorted([*wanted, "denied.example"])
+    world.lines("b", names(70, zone="b.example"))
+    ran = world.call("update", under=obeying_modes())
+    assert ran.code == 3 and str(folder) in ran.text and "unexpected" not in ran.text, ran.text
+    assert harm == "closed" or "is no folder, or a link to one that is not there" in ran.text
+    assert world.listed("b") == names(60, zone="b.example")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 import stat
@@ -363,3 +364,13 @@ def test_a_command_that_leaves_a_child_with_our_pipe_does_not_hold_us() -> None:
     start = time.monotonic()
     assert run(["sh", "-c", "sleep 5 & exit 0"], seconds=30).status == 0
     assert time.monotonic() - start < 4
+
+
+def test_what_the_state_has_no_room_for_is_not_said_of_the_published_file(tmp_path: Path) -> None:
+    target, other = tmp_path / "out" / "list.conf", tmp_path / "state" / "kept" / "ab.new"
+    for folder in (target.parent, other.parent):
+        folder.mkdir(parents=True)
+    with pytest.raises(ReleaseError) as told, Candidate(target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(other))
+    assert f"{other}: No space left on device" in told.value.message
+    assert f"free in {other.parent})" in told.value.message and names(target.parent) == []

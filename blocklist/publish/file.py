@@ -205,6 +205,12 @@ def _ids(path: Path, owner: str | None, group: str | None) -> tuple[int | None, 
 def refusal(path: Path, folder: Path, error: OSError) -> ReleaseError:
     """`error` with the file, the folder and what to do about it."""
     text = error.strerror or str(error)
+    if isinstance(error.filename, str) and (other := Path(error.filename)).parent != folder:
+        # Not of the file that is published, but of the state: its disk may be another one.
+        return ReleaseError(
+            f"{path}: {other}: {text} ({_free(other.parent)} free in {other.parent})",
+            hint="the file in place is unchanged; check the place, its owner, mode and disk",
+        )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return ReleaseError(f"{path}: there is no folder {folder}", hint=f"create it: mkdir -p {folder}")
     if isinstance(error, PermissionError):

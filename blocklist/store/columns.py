@@ -11,6 +11,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,4 +127,5 @@ def remove_others(state: Path, current: set[int]) -> None:
     for path in folder.iterdir():
         suffixes = (".columns", ".bytes", ".times")
         if path.suffix not in suffixes or not path.stem.isdigit() or int(path.stem) not in current:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # in nobody's way: a name of it that is used again is written anew
+                path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,10 +13,13 @@ def make(folder: Path) -> None:
     """Make `folder` and what is missing above it; what root makes belongs to the owner of the folder it stands in.
 
     Root may run one command of an installation that a user of its own updates: a folder that only root can write
-    to would stop that user's next update.
+    to would stop that user's next update. Raises OSError, with the folder, where something else stands in its place.
     """
     if folder.is_dir():
         return
+    if folder.exists() or folder.is_symlink():
+        # As of a disk that is not mounted: "File exists" would say the contrary of what is wrong.
+        raise NotADirectoryError(errno.ENOTDIR, "is no folder, or a link to one that is not there", str(folder))
     make(folder.parent)
     folder.mkdir(exist_ok=True)
     if os.geteuid() == 0:

@@ -375,7 +375,8 @@ class Record:
                 "listing l JOIN run r ON r.id = l.since LEFT JOIN run d ON d.id = l.dropped WHERE l.feed = ?",
                 (feed,),
             ).sort("name")
-            columns.write_times(self.state, snapshot, frame)
+            with suppress(OSError):  # a cache: who may not write to it, or has no room, can read all the same
+                columns.write_times(self.state, snapshot, frame)
         return frame
 
     def indicators(self, feed: int, snapshot: int) -> pl.DataFrame:
@@ -388,7 +389,8 @@ class Record:
         if found is None:
             frame = frames.read(self.connection, LISTING, "listing WHERE feed = ?", (feed,)).sort("name")
             found = Columns(frame, None)
-            columns.write(self.state, snapshot, found)
+            with suppress(OSError):  # as above
+                columns.write(self.state, snapshot, found)
         return found
 
     def first_listed(self, feeds: Sequence[int]) -> pl.DataFrame:
