@@ -339,23 +339,29 @@ class Work:
         times = self.times_of(feed, now)
         snapshot = next(self.numbers)
         base = self._kept_bytes(now)  # lost ones must not stop the feed
-        intake = take_in(
-            feed,
-            data,
-            sha256,
-            state=self.record.state,
-            snapshot=snapshot,
-            before=self.record.columns(number, now.id) if now else None,
-            base=base,
-            # Where a link of the chain is lost, a whole copy begins anew.
-            base_depth=now.depth if now and self.record.has_chain(now.id) else MAX_DEPTH,
-            accept=accept,
-            # Other options or another parser may read the shared lines otherwise.
-            account=json.loads(now.account) if now and now.parse_key == parse_key(feed, now.sha256) else None,
-            at=seconds(self.at),
-            times=times,
-            known=Known(json.loads(now.account), now.last_modified, fetched.last_modified) if now else None,
-        )
+        try:
+            intake = take_in(
+                feed,
+                data,
+                sha256,
+                state=self.record.state,
+                snapshot=snapshot,
+                before=self.record.columns(number, now.id) if now else None,
+                base=base,
+                # Where a link of the chain is lost, a whole copy begins anew.
+                base_depth=now.depth if now and self.record.has_chain(now.id) else MAX_DEPTH,
+                accept=accept,
+                # Other options or another parser may read the shared lines otherwise.
+                account=json.loads(now.account) if now and now.parse_key == parse_key(feed, now.sha256) else None,
+                at=seconds(self.at),
+                times=times,
+                known=Known(json.loads(now.account), now.last_modified, fetched.last_modified) if now else None,
+            )
+        except BaseException:
+            # Others of this run may be recorded with higher numbers: the next run would leave it where it is.
+            with suppress(OSError):
+                snapshots.file_of(self.record.state, snapshot).unlink(missing_ok=True)
+            raise
         self.intakes[feed.id] = intake
         rejected = {reason.value: n for reason, n in intake.parsed.rejects.items()}
         if intake.gate is not None:

@@ -353,6 +353,23 @@ def test_without_a_place_for_caches_what_is_listed_is_read_and_published(tmp_pat
     assert world.listed("b") == names(60, zone="b.example")
 
 
+def test_a_download_that_could_not_be_taken_leaves_no_file_behind_the_others(tmp_path: Path) -> None:
+    world = lasting_world(tmp_path)
+    world.update()
+    last = world.rows("SELECT max(id) FROM snapshot")[0][0]
+    # Of the three feeds that changed, the one with the first number can't write its columns.
+    (world.state / "columns" / f"{last + 1}.columns.new").mkdir()
+    for zone in ZONES:
+        world.lines(zone.partition(".")[0], names(70, start=2, zone=zone))
+    ran = world.update()
+    assert ran.code == 3 and [f["outcome"] for f in ran.json["feeds"]].count("failed") == 1
+    assert f"{last + 1}.columns.new" in next(f["error"] for f in ran.json["feeds"] if f["outcome"] == "failed")
+    assert world.update().code == 0
+    (world.state / "columns" / f"{last + 1}.columns.new").rmdir()
+    assert world.left_over() == []
+    assert world.run("doctor", "--deep").code == 0
+
+
 @pytest.mark.parametrize(
     ("folder", "left"),
     [
