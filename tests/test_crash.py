@@ -370,6 +370,26 @@ def test_a_download_that_could_not_be_taken_leaves_no_file_behind_the_others(tmp
     assert world.run("doctor", "--deep").code == 0
 
 
+def test_bytes_of_another_snapshot_are_neither_shown_as_proof_nor_read_again(tmp_path: Path) -> None:
+    world = lasting_world(tmp_path)
+    world.update()
+    name = names(5, zone="b.example")[-1]
+    number = world.rows("SELECT s.id FROM snapshot s JOIN feed f ON f.id = s.feed WHERE f.name = 'b'")[0][0]
+    before = world.exported("list")
+    # Whole, and readable: as of a folder that was put back from another time, or another machine.
+    snapshots.write(world.state, number, b"wrong.example\n" * 60, None, 0)
+    assert world.why(name)["listings"][0]["text"] is None
+    assert "wrong.example" not in world.run("why", name).text
+    assert "wrong.example" not in world.run("case", "open", name, "--ticket", "T1").text
+    for path in (world.state / "columns").glob("*.bytes"):
+        path.unlink()
+    world.feeds["b"]["scope"] = "subtree"  # the same bytes are read anew
+    world.write()
+    ran = world.update()
+    assert ran.code == 3 and "was recorded with" in ran.feed("b")["error"]
+    assert world.exported("list") == before and "wrong.example" not in world.listed()
+
+
 @pytest.mark.parametrize(
     ("folder", "left"),
     [

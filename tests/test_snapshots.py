@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -52,8 +53,9 @@ def test_every_line_is_the_same_read_alone_or_out_of_the_whole(
         write(state, 2, data, data, 0)
         for number in range(1, len(lines) + 3):
             expected = line_of(data, number)
-            assert line(state, [1], number) == expected
-            assert line(state, [1, 2] if read(state, [1]) and _is_patch(state) else [1], number) == expected
+            assert line(state, [1], number, *told(state, 1, data)) == expected
+            chain = [1, 2] if read(state, [1]) and _is_patch(state) else [1]
+            assert line(state, chain, number, *told(state, chain[-1], data)) == expected
 
 
 def _is_patch(state: Path) -> bool:
@@ -71,30 +73,40 @@ def test_a_line_far_into_a_large_file_is_found_across_the_pieces_it_is_read_in(t
     write(tmp_path, 1, data, None, 0)
     for number in (1, 2, 19_000, 19_999, 40_000, 59_999, 60_000, 60_001):
         expected = rows[number - 1].encode() if number <= len(rows) else b""
-        assert line(tmp_path, [1], number) == expected == line_of(data, number)
+        assert line(tmp_path, [1], number, *told(tmp_path, 1, data)) == expected == line_of(data, number)
 
 
-@pytest.mark.parametrize("harm", ["missing", "truncated", "other bytes"])
+def told(state: Path, number: int, data: bytes) -> tuple[str, int, int]:
+    """What the record says of a snapshot: digest, length, length on disk."""
+    return hashlib.sha256(data).hexdigest(), len(data), snapshots.file_of(state, number).stat().st_size
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated", "other bytes", "another snapshot"])
 def test_a_lost_file_is_named_with_the_way_out(tmp_path: Path, harm: str) -> None:
     first, second = b"a.example\n" * 500, b"a.example\n" * 500 + b"b.example\n"
     write(tmp_path, 1, first, None, 0)
     assert write(tmp_path, 2, second, first, 0).depth == 1
+    known = {1: told(tmp_path, 1, first), 2: told(tmp_path, 2, second)}
     path = snapshots.file_of(tmp_path, 1)
     if harm == "missing":
         path.unlink()
     elif harm == "truncated":
         path.write_bytes(path.read_bytes()[:12])
+    elif harm == "another snapshot":
+        write(tmp_path, 1, b"c.example\n" * 600, None, 0)
     else:
         path.write_bytes(b"not zstd")
     acts: list[Callable[[], bytes]] = [
         lambda: read(tmp_path, [1, 2]),
-        lambda: line(tmp_path, [1, 2], 1),
-        lambda: line(tmp_path, [1], 400),
+        lambda: line(tmp_path, [1, 2], 1, *known[2]),
+        lambda: line(tmp_path, [1], 400, *known[1]),
     ]
     for act in acts:
         with pytest.raises(RecordError) as caught:
             act()
-        assert str(path) in caught.value.message and "backup" in (caught.value.hint or "")
+        # Which of a chain is another one's, nobody knows.
+        place = path.parent if harm == "another snapshot" else path
+        assert str(place) in caught.value.message and "backup" in (caught.value.hint or "")
 
 
 def test_bytes_that_have_nothing_in_common_are_kept_whole(tmp_path: Path) -> None:
@@ -107,7 +119,7 @@ def test_bytes_that_have_nothing_in_common_are_kept_whole(tmp_path: Path) -> Non
 
 def test_an_empty_download_is_kept_too(tmp_path: Path) -> None:
     write(tmp_path, 1, b"", None, 0)
-    assert read(tmp_path, [1]) == b"" and line(tmp_path, [1], 1) == b""
+    assert read(tmp_path, [1]) == b"" and line(tmp_path, [1], 1, *told(tmp_path, 1, b"")) == b""
 
 
 def test_why_reads_the_line_of_the_first_snapshot_through_a_long_chain(tmp_path: Path) -> None:
@@ -205,3 +217,16 @@ def test_why_reads_each_raw_line_once_however_many_exports_there_are(
     monkeypatch.setattr(snapshots, "line", counted)
     assert [x["text"] for x in world.why(names(1)[0])["listings"]] == names(1) * 2
     assert len(asked) == len(set(asked)) == 2
+
+
+def test_a_very_large_download_that_is_another_one_is_told_by_its_length_on_disk(tmp_path: Path) -> None:
+    data = b"".join(b"h%07d.example\n" % i for i in range(1_200_000))
+    assert len(data) > 2**24
+    write(tmp_path, 1, data, None, 0)
+    known = told(tmp_path, 1, data)
+    assert line(tmp_path, [1], 500_001, *known) == b"h0500000.example"
+    assert line(tmp_path, [1], 1_200_000, *known) == b"h1199999.example"
+    assert line(tmp_path, [1], 1_200_001, *known) == b""
+    write(tmp_path, 1, data.replace(b"h0500000.", b"wrong-one."), None, 0)
+    with pytest.raises(RecordError, match="was recorded with"):
+        line(tmp_path, [1], 500_001, *known)

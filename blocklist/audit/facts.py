@@ -262,8 +262,9 @@ class Reader:
         while at is not None:
             links.append(at)
             at = self._db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
+        known = self._db.execute("SELECT sha256, bytes, stored FROM snapshot WHERE id = ?", (snapshot,)).fetchone()
         try:
-            return snapshots.line(self._config.state, links[::-1], line).decode("utf-8", "replace")
+            return snapshots.line(self._config.state, links[::-1], line, *known).decode("utf-8", "replace")
         except RecordError:
             return None
 

@@ -30,6 +30,8 @@ PATCH_LEVEL = 8
 # A chain this deep costs about 100 ms to read a line back (5 MB feed); then a whole copy begins a new one.
 MAX_DEPTH = 30
 _STEP = 1 << 18
+# Bytes of a whole copy that are compared with their digest before a line of it is shown: 10 ms.
+_MOST_READ = 2**24
 _MARK = struct.pack("<II", 0x184D2A5B, 32)
 
 
@@ -192,19 +194,30 @@ def line_of(data: bytes, number: int) -> bytes:
     return data[start : end if end >= 0 else len(data)].rstrip(b"\r")
 
 
-def line(state: Path, chain: list[int], number: int) -> bytes:
-    """Line `number` of the last snapshot of `chain`; a whole copy is only read as far as that line."""
+def line(state: Path, chain: list[int], number: int, sha256: str, size: int, stored: int) -> bytes:
+    """Line `number` of the last snapshot of `chain`: `size` bytes with the digest `sha256`, packed in `stored`.
+
+    It is shown as proof: raises RecordError when the bytes are not those that were recorded. A whole copy stays packed
+    but for a piece; a very large one is read only as far as the line, and known by its length on disk.
+    """
     if len(chain) > 1:
-        return line_of(read(state, chain), number)
+        return line_of(checked(read(state, chain), sha256, state, chain[-1]), number)
     path = file_of(state, chain[0])
-    seen, tail = 0, b""
+    seen, tail, found = 0, b"", None
+    whole = hashlib.sha256() if size <= _MOST_READ else None
     try:
         with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-            while piece := stream.read(2**20):
+            if os.fstat(file.fileno()).st_size != stored:
+                raise _others(path, chain[0])
+            while (found is None or whole is not None) and (piece := stream.read(2**20)):
+                if whole is not None:
+                    whole.update(piece)
+                if found is not None:
+                    continue
                 lines = piece.count(b"\n")
                 if seen + lines >= number:
                     # The line ends here; it may have begun in the piece before.
-                    return line_of(tail + piece, number - seen)
+                    found = line_of(tail + piece, number - seen)
                 seen += lines
                 cut = piece.rfind(b"\n")
                 tail = piece[cut + 1 :] if cut >= 0 else tail + piece
@@ -213,5 +226,21 @@ def line(state: Path, chain: list[int], number: int) -> bytes:
             f"{path}: the kept bytes of snapshot {chain[0]} can't be read ({error})",
             hint="restore the file from a backup; the lists themselves are not affected",
         ) from None
-    # The last line, one that there is not, or a file that was cut short: only a whole read tells.
-    return line_of(read(state, chain), number)
+    if whole is not None and whole.hexdigest() != sha256:
+        raise _others(path, chain[0])
+    # The last line may have no end.
+    return line_of(tail, number - seen) if found is None else found
+
+
+def _others(path: Path, snapshot: int) -> RecordError:
+    return RecordError(
+        f"{path}: the kept bytes are not those that snapshot {snapshot} was recorded with",
+        hint="restore the file from a backup; the lists themselves are not affected",
+    )
+
+
+def checked(data: bytes, sha256: str, state: Path, snapshot: int) -> bytes:
+    """`data` of `snapshot`, whose digest is `sha256`. Raises RecordError where it is another one's."""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise _others(file_of(state, snapshot), snapshot)
+    return data
