@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -67,6 +68,9 @@ def _tell_shared(command: click.Command) -> None:
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             _tell_shared(inner)
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class LazyGroup(click.Group):
@@ -156,6 +160,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
         if isinstance(error, OSError) and error.filename is not None and error.strerror:
             # A disk, a folder or a file that refuses is nothing that we could have done better.
             _say(f"error: {safe(str(error.filename))}: {safe(error.strerror.lower())}")
+            raise SystemExit(1) from None
+        if isinstance(error, OSError) and error.errno in _DISK and error.strerror:
+            # Of a write the system says no name: what is open is standard output, or the file that was asked for.
+            _say(f"error: {safe(error.strerror.lower())}: what was asked for is not written, or not to its end")
             raise SystemExit(1) from None
         _say(
             f"error: unexpected {type(error).__name__}: {safe(str(error)[:500])}\n"

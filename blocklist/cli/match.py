@@ -192,4 +192,8 @@ def _write_entries(place: str, tables: Tables) -> None:
     if place == "-":
         sys.stdout.write(text)
     else:
-        Path(place).write_text(text, encoding="utf-8")
+        try:
+            Path(place).write_text(text, encoding="utf-8")
+        except OSError as error:
+            error.filename = place  # a write that fails tells none
+            raise
