@@ -390,6 +390,35 @@ def test_bytes_of_another_snapshot_are_neither_shown_as_proof_nor_read_again(tmp
     assert world.exported("list") == before and "wrong.example" not in world.listed()
 
 
+@pytest.mark.parametrize("where", ["a full disk", "a reader that went away"])
+def test_a_screen_that_can_not_be_written_to_stops_no_list(tmp_path: Path, where: str) -> None:
+    world = lasting_world(tmp_path)
+    assert world.update().code == 0
+
+    def call(*words: str) -> tuple[int, str]:
+        if where == "a full disk":
+            with open("/dev/full", "wb") as out:
+                process = world.start(*words, stdout=out)
+                err = process.communicate(timeout=60)[1].decode()
+        else:
+            process = world.start(*words)
+            assert process.stdout is not None and process.stderr is not None
+            process.stdout.close()
+            err = process.stderr.read().decode()
+            process.wait(timeout=60)
+        return process.returncode, err
+
+    world.lines("b", names(70, zone="b.example"))
+    code, err = call("update")
+    assert code == 1 and "unexpected" not in err and "Traceback" not in err, err
+    assert where == "a reader that went away" or "no space left on device" in err
+    assert world.exported("list") == expected(world)
+    assert call("deny", "add", "denied.example", "--reason", "r", "--now")[0] == 1
+    assert "denied.example" in world.exported("list")
+    world.assert_sound()
+    assert world.run("status").code == 0
+
+
 @pytest.mark.parametrize(
     ("folder", "left"),
     [

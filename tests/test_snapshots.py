@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -210,9 +211,9 @@ def test_why_reads_each_raw_line_once_however_many_exports_there_are(
     world.update()
     asked: list[tuple[int, int]] = []
 
-    def counted(state: Path, chain: list[int], number: int) -> bytes:
+    def counted(state: Path, chain: list[int], number: int, *known: Any) -> bytes:
         asked.append((chain[-1], number))
-        return line(state, chain, number)
+        return line(state, chain, number, *known)
 
     monkeypatch.setattr(snapshots, "line", counted)
     assert [x["text"] for x in world.why(names(1)[0])["listings"]] == names(1) * 2

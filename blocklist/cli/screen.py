@@ -6,8 +6,9 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -30,6 +31,31 @@ _SHARED = (
 )
 
 
+# `click.echo` flushes at every call, which takes longer than to make a line.
+_AT_ONCE = 1000
+
+
+class _Outlet:
+    """Where a screen goes. While `working`, what can't be written there is kept in `failed` instead of raised."""
+
+    def __init__(self) -> None:
+        self.working = False
+        self.failed: OSError | None = None
+
+    def echo(self, text: str, *, err: bool = False) -> None:
+        try:
+            click.echo(text, err=err)
+        except OSError as error:
+            if not self.working:
+                raise
+            self.failed = self.failed or error
+
+    def echo_all(self, texts: Iterable[str]) -> None:
+        waiting = iter(texts)
+        while some := list(islice(waiting, _AT_ONCE)):
+            self.echo("\n".join(some))
+
+
 @dataclass(frozen=True)
 class Screen:
     """How this run speaks: the shared options, given before or after the command."""
@@ -39,31 +65,43 @@ class Screen:
     quiet: bool
     verbose: bool
     color: bool
+    _out: _Outlet = field(default_factory=_Outlet, repr=False, compare=False)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """What can't be shown meanwhile, as in a log on a full disk, stops no work; it is raised at the end."""
+        self._out.working = True
+        try:
+            yield
+        finally:
+            self._out.working = False
+        if self._out.failed is not None:
+            raise self._out.failed
 
     def line(self, text: str = "") -> None:
         """A line for a person on standard output; nothing with --json or --quiet."""
         if not self.as_json and not self.quiet:
-            click.echo(text)
+            self._out.echo(text)
 
     def lines(self, texts: Iterable[str]) -> None:
         """Lines as `line` writes them, however many: a thousand at a time, which takes a tenth of the time."""
         if not self.as_json and not self.quiet:
-            _echo(texts)
+            self._out.echo_all(texts)
 
     def note(self, text: str) -> None:
         """A remark on standard error."""
         if not self.quiet:
-            click.echo(text, err=True)
+            self._out.echo(text, err=True)
 
     def json(self, value: object) -> None:
         """One object on one line, only with --json."""
         if self.as_json:
-            click.echo(_object(value))
+            self._out.echo(_object(value))
 
     def objects(self, values: Iterable[object]) -> None:
         """Objects as `json` writes them, a thousand at a time."""
         if self.as_json:
-            _echo(map(_object, values))
+            self._out.echo_all(map(_object, values))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> None:
         """Aligned columns; those of `right` (by number) to the right. Without a row nothing, not even the header."""
@@ -82,7 +120,7 @@ class Screen:
             ).rstrip()
 
         head, *body = cells
-        _echo(chain([self.style(aligned(head), bold=True)], map(aligned, body)))
+        self._out.echo_all(chain([self.style(aligned(head), bold=True)], map(aligned, body)))
 
     def style(self, text: str, **style: Any) -> str:
         return click.style(text, **style) if self.color else text
@@ -95,15 +133,6 @@ class Screen:
 
 # One for all: `json.dumps` would make one a call.
 _object = json.JSONEncoder(ensure_ascii=True, default=str).encode
-
-# `click.echo` flushes at every call, which takes longer than to make a line.
-_AT_ONCE = 1000
-
-
-def _echo(texts: Iterable[str]) -> None:
-    waiting = iter(texts)
-    while some := list(islice(waiting, _AT_ONCE)):
-        click.echo("\n".join(some))
 
 
 class WholeGroup(click.Group):
