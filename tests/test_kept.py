@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import pwd
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from installation import World, digest, names
 
 from blocklist.errors import RecordError
-from blocklist.store import kept
+from blocklist.store import folders, kept
 
 
 def sha(data: bytes) -> str:
@@ -180,3 +182,16 @@ def test_what_marks_a_record_belongs_to_its_user_too(tmp_path: Path) -> None:
 
 def findings(world: World) -> list[dict[str, str]]:
     return [json.loads(line) for line in world.run("doctor", "--json").out.splitlines()[:-1]]
+
+
+def test_threads_may_make_the_same_folder_at_once(tmp_path: Path) -> None:
+    begin = threading.Barrier(8)
+
+    def make(number: int) -> None:
+        begin.wait()
+        folders.make(tmp_path / str(number) / "kept" / "ab")
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(300):
+            for made in [pool.submit(make, number) for _ in range(8)]:
+                made.result()

@@ -17,11 +17,13 @@ def make(folder: Path) -> None:
     """
     if folder.is_dir():
         return
-    if folder.exists() or folder.is_symlink():
-        # As of a disk that is not mounted: "File exists" would say the contrary of what is wrong.
-        raise NotADirectoryError(errno.ENOTDIR, "is no folder, or a link to one that is not there", str(folder))
     make(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)  # another thread may have made it since
+    except FileExistsError:
+        # As of a disk that is not mounted: "File exists" would say the contrary of what is wrong.
+        told = "is no folder, or a link to one that is not there"
+        raise NotADirectoryError(errno.ENOTDIR, told, str(folder)) from None
     if os.geteuid() == 0:
         above = folder.parent.stat()
         with suppress(OSError):  # a share that knows no owners; 'doctor' names what belongs to others
