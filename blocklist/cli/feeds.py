@@ -138,7 +138,7 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
             "WHERE f.name = ? AND s.state = 'current'",
             (feed,),
         ).fetchone()
-    data = kept.read(config.state, links[::-1])
+    data = kept.read(config.state, links[::-1], waiting["sha256"])
     if output is not None:
         Path(output).write_bytes(data)
     lines = [line.decode("utf-8", "replace")[:120] for line in data[:65_536].splitlines()[:20]]

@@ -242,7 +242,7 @@ class Record:
     def raw(self, snapshot: int) -> bytes:
         """The bytes of `snapshot` as the publisher sent them. Raises RecordError where the files are another one's."""
         (sha256,) = self.connection.execute("SELECT sha256 FROM snapshot WHERE id = ?", (snapshot,)).fetchone()
-        return snapshots.checked(snapshots.read(self.state, self.chain(snapshot)), sha256, self.state, snapshot)
+        return snapshots.read(self.state, self.chain(snapshot), sha256)
 
     def has_chain(self, snapshot: int) -> bool:
         """Are all files there that make up `snapshot`? A patch on a lost base could not be read."""
