@@ -25,6 +25,7 @@ from blocklist.catalog import KINDS
 from blocklist.decisions import Wanted, allow_within, end_within, until_text
 from blocklist.errors import BlocklistError, IndicatorError
 from blocklist.plain import safe
+from blocklist.regular import NotAFileError, open_regular, read_regular
 from blocklist.store import folders
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def open_case(
     at = clock.text(clock.now())
     with record.transaction() as connection:
         run = record.begin_run(connection, at, "case open", author, __version__)
-        number = int(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM case_file").fetchone()[0])
+        number = _next_number(connection, record.state)
         rule = None
         if allow is not None:
             wanted = Wanted(name, f"case {number}" + (f": {reason}" if reason else ""), ticket, allow)
@@ -137,12 +138,19 @@ def open_case(
             feeds=sorted({feed for _, feed in cited}),
             allow=rule,
         )
-        # On disk before the row is; what a crash leaves, the next case of this number writes over.
+        # On disk before the row is.
         _keep(record.state / path, bundle.data)
         for message in messages(bundle.data, ticket=ticket, reason=reason):
             _keep(record.state / path.with_name(f"to-{_file_name(message.feed)}.txt"), message.text.encode("utf-8"))
         record.finish_run(run, clock.text(clock.now()))
     return case(record.connection, number)
+
+
+def _next_number(connection: sqlite3.Connection, state: Path) -> int:
+    """A number whose evidence no case has: after a restore, that of cases since the backup lies there still."""
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM case_file").fetchone()
+    kept = [int(path.parent.name) for path in (state / "cases").glob(f"[1-9]*/{BUNDLE}") if path.parent.name.isdigit()]
+    return max([int(last), *kept]) + 1
 
 
 def _instead(answer: Mapping[str, Any]) -> str:
@@ -320,7 +328,7 @@ def kept_messages(state: Path, one: Case) -> list[tuple[Path, str]]:
     folder = (state / one.bundle).parent
     found = sorted(folder.glob("to-*.txt")) if folder.is_dir() else []
     try:
-        return [(path, path.read_text("utf-8", "replace")) for path in found]
+        return [(path, read_regular(path).decode("utf-8", "replace")) for path in found]
     except OSError as error:
         raise BlocklistError(f"{error.filename}: {error.strerror}", hint="check owner and mode of the file") from None
 
@@ -328,10 +336,11 @@ def kept_messages(state: Path, one: Case) -> list[tuple[Path, str]]:
 def trouble_of(state: Path, one: Case) -> str | None:
     """What is wrong with the kept evidence of a case; None when it is as it was."""
     try:
-        with (state / one.bundle).open("rb") as file:
+        with open(open_regular(state / one.bundle), "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        return f"its evidence can't be read: {error.strerror}"
+        why = f"it {error.what}" if isinstance(error, NotAFileError) else error.strerror
+        return f"its evidence can't be read: {why}"
     return None if digest == one.sha256 else "its evidence is not what was kept: the file was altered"
 
 

@@ -330,6 +330,14 @@ def _files(digest: str, path: str, files: str | None) -> list[tuple[Path, str]]:
 def _published(export: Export, path: Path, digest: str, half: dict[tuple[Path, str], int]) -> Finding:
     """Does the published file stand as it was written, and can an engine of another user get at it?"""
     again = "'blocklist export' writes it again"
+    if path.is_symlink() and not export.follow_link:
+        return Finding(
+            "exports",
+            "fail",
+            str(path),
+            "is a symbolic link, so that nothing is published any more",
+            "name the file itself, or set follow_link = true to replace what the link points to",
+        )
     if not path.exists():
         return Finding("exports", "fail", str(path), "the published file is gone", again)
     found = file_digest(path)

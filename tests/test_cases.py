@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,25 @@ def test_altered_evidence_of_a_case_is_caught_by_doctor(world: World) -> None:
     assert "altered" in world.run("case", "show", "1").err
     path.unlink()
     assert "can't be read" in world.run("doctor").out
+
+
+def test_a_pipe_in_the_place_of_evidence_keeps_nobody_waiting(world: World) -> None:
+    path = world.state / str(opened(world)["bundle"])
+    for one in (path, *path.parent.glob("to-*.txt")):
+        one.unlink()
+        os.mkfifo(one)
+    ran = world.run("doctor")
+    assert ran.code == 1 and "its evidence can't be read: it is a pipe, not a file" in ran.out
+    ran = world.run("case", "show", "1")
+    assert ran.code == 1 and "is a pipe, not a file" in ran.err
+
+
+def test_a_case_after_a_restore_leaves_the_evidence_of_later_ones_alone(world: World) -> None:
+    opened(world)
+    backup = world.database.read_bytes()
+    later = world.run("case", "open", "two.example", "--ticket", "INC-8", "--json").json
+    kept = (world.state / str(later["bundle"])).read_bytes()
+    world.database.write_bytes(backup)
+    case = world.run("case", "open", "evil.example", "--ticket", "INC-9", "--json").json
+    assert case["id"] == 3 and (world.state / str(later["bundle"])).read_bytes() == kept
+    assert world.run("case", "show", "3").code == 0

@@ -158,7 +158,7 @@ def test_a_link_is_followed_only_when_asked(tmp_path: Path) -> None:
     link.symlink_to(real)
     with pytest.raises(ReleaseError, match=r"is a symbolic link to .*real") as caught:
         replace(link, write_new, accept)
-    assert "follow = true" in str(caught.value.hint) and real.read_text() == "old\n"
+    assert "follow_link = true" in str(caught.value.hint) and real.read_text() == "old\n"
     replace(link, write_new, accept, follow=True)
     assert link.is_symlink() and real.read_text() == "new\n" and names(tmp_path) == ["link", "real"]
 

@@ -113,6 +113,17 @@ def test_a_link_is_followed_where_that_is_configured(world: World) -> None:
     assert path.is_symlink() and len((world.base / "real").read_text().splitlines()) == 150
 
 
+def test_doctor_says_of_a_link_that_nothing_is_published_through_it(world: World) -> None:
+    path = world.export("list")
+    assert world.update().code == 0
+    path.rename(world.base / "real")
+    path.symlink_to(world.base / "real")
+    ran = world.run("doctor")
+    assert ran.code == 1 and f"{path}: is a symbolic link" in ran.out and "follow_link = true" in ran.out
+    world.export("list", follow_link=True)
+    assert world.run("doctor").code == 0
+
+
 def test_a_full_disk_fails_one_export_and_says_so(world: World) -> None:
     world.feed("a", names(8000))
     world.update("--no-export")

@@ -182,7 +182,7 @@ def _target(path: Path, follow: bool) -> Path:
         if not follow:
             raise ReleaseError(
                 f"{path}: is a symbolic link to {path.readlink()}",
-                hint="name the file itself, or set follow = true to replace what the link points to",
+                hint="name the file itself, or set follow_link = true to replace what the link points to",
             )
         return _target(Path(os.path.realpath(path)), follow=False)
     if kind != stat.S_IFREG:
