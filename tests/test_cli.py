@@ -428,6 +428,15 @@ def test_the_first_help_teaches_and_lists_every_command() -> None:
     assert "Examples:" in ran.out and "Exit codes:" in ran.out
 
 
+@pytest.mark.parametrize("zone", ["XYZ-25:99", "UTC+30"])
+def test_a_time_zone_that_is_none_is_said(world: World, zone: str) -> None:
+    words = [sys.executable, "-m", "blocklist", "--config", str(world.config), "status"]
+    ran = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "TZ": zone})
+    assert ran.returncode == 2 and f"the variable TZ is '{zone}', which is no time zone" in ran.stderr
+    assert_mannered(ran.stderr)
+    assert subprocess.run(words, capture_output=True, env={**os.environ, "TZ": "Nowhere/None"}).returncode == 0
+
+
 def test_questions_import_nothing_slow(world: World) -> None:
     code = (
         "import sys\nfrom blocklist.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -112,6 +113,9 @@ class LazyGroup(click.Group):
 def group(ctx: click.Context, /, **options: Any) -> None:
     """Lists of hostile domains and addresses: aggregated from feeds, verified, exported, explained to the line."""
     ctx.obj = {k: v for k, v in options.items() if v}
+    if abs(time.localtime().tm_gmtoff) >= 86_400:  # which the C library takes, and no date of ours can say
+        zone = ascii(os.environ.get("TZ", "")[:80])
+        raise click.UsageError(f"the variable TZ is {zone}, which is no time zone; write UTC, or one like Asia/Tokyo")
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
