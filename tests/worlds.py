@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from blocklist import clock
-from blocklist.audit import Audit
+from blocklist.audit import Audit, recognise
 from blocklist.catalog import KINDS, Feed
 from blocklist.config import Config, Export, Fetch, Gates, Keep, Policy, Protect, Verify
 from blocklist.decisions import add_rule, release_hold
@@ -314,7 +314,8 @@ def _write(world: World, record: Record, texts: dict[int, bytes]) -> None:
         release_hold(record, name, reason="seen", author="ana")
     for word in world.words:
         try:
-            add_rule(record, word.action, word.name, reason="tests", author="ana", exact=not word.subtree)
+            exact = not word.subtree and recognise(word.name).kind == "domain"
+            add_rule(record, word.action, word.name, reason="tests", author="ana", exact=exact)
         except IndicatorError:
             continue  # said twice
 

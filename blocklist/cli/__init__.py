@@ -167,6 +167,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
             raise SystemExit(1) from None
         if isinstance(error, OSError) and error.errno in _DISK and error.strerror:
             # Of a write the system says no name: what is open is standard output, or the file that was asked for.
+            _let_go()
             _say(f"error: {safe(error.strerror.lower())}: what was asked for is not written, or not to its end")
             raise SystemExit(1) from None
         _say(
