@@ -50,4 +50,4 @@ def test_a_rule_is_announced_in_the_week_before_it_ends(tmp_path: Path) -> None:
         out = world.run(command).out
         assert "allow soon.example (customer)" in out and "later.example" not in out and "never.example" not in out
     ending = json.loads(world.run("status", "--json").out.splitlines()[-1])["ending"]
-    assert [rule["name"] for rule in ending] == ["soon.example"]
+    assert [rule["what"] for rule in ending] == ["soon.example"]

@@ -32,8 +32,14 @@ def command(screen: Screen, folder: Path | None) -> int:
         raise click.UsageError(f"{folder} is not empty; name a new folder")
     place = folder.absolute() if folder is not None else Path(tempfile.mkdtemp(prefix="blocklist-demo-"))
     place.mkdir(parents=True, exist_ok=True)
+
+    def say(text: str) -> None:
+        # With --json standard output is for the object at the end.
+        if not screen.quiet:
+            click.echo(text, err=screen.as_json)
+
     try:
-        missed = tour(place, lambda text: click.echo(text))
+        missed = tour(place, say)
     finally:
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)

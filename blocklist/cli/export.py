@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
-from blocklist.cli import complete
+from blocklist.cli import complete, shapes
 from blocklist.cli.screen import Screen, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.config import Config, Export
@@ -85,7 +84,7 @@ def command(
             show_plan(screen, export.name, export.plan)
     if dry_run:
         screen.line("dry run: nothing was published")
-    screen.json({"exports": [asdict(e) for e in exports], "dry_run": dry_run})
+    screen.json({"exports": [shapes.export(e) for e in exports], "dry_run": dry_run})
     return exit_code([], exports)
 
 
@@ -123,15 +122,19 @@ def _once(
         selector = Selector(picture, record, config.policies, rules_in_force(record.connection, clock.now()))
 
         def write(out: BinaryIO) -> None:
-            _said(screen, *render_once(selector, export, formats[fmt], out))
+            _said(screen, fmt, output, *render_once(selector, export, formats[fmt], out))
 
         _put(output, write)
     return 0
 
 
-def _said(screen: Screen, rendered: Any, lost: dict[str, int]) -> None:
+def _said(screen: Screen, fmt: str, output: str, rendered: Any, lost: dict[str, int]) -> None:
     counted = "".join(f"; {n:,} {what}" for what, n in lost.items())
     screen.note(f"{rendered.entries:,} entries, {rendered.records:,} records{counted}")
+    if output != "-":  # standard output is the list itself, else
+        screen.json(
+            {"format": fmt, "file": output, "entries": rendered.entries, "records": rendered.records, "lost": lost}
+        )
 
 
 def _put(output: str, write: Callable[[BinaryIO], None]) -> None:
@@ -163,7 +166,7 @@ def _then(screen: Screen, config: Config, name: str, at: str, output: str) -> in
     if output != "-":
         told = {"release": found.release, "export": name, "published": found.published, "digest": found.digest}
         told |= {"bytes": sum(map(len, files.values())), "how": found.how}
-        screen.json({**told, "files": sorted(files)} if len(files) > 1 else told)
+        screen.json({**told, "files": sorted(files)})
     return 0
 
 
@@ -192,7 +195,9 @@ def _once_then(screen: Screen, config: Config, export: Export, fmt: Any, at: str
         run = run_at(db, moment)
         _put(
             output,
-            lambda out: _said(screen, *render_at(config, db, run, moment, builtin_rules(), export, fmt, out)),
+            lambda out: _said(
+                screen, export.format, output, *render_at(config, db, run, moment, builtin_rules(), export, fmt, out)
+            ),
         )
     return 0
 

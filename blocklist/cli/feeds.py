@@ -66,11 +66,15 @@ def show(screen: Screen, feed: str, gated: bool, output: str | None) -> int:
 
     facts: dict[str, Any] = msgspec.to_builtins(config.catalog[feed])
     snapshots = _snapshots(config, feed)
-    screen.json({**facts, "enabled_here": feed in config.feeds, "snapshots": snapshots})
+    state = _state(config, feed)
+    screen.json({**facts, "enabled_here": feed in config.feeds, **state, "snapshots": snapshots})
     for key, value in facts.items():
         screen.line(f"{key:15} {safe(_fact(value))}")
-    for key, value in _state(config, feed).items():
-        screen.line(f"{key:15} {safe(value)}")
+    if state["outcome"] is not None:
+        error = f": {state['error']}" if state["error"] else ""
+        screen.line(f"{'outcome':15} {safe(state['outcome'] + error)}")
+        for key, at in (("asked", "checked"), ("changed", "changed")):
+            screen.line(f"{key:15} {moment(state[at])}")
     for s in snapshots:
         screen.line(f"\nsnapshot {s['id']} ({s['state']}) of {moment(s['fetched'])}, sha256 {s['sha256']}")
         account = s["account"]
@@ -104,18 +108,16 @@ def _inner(value: object) -> str:
     return _fact(value) if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
 
 
-def _state(config: Config, feed: str) -> dict[str, str]:
-    """How the last run went for a feed; nothing when none was."""
+def _state(config: Config, feed: str) -> dict[str, Any]:
+    """How the last run went for a feed; None for each when none was."""
     from blocklist.store.database import explained, is_there, open_for_reading, path_in
 
+    names = ("outcome", "error", "checked", "changed")
     if not is_there(config.state):
-        return {}
+        return dict.fromkeys(names)
     with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
-        row = db.execute("SELECT outcome, checked, changed, error FROM feed WHERE name = ?", (feed,)).fetchone()
-    if row is None or row[0] is None:
-        return {}
-    error = f": {row[3]}" if row[3] else ""
-    return {"outcome": f"{row[0]}{error}", "asked": moment(row[1]), "changed": moment(row[2])}
+        row = db.execute(f"SELECT {', '.join(names)} FROM feed WHERE name = ?", (feed,)).fetchone()
+    return dict(zip(names, row, strict=True)) if row is not None else dict.fromkeys(names)
 
 
 def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -> int:

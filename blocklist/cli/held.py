@@ -81,7 +81,9 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
         fame = fame_of(config, db, [r[0] for r in rows])
     db.close()
     keys = ("indicator", "guard", "scope", "detail", "since", "released_by", "released_because", "feeds")
-    screen.objects({**dict(zip(keys, r, strict=True)), **asdict(fame[r[0]])} for r in rows)
+    screen.objects(
+        {**dict(zip(keys, r, strict=True)), "feeds": _split(r[7]), **asdict(fame[r[0]])} for r in rows
+    )
     screen.table(
         ("held", "as", "guard", "since", "listed by", "known as", "would block", "because"),
         [
@@ -125,6 +127,11 @@ _SOURCES = (
 )
 
 
+def _split(feeds: str | None) -> list[str]:
+    """Feeds that SQLite has put together; an id holds no comma."""
+    return feeds.replace(" ", "").split(",") if feeds else []
+
+
 def _place(name: str, fame: Fame) -> str:
     """`rank 12 of tranco`, `line 7 of …` where the order is none, with what is named there where that stands above."""
     if fame.reference is None:
@@ -161,7 +168,7 @@ def _informed(screen: Screen, config: Config, everything: bool) -> int:
         ).fetchall()
     db.close()
     shown = rows if everything or screen.as_json else rows[:50]
-    screen.objects(dict(zip(("indicator", "feeds", "reference", "line"), r, strict=True)) for r in shown)
+    screen.objects({"indicator": r[0], "feeds": _split(r[1]), "reference": r[2], "line": r[3]} for r in shown)
     screen.table(("listed", "by", "named by"), [(r[0], r[1], f"{r[2]}, line {r[3]}") for r in shown])
     more = f", {len(shown)} shown; --all shows every one" if len(shown) < len(rows) else ""
     screen.line(f"{len(rows):,} named by references that only inform{more}; none of them is held for that")
@@ -211,7 +218,7 @@ def _decide(screen: Screen, what: str, reason: str, now: bool, verb: str) -> int
         act = release_hold if verb == "release" else revoke_hold
         name = act(record, what, reason=reason, author=whoami())
         screen.line(f"{safe(name)} {'passes the guards' if verb == 'release' else 'is held again'}")
-        screen.json({"what": name, verb: True})
+        screen.json({"what": name, "released": verb == "release"})
         if now:
             return publish(screen, config, record, formats)
         screen.line(IN_FORCE)

@@ -79,7 +79,7 @@ def command(
         connection.close()
     if entries is not None:
         _write_entries(entries, tables)
-    if screen.as_json:
+    if screen.as_json and entries != "-":
         logs = [{"file": x.place, "form": x.form.name, "lines": x.lines, "queries": x.queries} for x in asked.logs]
         screen.json(_summary(tables, top, logs))
     elif entries != "-":

@@ -69,7 +69,7 @@ def command(screen: Screen, names: tuple[str, ...], sample: int, grace: str, met
         screen.note("no export has 'primary' or 'probe': name the engines to ask there")
     rows = []
     for r in reports:
-        screen.json(asdict(r))
+        screen.json({**asdict(r), "seconds": round(r.seconds, 3), "lag": round(r.lag, 3)})
         notes = [r.note] if r.note else []
         notes += [f"{name}: {have:,} of {want:,} elements" for name, (have, want) in r.sets.items() if have != want]
         notes += [f"canary {name}" for name in dict.fromkeys(r.canaries_wrong)]

@@ -24,8 +24,8 @@ _FORMATS = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
 def command(screen: Screen, since: str, output: str | None, fmt: str | None) -> int:
     """The situational picture: what came and went, which feeds contribute or fail, what is held, what ends.
 
-    The HTML page is one file without script or outside parts: to send, to print, to keep. --json is the same as
-    --format json.
+    The HTML page is one file without script or outside parts: to send, to print, to keep. Without a FILE,
+    --json is the same as --format json.
 
     \b
     Examples:
@@ -36,7 +36,8 @@ def command(screen: Screen, since: str, output: str | None, fmt: str | None) -> 
     """
     config, _ = configuration(screen)
     if fmt is None:
-        fmt = "json" if screen.as_json else _FORMATS.get(Path(output or "").suffix.lower(), "html")
+        named = _FORMATS.get(Path(output or "").suffix.lower())
+        fmt = named or ("json" if screen.as_json else "html")
     if output is None:
         output = "report.html" if fmt == "html" else "-"
     from blocklist import clock

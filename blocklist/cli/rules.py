@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from blocklist.cli import shapes
 from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from blocklist.audit import InExport
     from blocklist.config import Config
     from blocklist.decisions import Wanted
+    from blocklist.rules import Rule
     from blocklist.store.record import Record
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -242,8 +243,7 @@ def publish(screen: Screen, config: Any, record: Any, formats: Any, only: Collec
 
     exports = export_all(config, record, Picture(config, record), formats, only=only)
     show_exports(screen, exports)
-    if only:
-        screen.json({"exports": [asdict(e) for e in exports]})
+    screen.json({"exports": [shapes.export(e) for e in exports]})
     return exit_code([], exports)
 
 
@@ -276,7 +276,8 @@ def _list(action: str) -> click.Command:
             scoped = ({**r, "scope": "exact" if r["kind"] == 1 and not r["subtree"] else ""} for r in rows)
             click.echo(write([r[c] for c in COLUMNS] for r in scoped), nl=False)
             return 0
-        screen.objects({k: value for k, value in r.items() if k not in ("removed_reason", "kind")} for r in rows)
+        ended = ("removed", "removed_by", "removed_reason")
+        screen.objects({**shapes.rule(_rule(action, r)), **{key: r[key] for key in ended}} for r in rows)
         screen.table(
             ("id", action, "scope", "by", "since", "until", "ticket", "reason"),
             [
@@ -300,6 +301,15 @@ def _list(action: str) -> click.Command:
         return 0
 
     return command
+
+
+def _rule(action: str, row: dict[str, Any]) -> Rule:
+    from blocklist.catalog import KINDS
+    from blocklist.rules import Rule
+
+    kind, scope = KINDS[row["kind"] - 1], bool(row["subtree"])
+    said = {key: row[key] for key in ("id", "reason", "author", "created", "ticket")}
+    return Rule(action=action, name=row["what"], kind=kind, subtree=scope, expires=row["until"], **said)
 
 
 def _remove(action: str) -> click.Command:

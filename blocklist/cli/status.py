@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import click
 
+from blocklist.cli import shapes
 from blocklist.cli.ending import show_ending
 from blocklist.cli.screen import Screen, moment, number, several, shared_options
 from blocklist.cli.setup import configuration
@@ -144,9 +144,10 @@ def command(screen: Screen) -> int:
         {
             "held": holds,
             "rules": rules,
-            "ending": [asdict(rule) for rule in ending],
+            "ending": [shapes.rule(rule) for rule in ending],
             "exports": told,
             "clock_unconfirmed_since": None if last is None else clock.text(last),
+            "run": {"started": run[0], "command": run[1]} if run else None,
         }
     )
     return status

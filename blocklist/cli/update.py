@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from blocklist.catalog import ESSENTIAL
-from blocklist.cli import complete
+from blocklist.cli import complete, shapes
 from blocklist.cli.ending import show_ending
 from blocklist.cli.screen import Screen, change, moment, number, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
@@ -108,12 +107,12 @@ def command(
             screen.note(unconfirmed(clock.text(last)))
     screen.json(
         {
-            "feeds": [_feed_json(f) for f in updated.feeds],
-            "exports": [asdict(e) for e in exports],
+            "feeds": [shapes.feed(f) for f in updated.feeds],
+            "exports": [shapes.export(e) for e in exports],
             "cases": [
                 {"id": c.id, "name": c.name, "ticket": c.ticket, "closed": c.closed_reason} for c in updated.cases
             ],
-            "ending": [asdict(rule) for rule in ending],
+            "ending": [shapes.rule(rule) for rule in ending],
             "seconds": round(updated.seconds, 3),
         }
     )
@@ -135,10 +134,6 @@ class _Progress:
     def clear(self) -> None:
         if self._screen.lively:
             click.echo("\r\x1b[K", err=True, nl=False)
-
-
-def _feed_json(outcome: FeedOutcome) -> dict[str, Any]:
-    return {**asdict(outcome), "seconds": round(outcome.seconds, 3)}
 
 
 def _show_feeds(screen: Screen, updated: Updated, enabled: Iterable[Feed]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocklist.cli import shapes
 from blocklist.cli.screen import Screen, moment, safe, second, shared_options
 
 if TYPE_CHECKING:
@@ -290,20 +291,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
             }
             for h in answer.holds
         ],
-        "rules": [
-            {
-                "id": r.id,
-                "action": r.action,
-                "what": r.name,
-                "scope": "subtree" if r.subtree else "exact",
-                "reason": r.reason,
-                "author": r.author,
-                "ticket": r.ticket,
-                "created": r.created,
-                "until": r.expires,
-            }
-            for r in answer.rules
-        ],
+        "rules": [shapes.rule(r) for r in answer.rules],
         "verdict": None
         if answer.verdict is None
         else {

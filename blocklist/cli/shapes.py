@@ -1,0 +1,33 @@
+"""What scripts read of a rule, an export and a feed: one shape each, whichever command tells it (docs/json.md)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blocklist.gathering import FeedOutcome
+    from blocklist.publish.job import ExportOutcome
+    from blocklist.rules import Rule
+
+
+def rule(r: Rule) -> dict[str, Any]:
+    return {
+        "id": r.id,
+        "action": r.action,
+        "what": r.name,
+        "scope": "subtree" if r.subtree else "exact",
+        "reason": r.reason,
+        "author": r.author,
+        "ticket": r.ticket,
+        "created": r.created,
+        "until": r.expires,
+    }
+
+
+def export(outcome: ExportOutcome) -> dict[str, Any]:
+    return {**asdict(outcome), "seconds": round(outcome.seconds, 3)}
+
+
+def feed(outcome: FeedOutcome) -> dict[str, Any]:
+    return {**asdict(outcome), "seconds": round(outcome.seconds, 3)}
