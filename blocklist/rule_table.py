@@ -1,13 +1,15 @@
 """Rules as CSV, for people who keep them in a spreadsheet or a ticket system.
 
 Columns: `what`, `reason`, `ticket`, `until`, `scope` (`exact`, or empty); `what` is required, `reason` unless one
-is given for all. Others are ignored, so that what `list --csv` writes can be read back.
+is given for all. Others are ignored, so that what `list --csv` writes can be read back. A plain list, as other
+programs keep their exceptions, is read too.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from blocklist.decisions import Wanted
@@ -19,8 +21,10 @@ _MOST = 1_000_000
 
 
 def read(text: str, name: str, *, reason: str | None = None) -> list[tuple[str, Wanted]]:
-    """The rules of a CSV text, each with its place (`name:line`). Raises IndicatorError where it can't be read."""
+    """The rules of a CSV text or a list, each with its place (`name:line`). Raises IndicatorError if it is neither."""
     text = text.removeprefix("\ufeff")
+    if listed := _listed(text, name, reason):
+        return listed
     first = text.split("\n", 1)[0]
     # Spreadsheets of half of Europe separate by semicolons.
     delimiter = ";" if first.count(";") > first.count(",") else ","
@@ -32,17 +36,36 @@ def read(text: str, name: str, *, reason: str | None = None) -> list[tuple[str, 
         if missing:
             raise IndicatorError(
                 f"{name}: the first line names no column {' and no '.join(missing)}",
-                hint="it must say which is which, for example: what,reason,ticket,until",
+                hint="it must say which is which, for example: what,reason,ticket,until; a plain list has no commas",
             )
         for cells in reader:
             row = {column: _plain(cell) for column, cell in zip(header, cells, strict=False)}
             if any(row.values()):
                 wanted.append((f"{name}:{reader.line_num}", _wanted(row, reason, f"{name}:{reader.line_num}")))
-            if len(wanted) > _MOST:
-                raise IndicatorError(f"{name}: more than {_MOST:,} rules", hint="make so many a feed of your own")
+            _bound(wanted, name)
     except csv.Error as error:
         raise IndicatorError(f"{name}:{reader.line_num}: not CSV ({error})", hint="save it as CSV in UTF-8") from None
     return wanted
+
+
+def _listed(text: str, name: str, reason: str | None) -> list[tuple[str, Wanted]]:
+    """The rules of a list: a name a line, and behind `#` its reason; empty where the first line is one of a table."""
+    wanted: list[tuple[str, Wanted]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        what, *why = (part.strip() for part in re.split(r"(?:^|\s)#", line, maxsplit=1))
+        if not what:
+            continue
+        if not wanted and (what.lower() == "what" or set(what) & set(',;"')):
+            return []
+        said = Wanted(what=what, reason=(why[0] if why else "") or reason or "", ticket=None, until=None, exact=False)
+        wanted.append((f"{name}:{number}", said))
+        _bound(wanted, name)
+    return wanted
+
+
+def _bound(wanted: Sequence[object], name: str) -> None:
+    if len(wanted) > _MOST:
+        raise IndicatorError(f"{name}: more than {_MOST:,} rules", hint="make so many a feed of your own")
 
 
 def _wanted(row: dict[str, str], reason: str | None, place: str) -> Wanted:

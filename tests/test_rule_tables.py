@@ -48,6 +48,27 @@ def test_rules_are_imported_all_at_once_and_again_without_harm(world: World) -> 
     assert again.code == 0 and "0 allow rules recorded; 3 stood already" in again.out
 
 
+def test_a_plain_list_is_imported_with_its_comments_as_reasons(world: World) -> None:
+    table = world.base / "whitelist.txt"
+    table.write_bytes(
+        b"\xef\xbb\xbf# ours\r\nEvil.Example\t# customer, since May\r\n\r\n  192.0.2.0/28\r\n#192.0.2.9\r\n"
+    )
+    ran = world.run("allow", "import", table, "--reason", "old whitelist")
+    assert ran.code == 0 and "2 allow rules recorded (1 to 2)" in ran.out, ran.err
+    rules = world.rows("SELECT name, subtree, reason FROM rule ORDER BY id")
+    assert rules == [("evil.example", 1, "customer, since May"), ("192.0.2.0/28", 0, "old whitelist")]
+
+
+def test_a_list_with_a_wrong_line_or_without_reason_names_the_line(world: World) -> None:
+    table = world.base / "whitelist.txt"
+    table.write_text("# ours\nfine.example # because\n*.cdn.example # all below\nother.example\nx.example,y\n")
+    ran = world.run("allow", "import", table)
+    assert ran.code == 2 and world.rows("SELECT count(*) FROM rule") == [(0,)]
+    for said in (":3: '*.cdn.example' is no domain", ":4: --reason is empty", ":5: 'x.example,y' is no domain"):
+        assert f"whitelist.txt{said}" in ran.err, ran.err
+    assert ":2:" not in ran.err
+
+
 def test_one_wrong_row_refuses_the_whole_file_and_names_every_place(world: World) -> None:
     table = world.base / "rules.csv"
     table.write_text("what,reason\nfine.example,r\n0.0.0.0/0,r\nno name!,r\nempty.example,\n")

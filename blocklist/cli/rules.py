@@ -222,15 +222,16 @@ def _import(action: str) -> click.Command:
                 screen.line(IN_FORCE)
         return 0
 
-    command.help = f"""Record the {action} rules of a CSV file, all of them or none.
+    command.help = f"""Record the {action} rules of a file, all of them or none.
 
-    The first line names the columns: what, and as wished reason, ticket, until, scope (exact). Rules that stand
-    already are left as they are, so the same file can be imported again. 'blocklist {action} list --csv' writes one.
+    A CSV file, whose first line names the columns: what, and as wished reason, ticket, until, scope (exact); or a plain
+    list, a name a line, with its reason behind '#'. Rules that stand already are left as they are, so the same file can
+    be imported again. 'blocklist {action} list --csv' writes one.
 
     \b
     Examples:
       blocklist {action} import rules.csv --now
-      blocklist {action} import rules.csv --reason "order 17 of the regulator"
+      blocklist {action} import names.txt --reason "order 17 of the regulator"
     """
     return command
 
