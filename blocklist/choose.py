@@ -12,7 +12,7 @@ from tomlkit.items import Array, Table
 from blocklist.config import Config, parse
 from blocklist.decode import Problems
 from blocklist.errors import ConfigError
-from blocklist.publish.file import Candidate
+from blocklist.publish.file import Candidate, no_release
 from blocklist.sets import PREFIX, STARTER, expand
 
 
@@ -60,7 +60,7 @@ def replace(path: Path, before: str, text: str) -> Config:
     config = parse(text, path)
     if text == before:
         return config
-    with Candidate(path, follow=True) as candidate:
+    with no_release(), Candidate(path, follow=True) as candidate:
         candidate.stream.write(text.encode())
         candidate.seal()
         if path.read_bytes() != before.encode():

@@ -32,6 +32,7 @@ from blocklist.catalog import (
 from blocklist.decode import Problems, below, decode
 from blocklist.errors import ConfigError
 from blocklist.names import RejectedError, normalize_name
+from blocklist.person import running_as
 from blocklist.quantities import parse_duration, parse_size
 from blocklist.regular import NotAFileError, read_regular
 from blocklist.select.address import parse_one
@@ -358,7 +359,7 @@ def _refuse_strangers(*paths: Path) -> None:
         if status.st_uid not in (0, os.geteuid()):
             raise ConfigError(
                 f"{item} belongs to user {status.st_uid}, not to you or root; its commands are not run",
-                hint=f"inspect it, then 'chown {os.geteuid()} {item}'",
+                hint=f"inspect it, then 'chown {running_as()} {item}'",
             )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
             raise ConfigError(

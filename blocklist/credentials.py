@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from blocklist.errors import FeedError
+from blocklist.person import running_as
 
 FOLDER = "secrets"
 _PREFIX = "BLOCKLIST_SECRET_"
@@ -41,7 +42,7 @@ def secret(name: str, base: Path) -> str:
         except OSError as error:
             raise FeedError(
                 f"{path}: the secret can't be read: {(error.strerror or '').lower()}",
-                hint=f"it must belong to the user that runs blocklist (now {os.geteuid()}) and have mode 600",
+                hint=f"it must belong to the user that runs blocklist (now {running_as()}) and have mode 600",
             ) from None
         with open(descriptor, "rb") as file:
             refuse_open(path, os.fstat(descriptor), by_systemd=path != files[-1])
@@ -63,7 +64,7 @@ def refuse_open(path: Path, status: os.stat_result, *, by_systemd: bool = False)
     if status.st_uid not in (0, os.geteuid()):
         raise FeedError(
             f"{path}: the secret belongs to user {status.st_uid}",
-            hint=f"inspect it, then 'chown {os.geteuid()} {path}'",
+            hint=f"inspect it, then 'chown {running_as()} {path}'",
         )
     # systemd makes its files 0440 in a folder of their own, and lets the service in by an access list.
     others = stat.S_IRWXO if by_systemd else stat.S_IRWXG | stat.S_IRWXO

@@ -20,6 +20,7 @@ from blocklist.config import Config, Export
 from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.finding import Finding, Word
+from blocklist.person import running_as
 from blocklist.publish.descriptor import Format
 from blocklist.publish.standing import file_digest, pending
 from blocklist.repair import beyond
@@ -116,7 +117,11 @@ def _folders(config: Config) -> Iterator[Finding]:
             yield Finding("folders", "warn", str(folder), "does not exist", f"'blocklist update' makes it in {there}")
         elif not os.access(there, os.W_OK | os.X_OK):
             yield Finding(
-                "folders", "fail", str(there), f"user {os.geteuid()} can't write here", "check owner and mode"
+                "folders",
+                "fail",
+                str(there),
+                f"user {running_as()} can't write here",
+                "check owner and mode",
             )
         else:
             yield Finding("folders", "ok", str(folder), "can be written")

@@ -274,6 +274,15 @@ def test_an_export_that_was_never_published_blocks_nothing_yet() -> None:
         assert said.because == "it is listed, but it was never published: run 'blocklist export dns'"
 
 
+def test_an_export_whose_first_release_is_held_says_which() -> None:
+    with settled(LISTED, ALL) as here:
+        here.record.connection.execute("UPDATE release SET state = 'held', published = NULL")
+        (number,) = here.record.connection.execute("SELECT id FROM release WHERE export = 'dns'").fetchone()
+        said = after(here, "evil.example")
+        wanted = f"never published: release {number} is held, 'blocklist release show {number}' says why"
+        assert said.because == f"it is listed, but it was {wanted}"
+
+
 # The command
 
 

@@ -492,3 +492,19 @@ def test_every_help_has_an_example_says_what_each_option_is_and_is_not_cut_off(
         if isinstance(option, click.Option) and not option.hidden:
             assert option.help, option.name
             assert not re.search("RANGE|INTEGER|PATH", option.make_metavar(click.Context(command))), option.name
+
+
+def test_what_a_reload_said_stays_on_its_line(world: World) -> None:
+    world.exports["list"]["reload"] = world.script("reload", "echo first >&2; echo second >&2; exit 1")
+    world.write()
+    world.run("deny", "add", "x.example", "--reason", "r")
+    for words in (("export",), ("status",), ("release",)):
+        ran = world.run(*words)
+        assert "\\n" not in ran.out, ran.out
+    assert "failed (status 1); first; second" in world.run("export").out
+
+
+def test_a_file_that_is_no_release_and_can_not_be_written_is_no_failed_release(world: World) -> None:
+    for words in (("report", "-o", "nowhere/x.html"), ("export", "--format", "csv", "-o", "nowhere/x.csv")):
+        ran = world.run(*words)
+        assert ran.code == 1 and "there is no folder nowhere" in ran.err, ran.err

@@ -278,9 +278,9 @@ def test_holds_of_a_date_with_who_let_them_pass_by_then(lived: tuple[World, list
         return [(row["indicator"], row["feeds"]) for row in map(json.loads, ran.out.splitlines())]
 
     assert held("--at", "120h") == held("--at", "96h") == []
-    assert held("--at", "72h") == [("known.example", "alpha")]
+    assert held("--at", "72h") == [("known.example", ["alpha"])]
     assert held("--at", "48h") == held() == []
-    assert held("--at", "48h", "--released") == held("--released") == [("known.example", "alpha")]
+    assert held("--at", "48h", "--released") == held("--released") == [("known.example", ["alpha"])]
     assert "1 held as of " in world.run("held", "--at", "72h").out
 
 

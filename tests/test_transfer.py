@@ -21,6 +21,7 @@ from installation import World
 
 from blocklist.ingest.reasons import Failure
 from blocklist.ingest.tsig import load_key
+from blocklist.person import running_as
 
 ZONE = "rpz.example"
 SECRET = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0"
@@ -282,7 +283,7 @@ def test_a_key_file_of_a_stranger_is_refused(tmp_path: Path) -> None:
     os.chown(key, 12_345, -1)
     with pytest.raises(Failure, match=r"tsig = 'file:key': .* belongs to user 12345") as caught:
         load_key("file:key", tmp_path)
-    assert SECRET not in str(caught.value) and f"chown {os.geteuid()} {key}" in caught.value.hint
+    assert SECRET not in str(caught.value) and f"chown {running_as()} {key}" in caught.value.hint
 
 
 def test_a_key_that_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ class Files:
             if live is None:
                 return InExport(name, fmt, False, now.by, f"{now.because}; {command}", None, None)
         elif live is None:
+            if self._now.run is None and (held := self._releases.held(name)) is not None:
+                command = f"release {held} is held, 'blocklist release show {held}' says why"
             because = f"it was never published: {command}" if self._now.run is None else "it was not published by then"
             if now.blocked:
                 because = f"{now.because}, but {because}"

@@ -79,6 +79,13 @@ class Releases:
         self._settings: dict[int, Settings | None] = {}
         self._texts: dict[str, bytes | None] = {}
 
+    def held(self, export: str) -> int | None:
+        """The newest release of an export, where that is held now."""
+        row = self._db.execute(
+            "SELECT id, state FROM release WHERE export = ? ORDER BY id DESC LIMIT 1", (export,)
+        ).fetchone()
+        return int(row[0]) if row is not None and row[1] == "held" else None
+
     def exports(self) -> Mapping[str, Export]:
         """Those configured now, and those that had a file at that time."""
         if self._now.run is None:

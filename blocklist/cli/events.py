@@ -200,6 +200,8 @@ def _in_words(detail: object) -> str:
 def _brief(value: object) -> str:
     if isinstance(value, dict | list):
         return f"{len(value):,}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     text = str(value)
     if re.fullmatch("[0-9a-f]{64}", text):
         return text[:12] + "…"

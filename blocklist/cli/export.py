@@ -142,9 +142,10 @@ def _put(output: str, write: Callable[[BinaryIO], None]) -> None:
         write(sys.stdout.buffer)
         sys.stdout.buffer.flush()
     else:
-        from blocklist.publish.file import replace
+        from blocklist.publish.file import no_release, replace
 
-        replace(Path(output), write, lambda path, written: None)
+        with no_release():
+            replace(Path(output), write, lambda path, written: None)
 
 
 def _then(screen: Screen, config: Config, name: str, at: str, output: str) -> int:

@@ -9,7 +9,7 @@ import click
 
 from blocklist.cli import complete
 from blocklist.cli.rules import publish
-from blocklist.cli.screen import ListingGroup, Screen, change, moment, number, safe, shared_options
+from blocklist.cli.screen import ListingGroup, Screen, change, moment, number, one_line, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.decode import nearest
 
@@ -64,7 +64,7 @@ def listing(screen: Screen, export: str | None, limit: int) -> int:
                 number(r["entries"]),  # type: ignore[arg-type]
                 change(r["added"], "+"),  # type: ignore[arg-type]
                 change(r["removed"], "−"),  # type: ignore[arg-type]
-                r["note"],
+                one_line(str(r["note"])),
             )
             for r in rows
         ],

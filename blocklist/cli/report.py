@@ -69,12 +69,13 @@ def command(screen: Screen, since: str, output: str | None, fmt: str | None) -> 
     if output == "-":
         sys.stdout.write(text)
         return 0
-    from blocklist.publish.file import replace
+    from blocklist.publish.file import no_release, replace
 
     def write(out: BinaryIO) -> None:
         out.write(text.encode())
 
-    replace(Path(output), write, lambda path, written: None)
+    with no_release():
+        replace(Path(output), write, lambda path, written: None)
     screen.line(f"{safe(output)}: {clock.text(begin)[:10]} to {made.until[:10]}, {len(text.encode()):,} bytes")
     screen.json({"file": output, "since": made.since, "until": made.until})
     return 0

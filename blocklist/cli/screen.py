@@ -190,6 +190,11 @@ def error_text(error: BlocklistError) -> str:
     return f"{text}\n  hint: {safe(error.hint)}" if error.hint else text
 
 
+def one_line(text: str) -> str:
+    """A message of several lines, such as what a command wrote, for a cell of a table."""
+    return "; ".join(filter(None, (line.strip() for line in text.splitlines())))
+
+
 def number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 

@@ -9,7 +9,7 @@ import click
 
 from blocklist.cli import shapes
 from blocklist.cli.ending import show_ending
-from blocklist.cli.screen import Screen, moment, number, several, shared_options
+from blocklist.cli.screen import Screen, moment, number, one_line, several, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.cli.unconfirmed import unconfirmed
 
@@ -80,7 +80,9 @@ def command(screen: Screen) -> int:
         )
         if state in ("never", "gated", "stale", "failed"):
             status = 3
-        rows.append((feed.id, state, number(entries), _age(now, checked), _age(now, changed), gate or error or ""))
+        rows.append(
+            (feed.id, state, number(entries), _age(now, checked), _age(now, changed), one_line(gate or error or ""))
+        )
         screen.json(
             {
                 "feed": feed.id,
@@ -128,7 +130,7 @@ def command(screen: Screen) -> int:
                 number(e["entries"]),
                 moment(e["published"]),
                 "" if e["serial"] is None else e["serial"],
-                e["note"],
+                one_line(e["note"]),
             )
             for e in told
         ],

@@ -11,7 +11,7 @@ import click
 from blocklist.catalog import ESSENTIAL
 from blocklist.cli import complete, shapes
 from blocklist.cli.ending import show_ending
-from blocklist.cli.screen import Screen, change, moment, number, safe, several, shared_options
+from blocklist.cli.screen import Screen, change, moment, number, one_line, safe, several, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.cli.unconfirmed import unconfirmed
 from blocklist.decode import nearest
@@ -204,7 +204,7 @@ def show_exports(screen: Screen, exports: list[ExportOutcome], *, planned: bool 
             text = f"checked by {e.checked}" if planned else f"{e.release}, serial {e.serial}, checked by {e.checked}"
         elif e.release is not None:
             text = f"{e.release}"
-        note = "; ".join(x for x in (e.error, e.note, in_words(e.lost)) if x)
+        note = "; ".join(one_line(x) for x in (e.error, e.note, in_words(e.lost)) if x)
         moved = e.outcome in ("published", "held")
         rows.append(
             (

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from blocklist.catalog import local_file
+from blocklist.person import running_as
 from blocklist.regular import NotAFileError, open_regular
 
 from .body import Body
@@ -130,7 +131,7 @@ def _in_words(error: OSError, path: Path, where: str, base: Path) -> Failure:
         )
     if isinstance(error, PermissionError):
         return Failure(
-            f"{where}: {path} may not be read by user {os.geteuid()}",
+            f"{where}: {path} may not be read by user {running_as()}",
             hint="check the permissions of the file and of the folders above it",
         )
     return Failure(f"{where}: {path} can't be read: {(error.strerror or type(error).__name__).lower()}")

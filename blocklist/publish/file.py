@@ -7,13 +7,13 @@ import os
 import pwd
 import secrets
 import stat
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, TypeVar
 
-from blocklist.errors import ReleaseError
+from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.publish.command import run
 
 W = TypeVar("W")
@@ -137,6 +137,15 @@ def replace(
         checked = check(new.seal(), written)
         new.publish()
     return written, checked
+
+
+@contextmanager
+def no_release() -> Iterator[None]:
+    """Within, what refuses a file ends the command as a whole: with 1, since no release was held or failed."""
+    try:
+        yield
+    except ReleaseError as error:
+        raise BlocklistError(error.message, hint=error.hint) from error
 
 
 def leftovers(path: Path) -> list[Path]:

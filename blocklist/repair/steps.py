@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, RecordError
 from blocklist.finding import Finding
+from blocklist.person import user_name
 from blocklist.publish.descriptor import Format
 from blocklist.repair import beyond, caches, damaged, published
 from blocklist.store.database import open_for_reading, path_in
@@ -27,7 +27,7 @@ def repair(config: Config, formats: Mapping[str, Format]) -> Iterator[Finding]:
     owner = config.state.stat().st_uid
     if os.geteuid() == 0 and owner != 0:
         # What root makes here, the user of the timer could not write to any more.
-        name = _name(owner)
+        name = user_name(owner)
         hint = f"run it as that user: sudo -u {name} blocklist doctor --repair"
         yield Finding("repair", "fail", str(config.state), f"belongs to {name}, and this is root", hint)
         return
@@ -42,13 +42,6 @@ def repair(config: Config, formats: Mapping[str, Format]) -> Iterator[Finding]:
             yield Finding("repair", "fail", str(config.state), error.message, error.hint)
         except OSError as error:
             yield Finding("repair", "fail", str(error.filename or config.state), (error.strerror or str(error)).lower())
-
-
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"#{user}"
 
 
 def _steps(config: Config, formats: Mapping[str, Format]) -> Iterator[Finding]:
