@@ -78,8 +78,8 @@ A key is never written into a configuration. `auth` names it and says how it is 
 | `{{ name = "abusech" }}` | what replaces `{{secret}}` in the URL |
 
 Its value is looked for in the variable `BLOCKLIST_SECRET_ABUSEIPDB`, in the folder that systemd's `LoadCredential=`
-makes, and in `secrets/abuseipdb` beside `blocklist.toml`: a file of mode 600 of the user that runs the update. It goes to the host of the feed's own URL
-and to no mirror, redirect, log, record or output.
+makes, and in `secrets/abuseipdb` beside `blocklist.toml`: a file of mode 600 of the user
+that runs the update. It goes to the host of the feed's own URL and to no mirror, redirect, log, record or output.
 
 Options of `format`:
 
@@ -92,7 +92,7 @@ a number counts from 1; of a list of them the first that is filled |
 | `pointer` | json: where the list stands in the document (RFC 6901), such as `"/data"`; a list of them for several |
 | `confidence`, `category`, `scope`, `kind` | columns by which a row says otherwise than its feed |
 | `reason`, `reference`, `date`, `expires` | columns that say more: kept, and shown by `why` |
-| `where` | only rows whose columns have these values: `where = {{ match = "exact" }}`; `"true"` for a `true` of JSON, a number for a column without name |
+| `where` | rows with these values alone: `where = {{ match = "exact" }}`; `"true"` for JSON's `true` |
 | `skip_if` | jsonl: objects with this key are metadata |
 | `to_ids` | misp: only attributes that are marked for detection (`true`) |
 | `delimiter`, `quote`, `header` | csv: one ASCII character (`,`; a blank for any run of white space), \

@@ -81,9 +81,7 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
         fame = fame_of(config, db, [r[0] for r in rows])
     db.close()
     keys = ("indicator", "guard", "scope", "detail", "since", "released_by", "released_because", "feeds")
-    screen.objects(
-        {**dict(zip(keys, r, strict=True)), "feeds": _split(r[7]), **asdict(fame[r[0]])} for r in rows
-    )
+    screen.objects({**dict(zip(keys, r, strict=True)), "feeds": _split(r[7]), **asdict(fame[r[0]])} for r in rows)
     screen.table(
         ("held", "as", "guard", "since", "listed by", "known as", "would block", "because"),
         [
