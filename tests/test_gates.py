@@ -255,7 +255,7 @@ def test_held_list_says_who_lists_it_how_well_known_it_is_and_what_it_would_bloc
     world.update()
     held = {h["indicator"]: h for h in map(json.loads, world.run("held", "--json").out.splitlines())}
     assert (held["bank.test"]["reference"], held["bank.test"]["line"]) == ("top", 3)
-    assert held["bank.test"]["feeds"] == "bad, worse" and held["bank.test"]["below"] == 0
+    assert held["bank.test"]["feeds"] == ["bad", "worse"] and held["bank.test"]["below"] == 0
     assert held["hosting.test"]["below"] == 5 and held["hosting.test"]["examples"][0] == "site0.hosting.test"
     assert held["co.uk"]["reference"] is None
     shown = world.run("held", "list").out

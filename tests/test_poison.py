@@ -32,7 +32,12 @@ def test_a_bought_rank_holds_its_own_name_is_the_newest_in_the_list_and_a_deny_o
     assert world.update().code == 0
     assert "evil.test" not in world.exported("list") and "evil.example" in world.exported("list")
     newest = json.loads(world.run("held", "--json").out.splitlines()[0])
-    assert (newest["indicator"], newest["feeds"], newest["reference"], newest["line"]) == ("evil.test", "bad", "top", 1)
+    assert (newest["indicator"], newest["feeds"], newest["reference"], newest["line"]) == (
+        "evil.test",
+        ["bad"],
+        "top",
+        1,
+    )
     assert world.run("deny", "add", "evil.test", "--reason", "bought its rank", "--now").code == 0
     assert "evil.test" in world.exported("list")
 

@@ -132,7 +132,7 @@ class Screen:
 
 
 # One for all: `json.dumps` would make one a call.
-_object = json.JSONEncoder(ensure_ascii=True).encode
+_object = json.JSONEncoder(ensure_ascii=True, default=str).encode
 
 
 class WholeGroup(click.Group):
