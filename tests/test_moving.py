@@ -52,6 +52,7 @@ def blocks() -> list[str]:
     return [textwrap.dedent(part) for part in parts]
 
 
+@pytest.mark.engine
 @pytest.mark.skipif(any(shutil.which(tool) is None for tool in TOOLS), reason=f"needs {', '.join(TOOLS)}")
 def test_what_other_tools_keep_comes_along(tmp_path: Path) -> None:
     world = World(tmp_path)
