@@ -22,8 +22,9 @@ from blocklist.verify.resolver import resolve_all
 from blocklist.verify.results import Resolution
 from blocklist.verify.wire import AAAA, A, RandomCase, answers, encode_name, encode_query, encode_question, repeats
 
-LIVING = [f"live{number}.example" for number in range(100)]
-GONE = [f"gone{number}.example" for number in range(100)]
+# So many letters that the case which the forger takes for granted is drawn once in 2**34 questions, not once in 2,048.
+LIVING = [f"a-name-of-many-letters-that-lives-{number}.example" for number in range(100)]
+GONE = [f"a-name-of-many-letters-that-is-gone-{number}.example" for number in range(100)]
 TABLE = {name: ["192.0.2.1"] for name in ["control.example", *LIVING]}
 CONTROL = Control(exists=("control.example",), missing="example")
 
