@@ -167,6 +167,7 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     client_cert: str | None = None
     max_size: str = "128MB"
     min_entries: int = 0
+    allow_empty: bool = False
     max_shrink: Share = 0.5
     max_growth: Share = 5.0
     max_new_holds: Annotated[int, msgspec.Meta(ge=0)] = 100

@@ -201,7 +201,7 @@ class Work:
                 not_before = clock.parse(retry_at)
             wait = timedelta(seconds=parse_duration(feed.min_interval))
             waiting = self.record.gated_snapshot(self.ids[feed.id]) if outcome == "gated" else None
-            same = waiting and waiting.parse_key == parse_key(feed, waiting.sha256)
+            same = waiting and self._judged(feed, waiting)
             if waiting and same and checked and clock.parse(checked) + wait > self.at:
                 # What waits for a person is said at every run, and the publisher not asked more often for it.
                 self.outcomes[feed.id] = _still_gated(feed, waiting)
@@ -290,17 +290,24 @@ class Work:
                 return FeedOutcome(feed.id, "unchanged", entries=now.entries, note=note)
             # The same bytes, read by a better parser or by other options.
             waiting = self.record.gated_snapshot(self.ids[feed.id])
-            if waiting and waiting.parse_key == parse_key(feed, now.sha256):
+            if waiting and waiting.sha256 == now.sha256 and self._judged(feed, waiting):
                 return _still_gated(feed, waiting)
             return self._intake(feed, self.record.current_bytes(now), now.sha256, fetched)
         assert fetched.path is not None and fetched.sha256 is not None
         waiting = self.record.gated_snapshot(self.ids[feed.id])
-        if waiting and waiting.sha256 == fetched.sha256 and waiting.parse_key == parse_key(feed, fetched.sha256):
+        if waiting and waiting.sha256 == fetched.sha256 and self._judged(feed, waiting):
             fetched.path.unlink(missing_ok=True)
             return _still_gated(feed, waiting)
         data = fetched.path.read_bytes()
         fetched.path.unlink(missing_ok=True)
         return self._intake(feed, data, fetched.sha256, fetched)
+
+    def _judged(self, feed: Feed, waiting: Snapshot) -> bool:
+        """Would `waiting` be read and judged as it was when it came to the gate?"""
+        if waiting.parse_key != parse_key(feed, waiting.sha256):
+            return False
+        then = self.record.feed_version(self.ids[feed.id], waiting.run)
+        return then is None or _limits(then) == _limits(attributes_of(feed)[1])
 
     def _resolve_gate(self, feed: Feed, now: Snapshot) -> None:
         """Where the publisher has gone back to the bytes that are current, nothing waits at the gate any more."""
@@ -454,6 +461,22 @@ def _source(attributes: str | None) -> tuple[object, ...] | None:
         return None
     known = json.loads(attributes)
     return tuple(known.get(key) for key in ("url", "mirrors", "packed", "member", "auth", "proxy"))
+
+
+def _limits(attributes: str) -> tuple[object, ...]:
+    """Of a feed's attributes (JSON), those that its gates compare with."""
+    known = json.loads(attributes)
+    keys = (
+        "min_entries",
+        "max_shrink",
+        "max_growth",
+        "max_new_holds",
+        "check_count",
+        "allow_empty",
+        "category",
+        "action",
+    )
+    return tuple(known.get(key) for key in keys)
 
 
 def attributes_of(feed: Feed) -> tuple[dict[str, object], str]:

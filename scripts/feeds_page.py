@@ -54,6 +54,7 @@ This page is made from the catalogue by `make docs`.
 | `ca_file` | certificates (PEM) trusted for this feed besides the public authorities | `[fetch] ca_file` |
 | `client_cert` | certificate and key (PEM, mode 600) that this feed's server asks for | none |
 | `min_entries` | the gate: with fewer entries a download waits for you | 0 |
+| `allow_empty` | the gate: a list that holds nothing may be right | `false` |
 | `max_shrink`, `max_growth` | the gate: so large a share lost, so many times as many | 0.5, 5.0 |
 | `check_count` | the gate: compare with the count that the file states | `true` |
 | `max_new_holds` | the gate of a reference: so many exported entries newly held | 100 |

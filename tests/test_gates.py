@@ -195,6 +195,43 @@ def test_pages_errors_and_nothing_are_gated_and_the_list_is_kept(world: World, b
     assert len(world.exported("dns")) == 3
 
 
+def test_a_feed_that_may_have_nothing_to_report_is_emptied_and_filled_again(world: World) -> None:
+    keys = {"format": {"name": "csv", "value": "domain"}}
+    world.feed("orders", b"domain,order\nevil.example,1\n", **keys)
+    world.export("list", allow_empty=True)
+    assert world.update().code == 0
+    world.lines("orders", b"domain,order\n")
+    told = world.update().feed("orders")
+    assert (told["outcome"], world.listed("orders")) == ("gated", ["evil.example"])
+    assert "allow_empty = true" in told["hint"]
+    world.feed("orders", b"domain,order\n", allow_empty=True, **keys)
+    ran = world.update()
+    assert (ran.code, ran.feed("orders")["outcome"], world.listed("orders")) == (0, "updated", [])
+    assert world.exported("list") == []
+    world.lines("orders", b"domain,order\nother.example,2\n")
+    assert world.update().code == 0
+    assert world.listed("orders") == world.exported("list") == ["other.example"]
+    world.assert_sound()
+
+
+@pytest.mark.parametrize("interval", ["0s", "1h"])
+def test_a_list_that_waits_is_judged_again_by_limits_that_were_edited_since(world: World, interval: str) -> None:
+    world.feed("orders", names(200), min_interval=interval)
+    world.export("list")
+    world.update()
+    fewer = names(90)
+    world.lines("orders", fewer)
+    assert world.update("--force").feed("orders")["outcome"] == "gated"
+    world.feed("orders", fewer, min_interval=interval, max_shrink=0.54)
+    assert world.update().feed("orders")["outcome"] == "gated"
+    assert world.update().feed("orders")["outcome"] == "gated"
+    world.feed("orders", fewer, min_interval=interval, max_shrink=0.55)
+    assert world.update().feed("orders")["outcome"] == "updated"
+    assert len(world.listed("orders")) == 90
+    assert world.rows("SELECT count(*) FROM snapshot WHERE state = 'gated'") == [(0,)]
+    world.assert_sound()
+
+
 def test_a_row_of_another_kind_than_it_says_is_refused_and_counted() -> None:
     rows = ["v,t", "evil.example,domain", "192.0.2.1,domain", "192.0.2.2,ip", "2001:db8::1,ipv4", "abcdef,sha256"]
     rows += ["http://evil.example/x,url", "other.example,url", "third.example,"]

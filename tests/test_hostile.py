@@ -273,6 +273,18 @@ def test_fewer_than_min_entries_is_gated_even_the_first_time() -> None:
     assert judge(many(5), None, min_entries=10) == "orders: 5 entries, fewer than min_entries = 10"
 
 
+def test_an_empty_list_is_gated_unless_its_publisher_may_have_nothing_to_report() -> None:
+    nothing, remarks, page = b"", b"# none today\n\n", b"no name\n" * 3
+    assert judge(nothing, 5) == "orders: it is empty"
+    assert judge(remarks, None) == "orders: it holds comments only (1 lines)"
+    for before in (None, 0, 99):
+        assert judge(nothing, before, allow_empty=True) is None
+        assert judge(remarks, before, allow_empty=True) is None
+    assert judge(page, 5, allow_empty=True) == "orders: none of its 3 lines could be read as lines"
+    assert judge(nothing, 100, allow_empty=True) == "orders: 0 entries, 100 % fewer than the 100 before (limit 50 %)"
+    assert judge(nothing, 5, allow_empty=True, min_entries=1) == "orders: 0 entries, fewer than min_entries = 1"
+
+
 def test_a_list_that_is_mostly_unreadable_is_gated_but_not_for_what_no_format_can_say() -> None:
     assert judge(many(10) + b"no name\n" * 11, None) == (
         "orders: 11 of its entries can't be read as lines, more than the 10 that can"

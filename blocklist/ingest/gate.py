@@ -35,11 +35,12 @@ class Known:
 def check(feed: Feed, parsed: Parsed, before: int | None) -> None:
     """Raise FeedGated when `parsed` is empty, mostly unparseable, too small, or changed beyond the feed's limits.
 
-    `before`: entries of the current snapshot, None for a feed's first.
+    `before`: entries of the current snapshot, None for a feed's first. With `allow_empty` a list that holds nothing
+    passes, one of which nothing could be read does not.
     """
     entries = parsed.frame.height
     inspect = ways_out(feed.id)
-    if entries == 0:
+    if entries == 0 and (parsed.rejects or not feed.allow_empty):
         refused = sum(parsed.rejects.values())
         what = (
             f"none of its {refused:,} lines could be read as {parsed.format}"
@@ -48,7 +49,8 @@ def check(feed: Feed, parsed: Parsed, before: int | None) -> None:
             if parsed.comments
             else "it is empty"
         )
-        raise FeedGated(f"{feed.id}: {what}", hint=inspect)
+        may_be = "" if refused else "; allow_empty = true if it may have nothing to report"
+        raise FeedGated(f"{feed.id}: {what}", hint=f"{inspect}{may_be}")
     if parsed.unparseable > parsed.accepted:
         raise FeedGated(
             f"{feed.id}: {parsed.unparseable:,} of its entries can't be read as {parsed.format}, "
