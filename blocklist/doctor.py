@@ -404,7 +404,7 @@ def _engines(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
         return
     from blocklist.probe import setup
 
-    db = open_for_reading(config.state)
+    db = open_for_reading(config.state, follow=True)
     try:
         yield from setup.findings(config, formats, db)
     finally:

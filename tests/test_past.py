@@ -130,7 +130,6 @@ def test_an_update_meanwhile_is_not_seen(tmp_path: Path) -> None:
     world.lines("alpha", names(45))
     assert world.update("--no-export", "--force").code == 0
     with closing(open_for_reading(world.state)) as db:
-        db.execute("BEGIN")
         past = PastRecord(world.state, db, 1)
         # What ends now is still open to this reader, and ended to those that begin after it.
         world.lines("alpha", names(40))

@@ -14,7 +14,7 @@ import pytest
 from installation import World, digest, names, obeying_modes
 
 from blocklist.errors import RecordError
-from blocklist.store.database import MIGRATIONS
+from blocklist.store.database import MIGRATIONS, open_for_reading
 from blocklist.store.record import Record
 from blocklist.store.schema import migrations
 
@@ -186,6 +186,21 @@ def test_a_torn_table_is_said_by_who_reads_it(world: World, table: str, words: s
     world.database.write_bytes(data)
     ran = world.run(*words.split())
     assert ran.code == 1 and "record.db is damaged" in ran.err and "unexpected" not in ran.err, ran.err
+
+
+def test_a_reader_sees_one_state_from_its_first_question_on_unless_it_follows(world: World) -> None:
+    world.update()
+    count = "SELECT count(*) FROM listing"
+    with (
+        contextlib.closing(open_for_reading(world.state)) as one,
+        contextlib.closing(open_for_reading(world.state, follow=True)) as follower,
+    ):
+        before = one.execute(count).fetchone()
+        world.lines("a", names(31))
+        assert world.update().code == 0
+        assert one.execute(count).fetchone() == before == (30,)
+        assert follower.execute(count).fetchone() == (31,)
+    world.assert_sound()
 
 
 def test_readers_know_the_same_migrations_as_writers() -> None:

@@ -39,8 +39,6 @@ class Audit:
         self._db = open_for_reading(config.state)
         moment = clock.text(at or clock.now())
         with explained(self._path):
-            # One state of the record for the whole answer, whatever an update does meanwhile.
-            self._db.execute("BEGIN")
             self._now = Moment(run_at(self._db, at) if at is not None else None, moment, moment)
         self._releases = Releases(config, self._db, self._now)
         self._reader = Reader(config, self._db, self._now, self._releases)

@@ -45,7 +45,6 @@ def command(screen: Screen, a: str | None, b: str, names: bool, as_csv: bool) ->
 
     config = load(screen.config_path)
     with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
-        db.execute("BEGIN")  # one state of the record, whatever an update does meanwhile
         now = clock.now()
         start = a if a is not None else _day_ago(db, now)
         found = Difference(db, point(db, start, now, "A"), point(db, b, now, "B"))

@@ -125,7 +125,6 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
     known = _heads(heads, anchors)
     db = open_for_reading(config.state)
     with explained(path_in(config.state)):
-        db.execute("BEGIN")
         troubles = [*ledger.verify(db, known), *ledger.compare(db)]
         end = ledger.head(db)
         (count,) = db.execute("SELECT count(*) FROM event").fetchone()

@@ -157,7 +157,6 @@ def _then(screen: Screen, config: Config, name: str, at: str, output: str) -> in
 
     moment = past(at, clock.now())
     with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
-        db.execute("BEGIN")  # one state of the record, whatever an update does meanwhile
         found = published(config, db, name, moment)
     files = _places(found.files, name, output)
     _refuse_configured(config, files)
@@ -192,7 +191,6 @@ def _once_then(screen: Screen, config: Config, export: Export, fmt: Any, at: str
     _refuse_configured(config, [output])
     moment = past(at, clock.now())
     with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
-        db.execute("BEGIN")
         run = run_at(db, moment)
         _put(
             output,

@@ -71,8 +71,6 @@ def command(
             rest = f"; {log.lines - log.queries:,} lines ask for nothing" if log.lines > log.queries else ""
             say(f"{safe(log.place)}: {log.form.title}, {log.lines:,} lines, {log.queries:,} queries{rest}")
         with explained(path_in(config.state)):
-            # One state of the record, whatever an update writes meanwhile.
-            connection.execute("BEGIN")
             record = Record(config.state, connection, None)
             tables = Tables(match(config, record, formats, builtin_rules(), asked, moment))
     finally:

@@ -57,7 +57,7 @@ def command(screen: Screen, names: tuple[str, ...], sample: int, grace: str, met
     from blocklist.probe.metrics import text
     from blocklist.store.database import explained, open_for_reading, path_in
 
-    db = open_for_reading(config.state)
+    db = open_for_reading(config.state, follow=True)
     with explained(path_in(config.state)):
         reports = list(examine(config, formats, db, only=names, sample=sample, grace=seconds))
     db.close()

@@ -51,8 +51,6 @@ def command(screen: Screen, since: str, output: str | None, fmt: str | None) -> 
     connection = open_for_reading(config.state)
     try:
         with explained(path_in(config.state)):
-            # One state of the record, whatever an update writes meanwhile.
-            connection.execute("BEGIN")
             made = report(config, Record(config.state, connection, None), builtin_rules(), begin)
     finally:
         connection.close()

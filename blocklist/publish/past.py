@@ -175,7 +175,6 @@ class PastRecord(Record):
     def _ended_beside(self, months: Sequence[int]) -> pl.DataFrame | None:
         """`_ended` by a connection of its own, for two cores; None where the record is not as ours shows it."""
         with explained(path_in(self._now)), closing(open_for_reading(self._now)) as own:
-            own.execute("BEGIN")
             return self._ended(own, months) if state_of(own) == self._state else None
 
     def _ended(self, connection: sqlite3.Connection, months: Sequence[int]) -> pl.DataFrame:

@@ -42,8 +42,12 @@ def is_there(state: Path) -> bool:
     return path_in(state).exists()
 
 
-def open_for_reading(state: Path) -> sqlite3.Connection:
-    """A connection that can't write. Raises RecordError when there is no record, or none that can be read."""
+def open_for_reading(state: Path, *, follow: bool = False) -> sqlite3.Connection:
+    """A connection that can't write. From its first question on it sees one state, whatever an update writes meanwhile.
+
+    With `follow` every question sees the newest, for what lasts and is compared with the world outside. Raises
+    RecordError when there is no record, or none that can be read.
+    """
     path = path_in(state)
     if not is_there(state):
         raise RecordError(f"there is no record yet at {path}", hint="run 'blocklist update' first")
@@ -65,6 +69,8 @@ def open_for_reading(state: Path) -> sqlite3.Connection:
         except BaseException:
             connection.close()
             raise
+        if not follow:
+            connection.execute("BEGIN")
         return connection
 
 
