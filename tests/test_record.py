@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from installation import World, digest, names, obeying_modes
 
 from blocklist.errors import RecordError
-from blocklist.store.database import MIGRATIONS, open_for_reading
+from blocklist.store.database import MIGRATIONS, open_for_reading, open_for_writing
 from blocklist.store.record import Record
 from blocklist.store.schema import migrations
 
@@ -186,6 +187,21 @@ def test_a_torn_table_is_said_by_who_reads_it(world: World, table: str, words: s
     world.database.write_bytes(data)
     ran = world.run(*words.split())
     assert ran.code == 1 and "record.db is damaged" in ran.err and "unexpected" not in ran.err, ran.err
+
+
+def test_threads_that_ask_one_connection_the_same_at_once_get_their_own_answers(tmp_path: Path) -> None:
+    with contextlib.closing(open_for_writing(tmp_path / "record.db", fresh=True)) as db:
+        db.execute("CREATE TABLE listing (id INTEGER PRIMARY KEY, name TEXT)")
+        db.executemany("INSERT INTO listing VALUES (?, ?)", enumerate(names(500)))
+        known = names(500)
+
+        def ask(start: int) -> int:
+            asked = [(start * 167 + step) % len(known) for step in range(5_000)]
+            found = (db.execute("SELECT name FROM listing WHERE id = ?", (number,)).fetchone() for number in asked)
+            return sum(row != (known[number],) for number, row in zip(asked, found, strict=True))
+
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(ask, range(3))) == [0, 0, 0]
 
 
 def test_a_reader_sees_one_state_from_its_first_question_on_unless_it_follows(world: World) -> None:

@@ -117,8 +117,12 @@ def open_for_writing(path: Path, *, fresh: bool = False) -> sqlite3.Connection:
     nothing but a file to remove.
     """
     with explained(path):
-        # Threads of an update read through the same connection; SQLite itself takes turns (serialized mode).
-        connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        # Threads of an update read through the same connection; SQLite itself takes turns (serialized mode). But from
+        # Python 3.12 on the module's cache hands a statement that one thread is about to run, or has just run, to
+        # another that asks the same, and both get rows of either: each question has a statement of its own.
+        connection = sqlite3.connect(
+            path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=0
+        )
         if fresh:
             connection.execute("PRAGMA page_size = 8192")
             connection.execute("PRAGMA journal_mode = OFF")
