@@ -58,7 +58,9 @@ class Net:
         # What the page says for large zones: here nobody waits for it.
         text = text.replace("min-update-interval 5", "min-update-interval 1")
         # With a port where one is asked or told, without where one is let in.
-        told = r"(primaries \{ |also-notify \{ (?:\S+ port \d+; )?|(?<!-)notify: |primary: |Primary\(\{\")"
+        told = (
+            r"(primaries \{ |also-notify \{ (?:\S+ port \d+; )?|(?<!-)notify: |primary: |Primary\(\{\"|addresses: \[)"
+        )
         for address, who in (("192.0.2.1", "primary"), ("192.0.2.53", "named"), ("192.0.2.54", "unbound")):
             literal = rf"{re.escape(address)}(?![0-9])"
             there = port.format(address="127.0.0.1", port=self.ports[who])
@@ -219,9 +221,8 @@ def test_the_recursor_of_the_page_takes_the_zone(tmp_path: Path, net: Net) -> No
     assert world.update().code == 0
     net.labs["primary"].end()
     lab, port = net.labs["recursor"], net.ports["recursor"]
-    (lab.folder / "recursor.lua").write_text(net.shown("recursor-resolver", "recursor", "{address}:{port}"))
-    lab.configure("recursor.conf", upstream=net.upstream.port, port=port)
-    argv = [driver.program("pdns_recursor"), f"--config-dir={lab.folder}"]
+    block = "recursor-resolver-lua" if driver.recursor_version() < (5, 1) else "recursor-resolver"
+    argv = driver.recursor(lab, net.shown(block, "recursor", "{address}:{port}"), net.upstream.port, port)
     engine = driver.Engine("recursor", port, *lab.start(argv, port))
 
     def control(*words: str) -> None:

@@ -152,12 +152,17 @@ def test_dnsmasq_s_query_log(world: World, asked: Callable[..., driver.Engine], 
 
 @pytest.mark.parametrize("structured", ["yes", "no"])
 def test_powerdns_recursor_s_query_log(world: World, asked: Callable[..., driver.Engine], structured: str) -> None:
-    engine = asked(
-        "pdns_recursor",
-        "recursor.conf",
-        ("loglevel=5", f"loglevel=9\nquiet=no\ndisable-packetcache=yes\nstructured-logging={structured}"),
-    )
-    form = "powerdns-structured" if structured == "yes" else "powerdns"
+    changes = {
+        "recursor.conf": (
+            "loglevel=5",
+            f"loglevel=9\nquiet=no\ndisable-packetcache=yes\nstructured-logging={structured}",
+        ),
+        # All of its log is structured, whatever `structured_logging` says.
+        "recursor.yml": ("loglevel: 5", "loglevel: 9\n  quiet: false\npacketcache:\n  disable: true"),
+    }
+    settings = "recursor.conf" if driver.recursor_version() < (5, 1) else "recursor.yml"
+    engine = asked("pdns_recursor", settings, changes[settings])
+    form = "powerdns-structured" if structured == "yes" or settings == "recursor.yml" else "powerdns"
     assert_all_seen(matched(world, engine.log, form))
 
 

@@ -189,7 +189,7 @@ def _why(zone: _Zone, who: str) -> str:
 
 def _program(server: Resolver) -> str | None:
     """What the engine calls itself (`version.bind`, RFC 4892), None when it does not answer."""
-    query = dns.message.make_query("version.bind", dns.rdatatype.TXT, dns.rdataclass.CH, flags=0)
+    query = dns.message.make_query("version.bind", dns.rdatatype.TXT, dns.rdataclass.CH)
     text = _text(server, query)
     if text is None:
         return None

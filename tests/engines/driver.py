@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -222,10 +224,30 @@ def _unbound(place: Lab, zone: Path, origin: str, upstream: int, port: int) -> l
     return [program("unbound"), "-d", "-p", "-c", str(conf)]
 
 
-def _recursor(place: Lab, zone: Path, origin: str, upstream: int, port: int) -> list[str]:
-    place.configure("recursor.lua", zone=zone)
-    place.configure("recursor.conf", upstream=upstream, port=port)
+@cache
+def recursor_version() -> tuple[int, ...]:
+    """Major and minor: before 5.1 its settings in YAML know no RPZ, from 5.2 on they are all that it reads unasked."""
+    said = subprocess.run([program("pdns_recursor"), "--version"], capture_output=True, text=True, timeout=10)
+    found = re.search(r"Recursor ([0-9]+)\.([0-9]+)", said.stdout + said.stderr)
+    assert found is not None, said
+    return int(found[1]), int(found[2])
+
+
+def recursor(place: Lab, rpz: str, upstream: int, port: int) -> list[str]:
+    """The Recursor with `rpz` as what its version reads: a Lua configuration, or settings in YAML."""
+    if recursor_version() < (5, 1):
+        (place.folder / "recursor.lua").write_text(rpz)
+        place.configure("recursor.conf", upstream=upstream, port=port)
+    else:
+        (place.folder / "recursor.d").mkdir(exist_ok=True)
+        (place.folder / "recursor.d" / "rpz.yml").write_text(rpz)
+        place.configure("recursor.yml", upstream=upstream, port=port)
     return [program("pdns_recursor"), f"--config-dir={place.folder}"]
+
+
+def _recursor(place: Lab, zone: Path, origin: str, upstream: int, port: int) -> list[str]:
+    name = "recursor.lua" if recursor_version() < (5, 1) else "recursor-rpz.yml"
+    return recursor(place, Template((CONF / name).read_text()).substitute(zone=zone), upstream, port)
 
 
 def _kresd(place: Lab, zone: Path, origin: str, upstream: int, port: int) -> list[str]:

@@ -191,8 +191,9 @@ READS = {
     "duk": "pac",
     "rspamd": "rspamd-domain",
 }
-# Names that the engine can't be asked for: none of these is the domain of a sender (RFC 5321 §4.1.2).
-UNASKED = {"rspamd": r"_|^-"}
+# Names that the engine can't be asked for: none of the first is the domain of a sender (RFC 5321 §4.1.2), and to one of
+# two labels that begins with a hyphen SmartDNS 46 answers with a message that is none.
+UNASKED = {"rspamd": r"_|^-", "smartdns": r"^-"}
 
 
 @contextlib.contextmanager
