@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -498,10 +499,13 @@ def split_names(path: Path, categories: Collection[str]) -> dict[str, Path]:
 def _real(path: Path, place: str, problems: Problems) -> Path:
     """Where `path` leads through links; a line in `problems` where that is nowhere."""
     try:
-        return path.resolve()
-    except (OSError, RuntimeError):
-        problems.add(place, f"{path} is a link that leads to itself")
-        return path
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        # Up to Python 3.12 a loop is a RuntimeError; from 3.13 on it is one for `strict` alone, and with its number.
+        if isinstance(error, OSError) and error.errno != errno.ELOOP:
+            return path.resolve()
+    problems.add(place, f"{path} is a link that leads to itself")
+    return path
 
 
 # What the record keeps beside itself (docs/record.md); of `exports` the names of its own files alone, since published

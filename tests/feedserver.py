@@ -137,18 +137,21 @@ def make_certificates(folder: Path) -> Certificates:
     def key(name: str) -> None:
         openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", f"{name}.key")
 
-    def leaf(name: str, alternative: str, days: str) -> Path:
+    def leaf(name: str, alternative: str, *validity: str) -> Path:
         key(name)
         (folder / f"{name}.ext").write_text(f"subjectAltName={alternative}\n")
         openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr")
         openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-extfile", f"{name}.ext", "-days", days, "-out", f"{name}.crt"),
+            *("-extfile", f"{name}.ext", *validity, "-out", f"{name}.crt"),
         )
         chain = folder / f"{name}.pem"
         chain.write_text((folder / f"{name}.crt").read_text() + (folder / f"{name}.key").read_text())
         return chain
 
+    # Days may not be negative from OpenSSL 3.5 on, which has dates instead.
+    said = subprocess.run(("openssl", "x509", "-help"), capture_output=True, text=True).stderr
+    over = ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
     here = "DNS:localhost,IP:127.0.0.1"
     key("ca")
     openssl(
@@ -164,8 +167,8 @@ def make_certificates(folder: Path) -> Certificates:
     self_signed.write_text((folder / "self.crt").read_text() + (folder / "self.key").read_text())
     return Certificates(
         authority=folder / "ca.pem",
-        good=leaf("good", here, "2"),
-        expired=leaf("expired", here, "-1"),
+        good=leaf("good", here, "-days", "2"),
+        expired=leaf("expired", here, *(over if "-not_after" in said else ("-days", "-1"))),
         self_signed=self_signed,
-        other_name=leaf("other", "DNS:feeds.example", "2"),
+        other_name=leaf("other", "DNS:feeds.example", "-days", "2"),
     )
