@@ -40,7 +40,7 @@ def main() -> None:
     for source, destination in plan["probes"]:
         version = 6 if ":" in destination else 4
         try:
-            socket.create_connection((destination, ports[version]), 0.5, (source, 0)).close()
+            socket.create_connection((destination, ports[version]), 1.0, (source, 0)).close()
             reached.append(True)
         except OSError:
             reached.append(False)
