@@ -349,6 +349,22 @@ def test_a_violated_rule_of_the_schema_is_a_record_error(world: World) -> None:
     record.close()
 
 
+def test_listings_that_did_not_go_in_are_missed(world: World) -> None:
+    world.update()
+    # As an error would that nobody heard of.
+    world.change(
+        "CREATE TRIGGER deaf BEFORE INSERT ON listing WHEN NEW.name = 'h00031.evil.example' "
+        "BEGIN SELECT RAISE(IGNORE); END"
+    )
+    world.lines("a", names(35))
+    ran = world.update()
+    assert ran.code == 1 and "took 4 of 5 listings" in ran.err and "doctor" in ran.err, ran.text
+    assert len(world.listed("a")) == len(world.exported("list")) == 30
+    world.change("DROP TRIGGER deaf")
+    assert world.update().code == 0
+    assert len(world.listed("a")) == len(world.exported("list")) == 35
+
+
 def test_a_first_load_with_a_reference_to_nothing_is_not_kept(tmp_path: Path) -> None:
     record = Record.open(tmp_path)
     with pytest.raises(RecordError, match=r"table snapshot names a (feed|run)"), record.transaction() as connection:
