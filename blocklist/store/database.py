@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from blocklist.errors import RecordError
-from blocklist.store.lost import refuse_lost
+from blocklist.store.lost import present, refuse_lost
 
 NAME = "record.db"
 BACKUP = "restore it from a backup; 'blocklist doctor' says what else can be done"
@@ -39,7 +39,7 @@ def path_in(state: Path) -> Path:
 def is_there(state: Path) -> bool:
     """Is there a record, or something in its place? Raises RecordError where one was and is lost."""
     refuse_lost(path_in(state))
-    return path_in(state).exists()
+    return present(path_in(state))
 
 
 def open_for_reading(state: Path, *, follow: bool = False) -> sqlite3.Connection:

@@ -5,6 +5,7 @@ Standard library only: `why` reads through here in milliseconds.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from blocklist.errors import RecordError
@@ -25,6 +26,17 @@ _LEFT = (
 )
 
 
+def present(path: Path) -> bool:
+    """Is something at `path`? Raises OSError where that can't be seen; from Python 3.14 on `exists` says no there."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return False
+    return True
+
+
 def left_of(path: Path) -> list[str]:
     """What a record at `path` has left in its folder, as words for a shell there. Empty where there never was one."""
     return [what for what in _LEFT if next(path.parent.glob(what), None) is not None]
@@ -37,7 +49,7 @@ def mark(path: Path) -> None:
 
 def refuse_lost(path: Path) -> None:
     """Raise RecordError where the record at `path` is missing and was there: a new one would know none of its rules."""
-    if not path.exists() and left_of(path):
+    if not present(path) and left_of(path):
         raise RecordError(f"{path} {words_for(path)}", hint=way_out(path))
 
 

@@ -225,12 +225,17 @@ def _unbound(place: Lab, zone: Path, origin: str, upstream: int, port: int) -> l
 
 
 @cache
-def recursor_version() -> tuple[int, ...]:
-    """Major and minor: before 5.1 its settings in YAML know no RPZ, from 5.2 on they are all that it reads unasked."""
-    said = subprocess.run([program("pdns_recursor"), "--version"], capture_output=True, text=True, timeout=10)
-    found = re.search(r"Recursor ([0-9]+)\.([0-9]+)", said.stdout + said.stderr)
+def version(engine: str, option: str) -> tuple[int, ...]:
+    """Major and minor, the first numbers with a point between them that `engine` prints for `option`."""
+    said = subprocess.run([program(engine), option], capture_output=True, text=True, timeout=10)
+    found = re.search(r"\b([0-9]+)\.([0-9]+)", said.stdout + said.stderr)
     assert found is not None, said
     return int(found[1]), int(found[2])
+
+
+def recursor_version() -> tuple[int, ...]:
+    """Before 5.1 its settings in YAML know no RPZ, from 5.2 on they are all that it reads unasked."""
+    return version("pdns_recursor", "--version")
 
 
 def recursor(place: Lab, rpz: str, upstream: int, port: int) -> list[str]:

@@ -112,14 +112,14 @@ def _postfix(text: bytes) -> Iterator[Ask]:
         table.write_bytes(text)
         (place.folder / "main.cf").write_text("compatibility_level = 3.6\n")
         base = [postmap, "-c", str(place.folder)]
-        made = subprocess.run([*base, f"hash:{table}"], capture_output=True, text=True, check=False)
+        made = subprocess.run([*base, str(table)], capture_output=True, text=True, check=False)
         assert made.returncode == 0 and not made.stderr, made.stderr
 
         def ask(host: str) -> bool:
             host = host.rstrip(".")
             labels = host.split(".")
             keys = [host, *("." + ".".join(labels[n:]) for n in range(1, len(labels)))]
-            argv = [*base, "-q", "-", f"hash:{table}"]
+            argv = [*base, "-q", "-", str(table)]
             got = subprocess.run(argv, input="\n".join(keys) + "\n", capture_output=True, text=True, check=False)
             # In the order of the keys, those that are there.
             return got.returncode == 0 and got.stdout.split("\n")[0].split("\t")[1] == "REJECT"
