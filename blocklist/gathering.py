@@ -470,6 +470,7 @@ def _limits(attributes: str) -> tuple[object, ...]:
         "min_entries",
         "max_shrink",
         "max_growth",
+        "max_held",
         "max_new_holds",
         "check_count",
         "allow_empty",
