@@ -391,3 +391,36 @@ def test_what_a_person_let_pass_takes_no_list_over(world: World) -> None:
     assert world.update().code in (0, 4)
     world.lines("a", [*names(100), *known, *names(40, start=1000)])
     assert world.update().feed("a")["outcome"] == "updated"
+
+
+def test_a_feed_is_read_from_its_last_good_download_for_a_while(world: World) -> None:
+    world.feed("a", names(120))
+    world.export("list")
+    world.update()
+    world.lines("a", [*names(70), *names(50, start=1000)])
+    assert world.update().code in (0, 4)
+    ran = world.run("feeds", "show", "a", "--snapshot", "1", "-o", world.base / "good.txt")
+    assert ran.code == 0 and (world.base / "good.txt").read_text() == "".join(f"{n}\n" for n in names(120)), ran.text
+    world.feeds["a"]["url"] = "file:good.txt"
+    world.write()
+    assert world.update().code == 0 and world.exported("list") == names(120)
+    assert world.run("feeds", "show", "a", "--snapshot", "99", "-o", world.base / "x").code != 0
+    assert world.run("feeds", "show", "a", "--snapshot", "1").code == 2
+
+
+def test_what_came_to_the_gate_once_is_not_offered_for_ever(world: World) -> None:
+    world.feed("a", names(120))
+    world.update()
+    world.lines("a", names(10))
+    assert world.update().code == 3 and "accept it with" in world.run("feeds", "show", "a").out
+    world.lines("a", names(121))
+    assert world.update().code == 0
+    shown = world.run("feeds", "show", "a").out
+    assert "accept it with" not in shown and "came to the gate: 10 entries" in shown
+
+
+def test_a_feed_that_is_known_but_not_enabled_says_how(world: World) -> None:
+    world.feed("a", names(3))
+    world.update()
+    ran = world.run("update", "openphish")
+    assert ran.code == 2 and "'blocklist feeds enable openphish' does it" in ran.err
