@@ -149,6 +149,9 @@ class Work:
         started = time.perf_counter()
         try:
             outcome = step(feed, fetched)
+            if fetched is not None and fetched.moved is not None:
+                moved = f"moved for good to {fetched.moved}: name that as its url"
+                outcome.note = f"{outcome.note}; {moved}" if outcome.note else moved
         except BlocklistError as error:
             outcome = FeedOutcome(feed.id, "failed", error=error.message, hint=error.hint)
         except OSError as error:
