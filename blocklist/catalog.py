@@ -170,6 +170,7 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     allow_empty: bool = False
     max_shrink: Share = 0.5
     max_growth: Share = 5.0
+    max_held: Share = 0.2
     max_new_holds: Annotated[int, msgspec.Meta(ge=0)] = 100
     check_count: bool = True
     stale_after: str | None = None

@@ -89,10 +89,22 @@ def add_rule(
     return Added(number, thing.name, thing.kind, rule.subtree, frees, listed_above(record, thing))
 
 
+@dataclass(frozen=True)
+class Imported:
+    """`numbers` of new rules, how many stood already, and of these those with another end.
+
+    `otherwise`: number, name, the end that stands and the one that was asked for (RFC 3339; None: no end).
+    """
+
+    numbers: list[int]
+    standing: int
+    otherwise: list[tuple[int, str, str | None, str | None]]
+
+
 def add_rules(
     record: Record, action: str, wanted: Sequence[tuple[str, Wanted]], *, author: str, command: str
-) -> tuple[list[int], int]:
-    """Record many rules at once, all or none; the numbers of the new ones, and how many stood already.
+) -> Imported:
+    """Record many rules at once, all or none.
 
     `wanted` gives each with the place it comes from, such as `rules.csv:4`. Raises IndicatorError that names every
     place that is wrong.
@@ -101,6 +113,7 @@ def add_rules(
     rules: dict[tuple[str, bool], _Prepared] = {}
     wrong: list[str] = []
     standing = 0
+    otherwise: dict[int, tuple[int, str, str | None, str | None]] = {}
     for place, one in wanted:
         try:
             rule = _prepared(one, now)
@@ -108,19 +121,36 @@ def add_rules(
             wrong.append(f"{place}: {error.message}")
             continue
         key = (rule.thing.name, rule.subtree)
-        if key in rules or _standing(record, action, rule) is not None:
+        stands = _standing(record, action, rule)
+        if key in rules or stands is not None:
             standing += 1
         else:
             rules[key] = rule
+        if stands is not None and not _is_span(one.until) and (end := _end_of(record, stands)) != rule.expires:
+            otherwise[stands] = (stands, rule.thing.name, end, rule.expires)
     if wrong:
         more = [f"and {len(wrong) - _SHOWN:,} more"] if len(wrong) > _SHOWN else []
         raise IndicatorError(
             "\n".join([*wrong[:_SHOWN], *more]), hint="nothing was recorded; mend these lines and run the command again"
         )
-    return (_write(record, action, list(rules.values()), author, command) if rules else []), standing
+    numbers = _write(record, action, list(rules.values()), author, command) if rules else []
+    return Imported(numbers, standing, list(otherwise.values()))
 
 
 _SHOWN = 20
+
+
+def _is_span(text: str | None) -> bool:
+    """`30d`: an end that moves with every import."""
+    try:
+        return text is not None and parse_duration(text) >= 0
+    except ValueError:
+        return False
+
+
+def _end_of(record: Record, number: int) -> str | None:
+    row = record.connection.execute("SELECT expires FROM rule WHERE id = ?", (number,)).fetchone()
+    return None if row is None else row[0]
 
 
 @dataclass(frozen=True)
@@ -243,20 +273,30 @@ def _require(reason: str) -> None:
         raise IndicatorError("--reason is empty", hint="say why: whoever asks in a year reads only this")
 
 
+# A reference names what must not be blocked: to stand in one is not to be listed.
+_BY_NO_REFERENCE = (
+    "(SELECT v.category FROM feed_version v WHERE v.feed = listing.feed ORDER BY v.since DESC LIMIT 1) <> 'reference'"
+)
+
+
 def listed_under(record: Record, thing: Thing, subtree: bool) -> int:
     """How many listed names or networks a rule for `thing` covers."""
     if thing.kind == "domain":
         row = record.connection.execute(
             "SELECT count(DISTINCT name) FROM listing WHERE kind = 1 AND "
-            "(name = ?1 OR (?2 AND substr(name, -length(?1) - 1) = '.' || ?1))",
+            f"(name = ?1 OR (?2 AND substr(name, -length(?1) - 1) = '.' || ?1)) AND {_BY_NO_REFERENCE}",
             (thing.name, subtree),
         ).fetchone()
         return int(row[0])
     if thing.kind == "url":
-        row = record.connection.execute("SELECT count(*) > 0 FROM listing WHERE name = ?", (thing.name,)).fetchone()
+        row = record.connection.execute(
+            f"SELECT count(*) > 0 FROM listing WHERE name = ? AND {_BY_NO_REFERENCE}", (thing.name,)
+        ).fetchone()
         return int(row[0])
     kind = KINDS.index(thing.kind) + 1
-    listed = record.connection.execute("SELECT DISTINCT name FROM listing WHERE kind = ?", (kind,))
+    listed = record.connection.execute(
+        f"SELECT DISTINCT name FROM listing WHERE kind = ? AND {_BY_NO_REFERENCE}", (kind,)
+    )
     ranges = (found for (name,) in listed if (found := parse_one(name)) is not None)
     return sum(first <= thing.last and last >= thing.first for _, first, last in ranges)
 
@@ -264,27 +304,85 @@ def listed_under(record: Record, thing: Thing, subtree: bool) -> int:
 def listed_above(record: Record, thing: Thing) -> str | None:
     """The nearest listed name above a domain: what most often makes a person write an allow."""
     for name in parents(thing.name) if thing.kind == "domain" else ():
-        if record.connection.execute("SELECT 1 FROM listing WHERE name = ?", (name,)).fetchone():
+        query = f"SELECT 1 FROM listing WHERE name = ? AND {_BY_NO_REFERENCE}"
+        if record.connection.execute(query, (name,)).fetchone():
             return name
     return None
 
 
 def remove_rule(record: Record, action: str, number: int, *, reason: str, author: str) -> Rule:
     """End a rule; it stays in the record with who ended it and why. Raises IndicatorError when there is none."""
+    return remove_rules(record, action, [number], reason=reason, author=author)[0]
+
+
+def remove_rules(
+    record: Record,
+    action: str,
+    numbers: Sequence[int] = (),
+    named: Sequence[tuple[str, Wanted]] | None = None,
+    ticket: str | None = None,
+    *,
+    reason: str,
+    author: str,
+) -> list[Rule]:
+    """End rules at once, all or none: those of `numbers`, or those that `named` names and that bear `ticket`.
+
+    A name means its rules of either scope, unless it is wanted `exact`; one that no rule names is passed over.
+    Raises IndicatorError for a number that is no rule in force, for what is no name, and when nothing is left to end.
+    """
     _require(reason)
-    row = record.connection.execute(
-        "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
-        "WHERE id = ? AND action = ? AND until IS NULL",
-        (number, action),
-    ).fetchone()
-    if row is None:
-        raise IndicatorError(f"there is no {action} rule {number}", hint=f"'blocklist {action} list' shows them")
     now = clock.text(clock.now())
+    standing = {
+        row[0]: Rule(row[0], row[1], row[2], KINDS[row[3] - 1], bool(row[4]), *row[5:])
+        for row in record.connection.execute(
+            "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
+            "WHERE action = ? AND until IS NULL ORDER BY id",
+            (action,),
+        )
+    }
+    shows = f"'blocklist {action} list' shows them"
+    if missing := [str(n) for n in numbers if n not in standing]:
+        raise IndicatorError(f"there is no {action} rule {' and no '.join(missing[:_SHOWN])}", hint=shows)
+    if numbers:
+        ended = [standing[n] for n in dict.fromkeys(numbers)]
+    else:
+        wanted = None if named is None else _meant(named)
+        ended = [
+            rule
+            for rule in standing.values()
+            if (rule.expires is None or rule.expires > now)
+            and (ticket is None or rule.ticket == ticket)
+            and (wanted is None or (rule.name, rule.subtree) in wanted)
+            and (wanted is not None or ticket is not None)
+        ]
+    if not ended:
+        raise IndicatorError(f"no {action} rule in force is meant by that", hint=shows)
     with record.transaction() as connection:
         run = record.begin_run(connection, now, f"{action} remove", author, __version__)
-        end_within(record, connection, run, now, number, reason=reason, author=author)
+        for rule in ended:
+            end_within(record, connection, run, now, rule.id, reason=reason, author=author)
         record.finish_run(run, clock.text(clock.now()))
-    return Rule(row[0], row[1], row[2], KINDS[row[3] - 1], bool(row[4]), *row[5:])
+    return ended
+
+
+def _meant(named: Sequence[tuple[str, Wanted]]) -> set[tuple[str, bool]]:
+    """Names and scopes of the rules that `named` may mean: an exact one, and unless it is wanted so, the subtree."""
+    wrong, found = [], set()
+    for place, one in named:
+        try:
+            name = recognise(one.what).name
+        except IndicatorError as error:
+            wrong.append(f"{place}: {error.message}")
+            continue
+        found.add((name, False))
+        if not one.exact:
+            found.add((name, True))
+    if wrong:
+        more = [f"and {len(wrong) - _SHOWN:,} more"] if len(wrong) > _SHOWN else []
+        raise IndicatorError(
+            "\n".join([*wrong[:_SHOWN], *more]), hint="nothing has ended; mend these lines and run the command again"
+        )
+    return found
 
 
 def release_hold(record: Record, what: str, *, reason: str, author: str) -> str:
@@ -350,6 +448,7 @@ def approve_release(record: Record, export: str, number: int | None, *, author: 
 
 __all__: Sequence[str] = [
     "Added",
+    "Imported",
     "Wanted",
     "add_rule",
     "add_rules",
@@ -358,6 +457,7 @@ __all__: Sequence[str] = [
     "end_within",
     "release_hold",
     "remove_rule",
+    "remove_rules",
     "revoke_hold",
     "until_text",
 ]

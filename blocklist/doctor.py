@@ -24,7 +24,7 @@ from blocklist.person import running_as
 from blocklist.publish.descriptor import Format
 from blocklist.publish.standing import file_digest, pending
 from blocklist.repair import beyond
-from blocklist.store import columns, folders, ledger, snapshots
+from blocklist.store import columns, folders, kept, ledger, snapshots
 from blocklist.store.database import REPAIR, explained, open_for_reading, path_in
 from blocklist.store.moment import last_confirmed
 
@@ -114,7 +114,7 @@ def _folders(config: Config) -> Iterator[Finding]:
     for folder in dict.fromkeys([config.state, *((config.base / e.path).parent for e in config.exports.values())]):
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if not folder.is_dir() and folder != config.state:
-            yield Finding("folders", "warn", str(folder), "does not exist", f"'blocklist update' makes it in {there}")
+            yield Finding("folders", "warn", str(folder), "does not exist", f"create it: mkdir -p {folder}")
         elif not os.access(there, os.W_OK | os.X_OK):
             yield Finding(
                 "folders",
@@ -172,7 +172,8 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
                 yield Finding("record", "fail", str(path), f"is damaged: {troubles[0]}", REPAIR)
                 return
             yield Finding("record", "ok", str(path), f"{path.stat().st_size / 1e6:,.1f} MB, whole")
-            (last,) = db.execute("SELECT max(started) FROM run").fetchone()
+            newest = db.execute("SELECT started FROM run ORDER BY id DESC LIMIT 1").fetchone()
+            last, (latest,) = newest[0] if newest else None, db.execute("SELECT max(started) FROM run").fetchone()
             if last and clock.parse(last) > clock.now():
                 yield Finding(
                     "clock",
@@ -181,6 +182,9 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
                     f"the last run was at {last}, which is still to come",
                     "set the clock: the record goes on, but its times and serials run ahead",
                 )
+            elif latest and clock.parse(latest) > clock.now():
+                text = f"is set right; a run had begun at {latest}, which is still to come: serials go on from there"
+                yield Finding("clock", "ok", "this machine", text)
             elif (before := last_confirmed(db, clock.now())) is not None:
                 yield Finding(
                     "clock",
@@ -322,7 +326,7 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
             # Of an export whose path was changed, the file at the new place is what counts.
             files = live[export.name] if export.split is not None else [(path, live[export.name][0][1])]
             for place, digest in files:
-                yield _published(export, place, digest, half)
+                yield _published(export, place, digest, half, config.state)
 
 
 def _files(digest: str, path: str, files: str | None) -> list[tuple[Path, str]]:
@@ -332,7 +336,7 @@ def _files(digest: str, path: str, files: str | None) -> list[tuple[Path, str]]:
     return [(Path(file["path"]), file["digest"]) for file in json.loads(files)]
 
 
-def _published(export: Export, path: Path, digest: str, half: dict[tuple[Path, str], int]) -> Finding:
+def _published(export: Export, path: Path, digest: str, half: dict[tuple[Path, str], int], state: Path) -> Finding:
     """Does the published file stand as it was written, and can an engine of another user get at it?"""
     again = "'blocklist export' writes it again"
     if path.is_symlink() and not export.follow_link:
@@ -351,6 +355,10 @@ def _published(export: Export, path: Path, digest: str, half: dict[tuple[Path, s
     if found != digest and (number := half.get((path.absolute(), found))) is not None:
         text = f"is of release {number}, which a run has begun to publish; one that was killed did not end it"
         return Finding("exports", "warn", str(path), text, "the next run ends it; 'blocklist export' does it now")
+    if found != digest and kept.is_kept(state, found):
+        text = "is another release than the record's live one: was a backup put back, of this file or of the record?"
+        advice = f"if of the record, what was decided since is to be decided again, allows first; then {again}"
+        return Finding("exports", "fail", str(path), text, advice)
     if found != digest:
         return Finding("exports", "fail", str(path), "is not what was published: it was edited or cut short", again)
     if export.mode is None and not path.stat().st_mode & stat.S_IROTH:

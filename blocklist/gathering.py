@@ -149,6 +149,9 @@ class Work:
         started = time.perf_counter()
         try:
             outcome = step(feed, fetched)
+            if fetched is not None and fetched.moved is not None:
+                moved = f"moved for good to {fetched.moved}: name that as its url"
+                outcome.note = f"{outcome.note}; {moved}" if outcome.note else moved
         except BlocklistError as error:
             outcome = FeedOutcome(feed.id, "failed", error=error.message, hint=error.hint)
         except OSError as error:
@@ -470,6 +473,7 @@ def _limits(attributes: str) -> tuple[object, ...]:
         "min_entries",
         "max_shrink",
         "max_growth",
+        "max_held",
         "max_new_holds",
         "check_count",
         "allow_empty",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from blocklist import __version__, clock
-from blocklist.ingest import guard
+from blocklist.ingest import gate, guard
 from blocklist.ingest.gate import ways_out
 from blocklist.ingest.intake import Intake
 from blocklist.ingest.normalize import IPV4, IPV6
@@ -128,6 +128,47 @@ def _no_longer_listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[
     return pl.Series("name", gone, dtype=pl.String)
 
 
+def gate_overtaken(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
+    """`taken` without the feeds of which much that is new is what guards hold: was the list taken over?
+
+    To be asked before the picture has what this run brings: the references are those of before.
+    """
+    record, overtaken = work.record, False
+    for feed_id, intake in taken.items():
+        rows, feed = intake.added, intake.feed
+        if feed.is_reference or feed_id in work.accept or work.ids[feed_id] not in work.snapshots:
+            continue
+        if rows.height < gate.FROM_ENTRIES:
+            continue
+        names = rows.select("name", "kind").unique("name", maintain_order=True)
+        held = guard.over(names, work.picture.suffixes, work.picture.references())
+        held = held.filter(pl.col("guard").is_in(["reference", "protect"]), ~pl.col("subtree_only"))
+        held = held.filter(~pl.col("name").is_in(list(record.released_names()))).unique("name", maintain_order=True)
+        if held.height < _MANY_HELD or held.height <= feed.max_held * names.height:
+            continue
+        why = (
+            f"{held.height:,} of the {names.height:,} entries that it would add are what guards hold, "
+            f"{', '.join(held['name'].head(3))} among them (limit {100 * feed.max_held:.3g} %)"
+        )
+        _gate(work, intake, why, f"has somebody taken the list over? {ways_out(feed_id)}")
+        overtaken = True
+    return {i: w for i, w in taken.items() if w.gate is None} if overtaken else taken
+
+
+# Fewer well-known names than that come with any large addition.
+_MANY_HELD = 50
+
+
+def _gate(work: Work, intake: Intake, why: str, hint: str) -> None:
+    """Let the intake wait for a person: the feed keeps what it has."""
+    now = work.snapshots[work.ids[intake.feed.id]]
+    intake.gate, intake.hint = why, hint
+    intake.added, intake.removed, intake.over = intake.frame.clear(), intake.frame.clear(), intake.over.clear()
+    outcome = work.outcomes[intake.feed.id]
+    outcome.outcome, outcome.entries, outcome.error, outcome.hint = "gated", now.entries, why, hint
+    outcome.added = outcome.removed = outcome.changed = 0
+
+
 def gate_references(work: Work, taken: dict[str, Intake], again: Callable[[], Concerned]) -> dict[str, Intake]:
     """`taken` without the references that would suddenly hold much of what is exported: those wait for a person.
 
@@ -168,17 +209,12 @@ def gate_references(work: Work, taken: dict[str, Intake], again: Callable[[], Co
         names = names.filter(names.is_in(exported.implode()))
         if len(names) <= intake.feed.max_new_holds:
             continue
-        intake.gate = (
+        why = (
             f"would newly hold {len(names):,} entries that are exported, {', '.join(names.head(3))} among them "
             f"(limit {intake.feed.max_new_holds:,})"
         )
-        intake.hint = f"has somebody bought ranks? {ways_out(intake.feed.id)}"
-        now = work.snapshots[number]
-        intake.added, intake.removed, intake.over = intake.frame.clear(), intake.frame.clear(), intake.over.clear()
-        outcome = work.outcomes[intake.feed.id]
-        outcome.outcome, outcome.entries, outcome.error, outcome.hint = "gated", now.entries, intake.gate, intake.hint
-        outcome.added = outcome.removed = outcome.changed = 0
-        picture.frames[number] = record.indicators(number, now.id)
+        _gate(work, intake, why, f"has somebody bought ranks? {ways_out(intake.feed.id)}")
+        picture.frames[number] = record.indicators(number, work.snapshots[number].id)
         picture.times.pop(number, None)
         # References are no part of the current listings, which stay drawn.
         picture.forget_references()

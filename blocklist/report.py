@@ -275,10 +275,12 @@ class _Reporter:
             row["export"]: row
             for row in _rows(
                 self._db,
-                "SELECT export, sum(state IN ('live', 'superseded')) AS published, sum(state = 'held') AS held, "
+                # One that was held until the next took its place was never published.
+                "SELECT export, sum(published IS NOT NULL) AS published, "
+                "sum(state = 'held' OR state = 'superseded' AND published IS NULL) AS held, "
                 "sum(state = 'failed') AS failed, "
-                "sum(CASE WHEN state IN ('live', 'superseded') THEN added ELSE 0 END) AS added, "
-                "sum(CASE WHEN state IN ('live', 'superseded') THEN removed ELSE 0 END) AS removed "
+                "sum(CASE WHEN published IS NOT NULL THEN added ELSE 0 END) AS added, "
+                "sum(CASE WHEN published IS NOT NULL THEN removed ELSE 0 END) AS removed "
                 "FROM release WHERE run >= ? GROUP BY export",
                 self._first,
             )

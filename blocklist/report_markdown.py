@@ -23,8 +23,8 @@ def markdown(report: Report) -> str:
     out += [
         f"- {r.names:,} names, addresses and URLs listed now",
         f"- {came - begun:,} listings came{first}; {went:,} went",
-        f"- {sum(g['now'] for g in r.held['guards']):,} held by guards",
-        f"- {r.rules['allow']:,} rules allow, {r.rules['deny']:,} deny",
+        f"- {sum(g['now'] for g in r.held['guards']):,} holds by guards",
+        f"- rules: {r.rules['allow']:,} allow, {r.rules['deny']:,} deny",
         f"- {r.runs:,} runs",
         "",
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from blocklist.decisions import Wanted
 from blocklist.errors import IndicatorError
@@ -20,10 +20,16 @@ COLUMNS = ("what", "scope", "reason", "ticket", "until", "id", "author", "create
 _MOST = 1_000_000
 
 
-def read(text: str, name: str, *, reason: str | None = None) -> list[tuple[str, Wanted]]:
-    """The rules of a CSV text or a list, each with its place (`name:line`). Raises IndicatorError if it is neither."""
+def read(
+    text: str, name: str, *, reason: str | None = None, ticket: str | None = None, until: str | None = None
+) -> list[tuple[str, Wanted]]:
+    """The rules of a CSV text or a list, each with its place (`name:line`). Raises IndicatorError if it is neither.
+
+    `reason`, `ticket` and `until` are for rows that say none.
+    """
+    given = {"reason": reason or "", "ticket": ticket or "", "until": until or ""}
     text = text.removeprefix("\ufeff")
-    if listed := _listed(text, name, reason):
+    if listed := _listed(text, name, given):
         return listed
     first = text.split("\n", 1)[0]
     # Spreadsheets of half of Europe separate by semicolons.
@@ -35,20 +41,20 @@ def read(text: str, name: str, *, reason: str | None = None) -> list[tuple[str, 
         missing = [c for c in ("what", *(() if reason else ("reason",))) if c not in header]
         if missing:
             raise IndicatorError(
-                f"{name}: the first line names no column {' and no '.join(missing)}",
+                f"{name}: the first line names no column {' and no '.join(missing)}: {first.strip()[:80]!r}",
                 hint="it must say which is which, for example: what,reason,ticket,until; a plain list has no commas",
             )
         for cells in reader:
             row = {column: _plain(cell) for column, cell in zip(header, cells, strict=False)}
             if any(row.values()):
-                wanted.append((f"{name}:{reader.line_num}", _wanted(row, reason, f"{name}:{reader.line_num}")))
+                wanted.append((f"{name}:{reader.line_num}", _wanted(row, given, f"{name}:{reader.line_num}")))
             _bound(wanted, name)
     except csv.Error as error:
         raise IndicatorError(f"{name}:{reader.line_num}: not CSV ({error})", hint="save it as CSV in UTF-8") from None
     return wanted
 
 
-def _listed(text: str, name: str, reason: str | None) -> list[tuple[str, Wanted]]:
+def _listed(text: str, name: str, given: Mapping[str, str]) -> list[tuple[str, Wanted]]:
     """The rules of a list: a name a line, and behind `#` its reason; empty where the first line is one of a table."""
     wanted: list[tuple[str, Wanted]] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -57,8 +63,8 @@ def _listed(text: str, name: str, reason: str | None) -> list[tuple[str, Wanted]
             continue
         if not wanted and (what.lower() == "what" or set(what) & set(',;"')):
             return []
-        said = Wanted(what=what, reason=(why[0] if why else "") or reason or "", ticket=None, until=None, exact=False)
-        wanted.append((f"{name}:{number}", said))
+        said = {"what": what, "reason": why[0] if why else ""}
+        wanted.append((f"{name}:{number}", _wanted(said, given, f"{name}:{number}")))
         _bound(wanted, name)
     return wanted
 
@@ -68,15 +74,15 @@ def _bound(wanted: Sequence[object], name: str) -> None:
         raise IndicatorError(f"{name}: more than {_MOST:,} rules", hint="make so many a feed of your own")
 
 
-def _wanted(row: dict[str, str], reason: str | None, place: str) -> Wanted:
+def _wanted(row: Mapping[str, str], given: Mapping[str, str], place: str) -> Wanted:
     scope = row.get("scope", "").lower()
     if scope not in ("", "exact", "subtree"):
         raise IndicatorError(f"{place}: scope {scope!r} is neither 'exact' nor 'subtree'")
     return Wanted(
         what=row["what"],
-        reason=row.get("reason") or reason or "",
-        ticket=row.get("ticket") or None,
-        until=row.get("until") or None,
+        reason=row.get("reason") or given["reason"],
+        ticket=row.get("ticket") or given["ticket"] or None,
+        until=row.get("until") or given["until"] or None,
         exact=scope == "exact",
     )
 

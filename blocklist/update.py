@@ -94,7 +94,7 @@ def _record(work: Work, out: Updated) -> None:
     record, config, picture, run, at = work.record, work.config, work.picture, work.run, work.at
     started = time.perf_counter()
     period = clock.period(at)
-    taken = {i: w for i, w in work.intakes.items() if w.gate is None}
+    taken = holding.gate_overtaken(work, {i: w for i, w in work.intakes.items() if w.gate is None})
     enabled = {work.ids[i] for i in config.feeds}
     gone = [i for i in work.snapshots if i not in enabled]
     versions = {

@@ -57,6 +57,7 @@ This page is made from the catalogue by `make docs`.
 | `allow_empty` | the gate: a list that holds nothing may be right | `false` |
 | `max_shrink`, `max_growth` | the gate: so large a share lost, so many times as many | 0.5, 5.0 |
 | `check_count` | the gate: compare with the count that the file states | `true` |
+| `max_held` | the gate: so large a share of what is new (from 50 entries on) is well known or your own | 0.2 |
 | `max_new_holds` | the gate of a reference: so many exported entries newly held | 100 |
 | `licence`, `commercial_use` | SPDX where possible; `unknown` where it was not recorded | `unknown` |
 | `redistribution` | `forbidden`: never in an export for others than the house | `unknown` |

@@ -14,12 +14,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from engines import driver
 from engines.primaries import SECRET, TSIG, ZONE
 from installation import PROGRAM, World, names
+
+from blocklist import clock
 
 pytestmark = pytest.mark.engine
 PAGE = (Path(__file__).parent.parent / "docs" / "distribution.md").read_text("utf-8")
@@ -321,7 +324,9 @@ def test_doctor_tests_the_resolvers_of_verify(tmp_path: Path, net: Net) -> None:
     assert told["word"] == "fail" and "made up" in told["text"]
 
 
-def test_probe_tells_who_lags_who_is_silent_and_who_does_not_block(tmp_path: Path, net: Net) -> None:
+def test_probe_tells_who_lags_who_is_silent_and_who_does_not_block(
+    tmp_path: Path, net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = _knot(net)
     world = installed(tmp_path, net, **keys)
     world.run("deny", "add", "denied.example", "--reason", "order")
@@ -340,6 +345,14 @@ def test_probe_tells_who_lags_who_is_silent_and_who_does_not_block(tmp_path: Pat
     primary, *others = [json.loads(line) for line in ran.out.splitlines()][:-1]
     assert ran.code == 4 and primary["state"] == "silent"
     assert [(r["state"], r["behind"]) for r in others] == [("stale", 1)] * 2 and others[0]["lag"] >= 0
+    ran = world.run("probe", "--grace", "0s")
+    assert "have it take the zone again" in ran.err and "does it run" in ran.err, ran.text
+    with monkeypatch.context() as later:
+        soon = clock.now() + timedelta(minutes=10)
+        later.setattr(clock, "now", lambda: soon)
+        lines = map(json.loads, world.run("doctor", "--json").out.splitlines())
+        words = [(line["word"], "has serial" in line["text"]) for line in lines if line.get("check") == "resolvers"]
+    assert words == [("warn", True)] * 2
     ran = world.run("probe", "--json", "--grace", "1h")
     assert [json.loads(line)["state"] for line in ran.out.splitlines()[1:3]] == ["catching up"] * 2
     ran = world.run("probe", "--metrics", "--grace", "0s")

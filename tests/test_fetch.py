@@ -521,6 +521,16 @@ def test_f7_redirects_are_followed(server: FeedServer, get: Get) -> None:
     assert (done.outcome, done.url) == ("fetched", server.url("/hosts"))
 
 
+def test_f7_where_a_list_has_gone_for_good_is_told(server: FeedServer, get: Get) -> None:
+    """A name that lapses is anybody's: who follows its redirects for years takes whatever the next owner sends."""
+    server.routes["/old"] = lambda talk: talk.redirect("/older", 301)
+    server.routes["/older"] = lambda talk: talk.redirect("/hosts", 308)
+    assert get(server.url("/old")).moved == server.url("/hosts")
+    server.routes["/older"] = lambda talk: talk.redirect("/hosts", 302)
+    assert get(server.url("/old")).moved is None
+    assert get(server.url("/hosts")).moved is None
+
+
 def test_f7_loop(server: FeedServer, get: Get) -> None:
     server.routes["/a"] = lambda talk: talk.redirect("/b")
     server.routes["/b"] = lambda talk: talk.redirect(server.url("/a"))

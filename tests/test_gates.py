@@ -337,3 +337,90 @@ def test_references_that_only_inform_are_told(world: World) -> None:
     assert world.exported("dns") == ["evil.example", "www.top.example"]
     told = world.run("held", "list", "--inform").out
     assert "www.top.example" in told and "top, line 1" in told and "1 named by references that only inform" in told
+
+
+def test_a_list_that_was_taken_over_waits_for_a_person(world: World) -> None:
+    """As large as before, and half of it well-known: no count tells."""
+    famous = [f"famous{i}.example" for i in range(100)]
+    world.feed("top", famous, category="reference", confidence=100)
+    world.set("protect", domains=["ministry.example"])
+    world.set("gates", max_change=1.0)
+    world.feed("a", names(300))
+    world.export("list")
+    assert world.update().code == 0
+    taken_over = [*names(150), "portal.ministry.example", *famous, *names(49, start=1000)]
+    world.lines("a", taken_over)
+    ran = world.update()
+    assert ran.code == 3 and ran.feed("a")["outcome"] == "gated", ran.text
+    assert ran.feed("a")["error"].startswith("101 of the 150 entries that it would add are what guards hold, ")
+    assert "taken the list over" in ran.feed("a")["hint"] and "--accept a" in ran.feed("a")["hint"]
+    assert world.exported("list") == names(300) and world.run("held").out == "0 held\n"
+    assert world.update().code == 3, "said until it is resolved"
+    # Once a person has looked, guards hold them one by one.
+    ran = world.update("--accept", "a")
+    assert ran.code == 0 and ran.feed("a")["held"] == 101
+    assert not set(famous) & set(world.exported("list"))
+    world.assert_sound()
+
+
+@pytest.mark.parametrize(
+    ("famous", "others", "keys", "gated"),
+    [(49, 51, {}, False), (60, 300, {}, False), (60, 200, {}, True), (60, 200, {"max_held": 1.0}, False)],
+)
+def test_some_well_known_names_come_with_any_large_addition(
+    world: World, famous: int, others: int, keys: dict[str, object], gated: bool
+) -> None:
+    known = [f"famous{i}.example" for i in range(100)]
+    world.feed("top", known, category="reference", confidence=100)
+    world.feed("a", names(100), **keys)
+    world.export("list")
+    world.update()
+    world.lines("a", [*names(100), *known[:famous], *names(others, start=1000)])
+    assert (world.update().feed("a")["outcome"] == "gated") is gated
+
+
+def test_what_a_person_let_pass_takes_no_list_over(world: World) -> None:
+    known = [f"famous{i}.example" for i in range(60)]
+    world.feed("top", known, category="reference", confidence=100)
+    world.feed("a", [*names(100), *known])
+    world.export("list")
+    world.update()
+    for name in known[:20]:
+        assert world.run("held", "release", name, "--reason", "seen").code == 0
+    world.lines("a", names(100))
+    assert world.update().code in (0, 4)
+    world.lines("a", [*names(100), *known, *names(40, start=1000)])
+    assert world.update().feed("a")["outcome"] == "updated"
+
+
+def test_a_feed_is_read_from_its_last_good_download_for_a_while(world: World) -> None:
+    world.feed("a", names(120))
+    world.export("list")
+    world.update()
+    world.lines("a", [*names(70), *names(50, start=1000)])
+    assert world.update().code in (0, 4)
+    ran = world.run("feeds", "show", "a", "--snapshot", "1", "-o", world.base / "good.txt")
+    assert ran.code == 0 and (world.base / "good.txt").read_text() == "".join(f"{n}\n" for n in names(120)), ran.text
+    world.feeds["a"]["url"] = "file:good.txt"
+    world.write()
+    assert world.update().code == 0 and world.exported("list") == names(120)
+    assert world.run("feeds", "show", "a", "--snapshot", "99", "-o", world.base / "x").code != 0
+    assert world.run("feeds", "show", "a", "--snapshot", "1").code == 2
+
+
+def test_what_came_to_the_gate_once_is_not_offered_for_ever(world: World) -> None:
+    world.feed("a", names(120))
+    world.update()
+    world.lines("a", names(10))
+    assert world.update().code == 3 and "accept it with" in world.run("feeds", "show", "a").out
+    world.lines("a", names(121))
+    assert world.update().code == 0
+    shown = world.run("feeds", "show", "a").out
+    assert "accept it with" not in shown and "came to the gate: 10 entries" in shown
+
+
+def test_a_feed_that_is_known_but_not_enabled_says_how(world: World) -> None:
+    world.feed("a", names(3))
+    world.update()
+    ran = world.run("update", "openphish")
+    assert ran.code == 2 and "'blocklist feeds enable openphish' does it" in ran.err

@@ -289,6 +289,8 @@ def test_every_command_writes_what_the_page_says(world: World, shapes: Shapes, t
     check("update", code=3)
     check("status", code=3)
     check("feeds show --gated", "second", "--gated")
+    waiting = world.run("feeds", "show", "second", "--json").json["snapshots"][0]["id"]
+    check("feeds show --snapshot", "second", "--snapshot", waiting, "-o", tmp_path / "second.txt")
     check("update", "--accept", "second", code=4)
     check("export", "--dry-run", code=4)
     check("status", code=4)

@@ -103,6 +103,8 @@ def test_the_backup_put_back_is_not_mixed_with_what_was_decided_after_it(world: 
     for path in world.state.glob("record.db*"):
         path.unlink()
     shutil.copy(backup, world.database)
+    told = [line for line in world.run("doctor").out.splitlines() if "exports/list" in line or "decided since" in line]
+    assert "was a backup put back" in told[0] and "allows first" in told[1]
     # Another list under the number of the snapshot that the backup does not know.
     world.lines("a", [*names(25), "fresh.example"])
     assert world.update("--force").code == 0

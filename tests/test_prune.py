@@ -169,7 +169,11 @@ def test_a_clock_that_jumps_years_ahead_forgets_nothing(lived: Lived) -> None:
     assert all(name.startswith("snapshots/") for name in kept.keys() - lived.files().keys()), "no release's bytes went"
     # The clock is set right, and all that [keep] asks for still answers.
     lived.at(WEEKS - 0.5)
+    assert [f["word"] for f in _findings(world) if f["check"] == "clock"] == ["fail"]
     assert False not in list(lived.answers(range(WHOLE, WEEKS)))
+    world.update("--no-verify")
+    (told,) = [f for f in _findings(world) if f["check"] == "clock"]
+    assert told["word"] == "ok" and "set right" in told["text"]
     assert "far ahead" not in world.run("prune").err
 
 

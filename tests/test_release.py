@@ -214,6 +214,20 @@ def test_a_failed_reload_keeps_the_file_and_is_tried_again_until_it_works(world:
     assert world.run("status").code == 0
 
 
+def test_an_engine_that_lost_its_list_is_told_to_load_it_again(world: World) -> None:
+    world.export("list", reload=world.script("reload", f"echo reloaded >> {world.base}/log"))
+    world.export("other")
+    world.update()
+    ran = world.run("export", "list", "--reload", "--json")
+    assert ran.code == 0 and ran.export("list")["outcome"] == "unchanged" and ran.export("list")["note"] == "reloaded"
+    assert (world.base / "log").read_text() == "reloaded\n" * 2
+    assert world.run("export", "list").code == 0 and (world.base / "log").read_text() == "reloaded\n" * 2
+    assert "other has no reload command" in world.run("export", "--reload").err
+    world.script("reload", "exit 3")
+    assert world.run("export", "list", "--reload").code == 4
+    assert world.run("export", "list", "--reload", "--dry-run").code == 2
+
+
 def test_a_reload_that_hangs_is_ended_at_its_limit(world: World) -> None:
     world.export("list", reload=world.script("reload", "sleep 60"), reload_timeout="1s")
     began = time.monotonic()

@@ -211,3 +211,16 @@ def test_before_the_first_run_there_is_nothing_to_report(tmp_path: Path) -> None
     world.feed("a", [])
     ran = world.run("report")
     assert ran.code == 1 and "update" in ran.err
+
+
+def test_a_release_that_was_held_until_the_next_took_its_place_was_never_published(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", names(150))
+    world.export("list")
+    assert world.update().code == 0
+    world.lines("a", names(150, start=1000))
+    assert world.update().code == 4
+    world.lines("a", names(151))
+    assert world.update().code == 0
+    (row,) = world.run("report", "--json").json["exports"]
+    assert (row["published"], row["held"], row["added"], row["removed"]) == (2, 1, 151, 0)

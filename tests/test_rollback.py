@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 from installation import World, names
+
+from blocklist import clock
 
 GOOD = [*names(120), "bad.example", "evil-cdn.example", "deep.wrong.example"]
 
@@ -205,6 +208,32 @@ def test_rows_of_a_release_are_kept_as_what_changed(tmp_path: Path) -> None:
     sizes = {path.stem: path.stat().st_size for path in (world.state / "kept").rglob("*.zst")}
     whole, change = (sizes[digest] for digest in chosen)
     assert change < whole / 10
+
+
+def test_every_export_goes_back_to_what_was_live_at_a_time_and_on_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.lines("a", [*names(90), "news.example", "worse.example"])
+    later = clock.now() + timedelta(hours=3)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    world.export("young")
+    world.update()
+    # Two releases of that time: its last one is meant, and 'young' had none.
+    ran = world.run("release", "rollback", "--all", "--at", "1h", "--reason", "taken over")
+    assert ran.code == 4 and "nothing of young was published by" in ran.err, ran.text
+    assert "news.example" in world.exported("list") and "worse.example" not in world.exported("list")
+    assert len(world.exported("people")) == len(world.exported("list")) + 1 + 1  # its header, and a network
+    assert "worse.example" in world.exported("young")
+    ran = world.run("release", "unpin", "--all")
+    assert ran.code == 0 and ran.out.count("no longer pinned") == 4
+    assert "worse.example" in world.exported("list")
+    assert "no export is pinned" in world.run("release", "unpin", "--all").out
+
+
+@pytest.mark.parametrize("words", [(), ("list", "--all"), ("list", "1", "--at", "1h"), ("1", "--all")])
+def test_a_way_back_is_one_export_or_all(world: World, words: tuple[str, ...]) -> None:
+    assert world.run("release", "rollback", *words, "--reason", "r").code == 2
+    assert world.rows("SELECT count(*) FROM pin") == [(0,)]
 
 
 def test_what_can_not_be_gone_back_to_is_said(world: World) -> None:

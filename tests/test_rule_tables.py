@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,6 +123,96 @@ def test_what_list_writes_import_reads(world: World, tmp_path: Path) -> None:
     assert other.run("allow", "import", table).code == 0
     query = "SELECT name, subtree, reason, expires FROM rule"
     assert other.rows(query) == world.rows(query)
+
+
+def test_ticket_and_end_of_the_command_are_for_rows_that_say_none(world: World) -> None:
+    table = world.base / "order.csv"
+    table.write_text("what;ticket;until\none.example;;\ntwo.example;T-9;2999-01-02\n")
+    ran = world.run("deny", "import", table, "--reason", "order", "--ticket", "T-1", "--until", "2999-05-06")
+    assert ran.code == 0, ran.err
+    rules = world.rows("SELECT name, ticket, substr(expires, 1, 7) FROM rule ORDER BY id")
+    assert rules == [("one.example", "T-1", "2999-05"), ("two.example", "T-9", "2999-01")]
+
+
+def test_an_import_that_asks_for_another_end_says_that_it_changes_none(world: World) -> None:
+    table = world.base / "order.csv"
+    table.write_text("what\none.example\ntwo.example\n")
+    assert world.run("deny", "import", table, "--reason", "order", "--until", "2999-01-02").code == 0
+    assert "another end" not in world.run("deny", "import", table, "--reason", "r", "--until", "2999-01-02").err
+    assert "another end" not in world.run("deny", "import", table, "--reason", "r", "--until", "30d").err
+    again = world.run("deny", "import", table, "--reason", "prolonged", "--until", "2999-05-06")
+    assert again.code == 0 and "2 stood already" in again.out
+    assert "2 with another end" in again.err and "rule 1 (one.example)" in again.err
+    # The way out that it names.
+    assert world.run("deny", "remove", "--file", table, "--reason", "prolonged").code == 0
+    assert world.run("deny", "import", table, "--reason", "prolonged", "--until", "2999-05-06").code == 0
+    assert world.rows("SELECT DISTINCT substr(expires, 1, 7) FROM rule WHERE until IS NULL") == [("2999-05",)]
+
+
+def test_an_order_is_lifted_in_part_by_a_file_and_then_by_its_ticket(world: World) -> None:
+    table = world.base / "order.csv"
+    table.write_text("what\n" + "".join(f"n{i}.example\n" for i in range(5)))
+    world.run("deny", "add", "n1.example", "--exact", "--reason", "seen in mail")
+    world.run("deny", "import", table, "--reason", "order", "--ticket", "T-1")
+    lifted = world.base / "lifted.txt"
+    lifted.write_text("N1.example.\nn3.example\nstranger.example\n")
+    ran = world.run("deny", "remove", "--file", lifted, "--ticket", "T-1", "--reason", "lifted in part", "--now")
+    assert ran.code == 0 and "2 deny rules have ended" in ran.out, ran.text
+    assert "stranger.example" in ran.err and "n3.example" not in ran.err
+    assert {f"n{i}.example" for i in (0, 2, 4)} < set(world.exported("list"))
+    assert "n3.example" not in world.exported("list") and "n1.example" in world.exported("list")
+    ran = world.run("deny", "remove", "--ticket", "T-1", "--reason", "lifted", "--json")
+    assert [json.loads(line) for line in ran.out.splitlines()] == [{"rule": i, "removed": True} for i in (2, 4, 6)]
+    assert world.rows("SELECT name FROM rule WHERE until IS NULL") == [("n1.example",)]
+    assert world.run("events", "verify").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "name either IDs"),
+        (("1", "--ticket", "T-1"), "name either IDs"),
+        (("1", "99"), "no deny rule 99"),
+        (("--ticket", "T-2"), "no deny rule in force is meant"),
+        (("--file", "wrong.txt"), "wrong.txt:1: 'no name!'"),
+    ],
+)
+def test_what_ends_no_rule_ends_nothing(world: World, words: tuple[str, ...], said: str) -> None:
+    (world.base / "wrong.txt").write_text("no name!\n")
+    world.run("deny", "add", "x.example", "--reason", "r", "--ticket", "T-1")
+    words = tuple(str(world.base / word) if word.endswith(".txt") else word for word in words)
+    ran = world.run("deny", "remove", *words, "--reason", "r")
+    assert ran.code == 2 and said in ran.err, ran.text
+    assert world.rows("SELECT count(*) FROM rule WHERE until IS NULL") == [(1,)]
+
+
+def test_a_deny_says_which_guards_it_overrules(world: World) -> None:
+    world.set("protect", domains=["ministry.example"], networks=["198.51.100.0/24"])
+    world.feed("top", ["well-known.example", "cdn.deep.example"], category="reference", confidence=100)
+    world.write()
+    world.update()
+    table = world.base / "order.txt"
+    table.write_text("portal.ministry.example\n198.51.100.7\nwell-known.example\ndeep.example\nfree.example\n")
+    ran = world.run("deny", "import", table, "--reason", "order")
+    assert ran.code == 0 and "5 deny rules recorded" in ran.out
+    assert "guards would hold" in ran.err and "and 1 more" in ran.err and "free.example" not in ran.err
+    ran = world.run("deny", "add", "deep.example", "--exact", "--reason", "the name alone covers nothing")
+    assert ran.code == 0 and "guards" not in ran.err
+    ran = world.run("deny", "add", "a.well-known.example", "--reason", "r")
+    assert "below the listed" not in ran.out  # a reference lists nothing
+
+
+def test_a_rule_that_no_export_holds_or_another_rule_overrules_says_so(world: World) -> None:
+    ran = world.run("deny", "add", "https://files.example/x", "--reason", "order")
+    assert ran.code == 0 and "no export holds URLs" in ran.err and "files.example/x" in ran.err
+    assert "no export" not in world.run("deny", "add", "198.51.100.7", "--reason", "r").err
+    world.run("allow", "add", "shop.example", "--reason", "customer")
+    ran = world.run("deny", "add", "shop.example", "--reason", "order")
+    assert "allowed by a rule too, which decides: shop.example (rule 3)" in ran.err
+    assert not world.why("shop.example")["blocked"]
+    world.run("deny", "add", "evil.example", "--reason", "order", "--ticket", "T-1")
+    ran = world.run("allow", "add", "evil.example", "--reason", "customer")
+    assert "denied by a rule too, which this overrules: evil.example (rule 5, T-1)" in ran.err
 
 
 @pytest.fixture

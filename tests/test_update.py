@@ -539,3 +539,14 @@ def test_a_column_file_with_one_wrong_byte_is_not_believed(world: World) -> None
     ran = world.update()
     assert (ran.feed("a")["added"], ran.feed("a")["removed"]) == (1, 0) and world.listed() == names(51)
     world.assert_sound()
+
+
+def test_a_feed_that_moved_for_good_is_read_and_says_where_it_is(world: World, server: LoopbackServer) -> None:
+    web_feed(world, server, "new", names(3))
+    web_feed(world, server, "old", names(3))
+    server.pages["/old"] = Page(status=301, headers={"Location": "/new"})
+    for _ in range(2):
+        ran = world.update("--force")
+        assert ran.code == 0 and ran.feed("old")["entries"] == 3
+        assert f"moved for good to {server.url('/new')}" in ran.feed("old")["note"]
+    assert "moved" not in ran.feed("new")["note"]

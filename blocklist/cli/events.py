@@ -198,7 +198,8 @@ def _in_words(detail: object) -> str:
 
 def _brief(value: object) -> str:
     if isinstance(value, dict | list):
-        return f"{len(value):,}"
+        few = [str(item)[:40] for item in list(value)[:3]]  # of a table its keys, such as the feeds of lists
+        return ", ".join(few) + (f" and {len(value) - len(few):,} more" if len(value) > len(few) else "")
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = str(value)

@@ -22,6 +22,7 @@ from blocklist.errors import ConfigError
 @click.command("export")
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete.exports)
 @click.option("--dry-run", is_flag=True, help="Show what would change; publish nothing.")
+@click.option("--reload", "load_again", is_flag=True, help="Load the lists again, those too that did not change.")
 @click.option(
     "--format",
     "fmt",
@@ -38,6 +39,7 @@ def command(
     screen: Screen,
     names: tuple[str, ...],
     dry_run: bool,
+    load_again: bool,
     fmt: str | None,
     output: str | None,
     policy: str,
@@ -54,11 +56,14 @@ def command(
     Examples:
       blocklist export
       blocklist export dns --dry-run
+      blocklist export fw --reload               the firewall was restarted
       blocklist export --format hosts -o - | head
       blocklist export --format rpz --option origin=rpz.example.net -o list.rpz
       blocklist export dns --at 2026-03-03 -o dns-of-then.rpz
     """
     config, formats = configuration(screen)
+    if load_again and (dry_run or fmt is not None or at is not None):
+        raise click.UsageError("--reload goes with nothing but names of exports")
     if fmt is not None:
         return _once(screen, config, formats, fmt, output, policy, options, at)
     if at is not None:
@@ -77,7 +82,10 @@ def command(
 
     with writing(config, screen, "export") as record:
         picture = Picture(config, record)
-        exports = export_all(config, record, picture, formats, only=names, dry_run=dry_run)
+        exports = export_all(config, record, picture, formats, only=names, dry_run=dry_run, load_again=load_again)
+    for silent in config.exports.values():
+        if load_again and not silent.reload and silent.primary is None and (not names or silent.name in names):
+            screen.note(f"{silent.name} has no reload command: tell its engine yourself")
     show_exports(screen, exports, planned=dry_run)
     for export in exports:
         if export.plan is not None:

@@ -45,23 +45,29 @@ command.add_command(feeds_overlap.command)
 @command.command("show")
 @click.argument("feed", shell_complete=complete.feeds)
 @click.option("--gated", is_flag=True, help="The snapshot that waits at the gate: why, and its first lines.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="With --gated: write its bytes to this file.")
+@click.option("--snapshot", "number", type=click.IntRange(1), metavar="N", help="With -o: an earlier download.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the bytes of either to this file.")
 @shared_options
-def show(screen: Screen, feed: str, gated: bool, output: str | None) -> int:
+def show(screen: Screen, feed: str, gated: bool, number: int | None, output: str | None) -> int:
     """One feed: its facts, its state, and what became of every line of its snapshots.
 
     \b
     Examples:
       blocklist feeds show cert-pl
       blocklist feeds show openphish --gated -o suspect.txt
+      blocklist feeds show openphish --snapshot 15 -o last-good.txt
     """
     config, _ = configuration(screen)
     if feed not in config.catalog:
         raise click.UsageError(f"no feed {feed!r}{nearest(feed, config.catalog)}")
-    if output is not None and not gated:
-        raise click.UsageError("-o goes with --gated")
+    if (output is not None and not gated and number is None) or (gated and number is not None):
+        raise click.UsageError("-o goes with --gated or --snapshot")
+    if number is not None and output is None:
+        raise click.UsageError("--snapshot needs -o FILE")
     if gated:
         return _show_gated(screen, config, feed, output)
+    if number is not None and output is not None:
+        return _write_snapshot(screen, config, feed, number, output)
     import msgspec
 
     facts: dict[str, Any] = msgspec.to_builtins(config.catalog[feed])
@@ -90,8 +96,10 @@ def show(screen: Screen, feed: str, gated: bool, output: str | None) -> int:
         for note, count in account.get("notes", {}).items():
             screen.line(f"  kept without: {count:,} {note}")
         if s["gate"]:
-            screen.line(f"  waits: {safe(s['gate'])}")
-            screen.line(f"  accept it with 'blocklist update --accept {feed}'")
+            waits = s["state"] == "gated"
+            screen.line(f"  {'waits' if waits else 'came to the gate'}: {safe(s['gate'])}")
+            if waits:
+                screen.line(f"  accept it with 'blocklist update --accept {feed}'")
     return 0
 
 
@@ -123,24 +131,19 @@ def _state(config: Config, feed: str) -> dict[str, Any]:
 def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -> int:
     """What waits for a person: the reason, the counts beside those of the current snapshot, the first lines."""
     from blocklist.errors import FeedError
-    from blocklist.store import snapshots as kept
     from blocklist.store.database import explained, open_for_reading, path_in
 
     found = _snapshots(config, feed)
     waiting = next((s for s in found if s["state"] == "gated"), None)
     if waiting is None:
         raise FeedError(f"{feed}: no snapshot waits at its gate", hint="'blocklist status' lists those that are gated")
+    data = _bytes_of(config, waiting["id"], waiting["sha256"])
     with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
-        links, at = [], waiting["id"]
-        while at is not None:
-            links.append(at)
-            at = db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
         current = db.execute(
             "SELECT s.entries, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
             "WHERE f.name = ? AND s.state = 'current'",
             (feed,),
         ).fetchone()
-    data = kept.read(config.state, links[::-1], waiting["sha256"])
     if output is not None:
         Path(output).write_bytes(data)
     lines = [line.decode("utf-8", "replace")[:120] for line in data[:65_536].splitlines()[:20]]
@@ -154,6 +157,41 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
     screen.line(f"written to {output}" if output else f"all of it: blocklist feeds show {feed} --gated -o FILE")
     screen.line(f"accept it with 'blocklist update --accept {feed}'")
     return 0
+
+
+def _write_snapshot(screen: Screen, config: Config, feed: str, number: int, output: str) -> int:
+    """The bytes of a download of `feed`, to a file: a last good list that a feed can be read from for a while."""
+    from blocklist.errors import FeedError
+    from blocklist.store.database import explained, is_there, open_for_reading, path_in
+
+    row = None
+    if is_there(config.state):
+        with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+            row = db.execute(
+                "SELECT s.sha256, s.bytes, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
+                "WHERE f.name = ? AND s.id = ?",
+                (feed, number),
+            ).fetchone()
+    if row is None:
+        raise FeedError(f"{feed} has no snapshot {number}", hint=f"'blocklist feeds show {feed}' lists the newest")
+    Path(output).write_bytes(_bytes_of(config, number, row[0]))
+    screen.json({"feed": feed, "snapshot": number, "sha256": row[0], "bytes": row[1], "fetched": row[2]})
+    screen.line(f"written to {output}: {row[1]:,} bytes as fetched {moment(row[2])}, sha256 {row[0]}")
+    return 0
+
+
+def _bytes_of(config: Config, number: int, sha256: str) -> bytes:
+    """The bytes of a kept download. Raises FeedError or RecordError when they are gone or not what they were."""
+    from blocklist.store import snapshots as kept
+    from blocklist.store.database import explained, open_for_reading, path_in
+
+    links: list[int] = []
+    at: int | None = number
+    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        while at is not None:
+            links.append(at)
+            at = db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
+    return kept.read(config.state, links[::-1], sha256)
 
 
 def _snapshots(config: Config, feed: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,10 @@ from blocklist.cli.screen import Screen, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.decode import nearest
 from blocklist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from blocklist.config import Config
+    from blocklist.probe import Report
 
 
 @click.command("probe")
@@ -88,5 +93,22 @@ def command(screen: Screen, names: tuple[str, ...], sample: int, grace: str, met
             )
         )
     screen.table(("export", "engine", "role", "state", "serial", "behind", "canaries", "sample", ""), rows)
+    for way in dict.fromkeys(_way(r, config) for r in reports if r.state in FAILED):
+        screen.note(way)
     screen.json({"engines": len(reports), "failed": sum(r.state in FAILED for r in reports)})
     return status
+
+
+def _way(report: Report, config: Config) -> str:
+    """What to do about an engine that does not enforce the live release."""
+    export, where = config.exports[report.export], f"{report.export}: {report.engine}"
+    if report.state == "silent":
+        return f"{where}: does it run, and may this machine and user ask it?"
+    if report.role == "resolver" and export.primary is not None:
+        return (
+            f"{where}: was the transfer refused? look into its log and that of the primary, then have it take the zone "
+            "again ('rndc retransfer ZONE', 'unbound-control auth_zone_transfer ZONE'); 'blocklist doctor' says more"
+        )
+    if report.role == "primary":
+        return f"{where}: 'blocklist export {report.export}' delivers what it lacks"
+    return f"{where}: 'blocklist export {report.export} --reload' loads the published list again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from blocklist.cli.rules import publish
 from blocklist.cli.screen import ListingGroup, Screen, change, moment, number, one_line, safe, shared_options
 from blocklist.cli.setup import configuration, writing
 from blocklist.decode import nearest
+
+if TYPE_CHECKING:
+    from blocklist.config import Config
 
 
 @click.group("release", cls=ListingGroup)
@@ -159,42 +163,75 @@ def approve(screen: Screen, export: str, number_: int | None) -> int:
 
 
 @command.command("rollback")
-@click.argument("export", shell_complete=complete.exports)
+@click.argument("export", shell_complete=complete.exports, required=False)
 @click.argument("number_", metavar="[ID]", type=click.IntRange(1, 2**63 - 1), required=False)
+@click.option("--all", "every", is_flag=True, help="Every export.")
+@click.option("--at", metavar="DATE", help="To what was live then: 2026-03-03, 2026-03-03T14:00Z, 7d, yesterday.")
 @click.option("--reason", required=True, help="Why; shown wherever the export is.")
 @shared_options
-def rollback(screen: Screen, export: str, number_: int | None, reason: str) -> int:
-    """Go back to what release ID of EXPORT held; without ID, to the one before the one that is live.
+def rollback(screen: Screen, export: str | None, number_: int | None, every: bool, at: str | None, reason: str) -> int:
+    """Go back to what release ID of EXPORT held; without ID or --at, to the one before the one that is live.
 
     Guards, holds, allows and denies of now apply to it. EXPORT stays there, whatever feeds and timers do, until
-    'blocklist release unpin EXPORT'. The serial rises all the same.
+    'blocklist release unpin EXPORT'. The serial rises all the same. With --all, an export that can't go back is told,
+    and the others go; the exit code is then 4.
 
     \b
     Examples:
       blocklist release rollback dns --reason "the news site is blocked"
       blocklist release rollback dns 212 --reason "the last good one"
+      blocklist release rollback --all --at yesterday --reason "a feed was taken over"
     """
     config, formats = configuration(screen)
-    if export not in config.exports:
-        raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
+    names = _chosen(config, export, every)
+    if number_ is not None and (every or at is not None):
+        raise click.UsageError("an ID is of one export, and says more than --at")
+    from blocklist import clock
+    from blocklist.dates import past
+    from blocklist.errors import IndicatorError
     from blocklist.person import whoami
     from blocklist.publish.recorded import recover
-    from blocklist.publish.rollback import roll_back
+    from blocklist.publish.rollback import live_at, roll_back
 
+    moment_ = None if at is None else past(at, clock.now())
     with writing(config, screen, "release rollback") as record:
         recover(record)  # of a run that was killed: what stands in the file is what one goes back from
-        pin = roll_back(record, export, number_, reason=reason, author=whoami())
-        screen.line(
-            f"{safe(export)} goes back to release {pin.release} and stays there "
-            f"until 'blocklist release unpin {safe(export)}'"
-        )
-        return publish(screen, config, record, formats, only=[export])
+        gone: list[str] = []
+        failed = 0
+        for name in names:
+            try:
+                target = number_ if moment_ is None else live_at(record, name, moment_)
+                pin = roll_back(record, name, target, reason=reason, author=whoami())
+            except IndicatorError as error:
+                if not every:
+                    raise
+                screen.note(f"{safe(error.message)}" + (f"; {error.hint}" if error.hint else ""))
+                failed = 4
+                continue
+            gone.append(name)
+            screen.line(
+                f"{safe(name)} goes back to release {pin.release} and stays there "
+                f"until 'blocklist release unpin {safe(name)}'"
+            )
+        return max(failed, publish(screen, config, record, formats, only=gone)) if gone else failed
+
+
+def _chosen(config: Config, export: str | None, every: bool) -> list[str]:
+    """The one export that is named, or all of them."""
+    if (export is None) != every:
+        raise click.UsageError("name an export, or --all")
+    if export is None:
+        return list(config.exports)
+    if export not in config.exports:
+        raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
+    return [export]
 
 
 @command.command("unpin")
-@click.argument("export", shell_complete=complete.exports)
+@click.argument("export", shell_complete=complete.exports, required=False)
+@click.option("--all", "every", is_flag=True, help="Every export that is pinned.")
 @shared_options
-def unpin(screen: Screen, export: str) -> int:
+def unpin(screen: Screen, export: str | None, every: bool) -> int:
     """End a rollback: EXPORT follows its feeds again, at once.
 
     The gate of large changes applies.
@@ -204,15 +241,20 @@ def unpin(screen: Screen, export: str) -> int:
       blocklist release unpin dns
     """
     config, formats = configuration(screen)
-    if export not in config.exports:
-        raise click.UsageError(f"no export {export!r} is configured{nearest(export, config.exports)}")
+    names = _chosen(config, export, every)
     from blocklist.person import whoami
     from blocklist.publish import rollback as ways_back
 
     with writing(config, screen, "release unpin") as record:
-        pin = ways_back.unpin(record, export, author=whoami())
-        screen.line(f"{safe(export)} is no longer pinned to release {pin.release}")
-        return publish(screen, config, record, formats, only=[export])
+        if every:
+            names = [name for name in names if name in ways_back.pins(record)]
+        for name in names:
+            pin = ways_back.unpin(record, name, author=whoami())
+            screen.line(f"{safe(name)} is no longer pinned to release {pin.release}")
+        if not names:
+            screen.line("no export is pinned")
+            return 0
+        return publish(screen, config, record, formats, only=names)
 
 
 def _left_out(screen: Screen, digest: object) -> list[tuple[str, str]]:

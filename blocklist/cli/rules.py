@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,12 +97,12 @@ def _add(action: str) -> click.Command:
             covers = f"it covers {several(added.frees, 'listed entry', 'listed entries')}{above}"
             screen.line(f"rule {added.id}: {action} {safe(added.name)}{scope}; {covers}")
             screen.json({"rule": added.id, "action": action, "what": added.name, "covers": added.frees})
-            if added.subtree and _is_suffix(added.name):
+            if action == "allow" and added.subtree and _is_suffix(added.name):
                 undo = f"'blocklist {action} remove {added.id} --reason …' takes it back"
-                does = {"allow": "allows", "deny": "denies"}[action]
                 screen.note(
-                    f"{safe(added.name)} is a public suffix: this {does} every name that anyone has below it; {undo}"
+                    f"{safe(added.name)} is a public suffix: this allows every name that anyone has below it; {undo}"
                 )
+            _caution(screen, config, record, formats, action, [added.id])
             for link, blocked in links:
                 # An address behind a name is that address alone.
                 wanted = Wanted(link, f"{reason} (behind {added.name})", ticket, until, exact=parse_one(link) is None)
@@ -181,7 +181,7 @@ def _add_link(screen: Screen, record: Record, wanted: Wanted, blocked: list[InEx
     from blocklist.decisions import add_rules
     from blocklist.person import whoami
 
-    numbers, _ = add_rules(record, "allow", [(wanted.what, wanted)], author=whoami(), command="allow add")
+    numbers = add_rules(record, "allow", [(wanted.what, wanted)], author=whoami(), command="allow add").numbers
     where = ", ".join(safe(e.name) for e in blocked)
     by = f" by {safe(blocked[0].by)}" if blocked[0].by and blocked[0].by != wanted.what else ""
     what = f"rule {numbers[0]}: allow" if numbers else "allowed already:"
@@ -189,33 +189,58 @@ def _add_link(screen: Screen, record: Record, wanted: Wanted, blocked: list[InEx
     screen.json({"rule": numbers[0] if numbers else None, "action": "allow", "what": wanted.what, "chain": True})
 
 
+def _caution(screen: Screen, config: Config, record: Record, formats: Any, action: str, numbers: Sequence[int]) -> None:
+    """What is to be heard of new rules, on standard error."""
+    from blocklist.caution import cautions
+
+    for text in cautions(config, record, formats, action, numbers):
+        screen.note(safe(text))
+
+
+def _table(file: str) -> tuple[str, str]:
+    """A file of rules as text, and its name for messages."""
+    from blocklist.errors import IndicatorError
+
+    name = "standard input" if file == "-" else file
+    try:
+        return (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8"), name
+    except UnicodeDecodeError as error:
+        raise IndicatorError(f"{name}: not UTF-8 (byte {error.start})", hint="save it as CSV in UTF-8") from None
+    except OSError as error:
+        raise IndicatorError(f"{name}: {error.strerror}") from None
+
+
 def _import(action: str) -> click.Command:
     @click.command("import")
     @click.argument("file", metavar="FILE|-")
     @click.option("--reason", help="For the rows that give none.")
+    @click.option("--ticket", metavar="TEXT", help="Likewise.")
+    @click.option("--until", metavar="DATE", help="Likewise: 2026-12-31, or a span such as 30d.")
     @click.option("--now", is_flag=True, help="Publish at once.")
     @shared_options
-    def command(screen: Screen, file: str, reason: str | None, now: bool) -> int:
+    def command(screen: Screen, file: str, reason: str | None, ticket: str | None, until: str | None, now: bool) -> int:
         config, formats = configuration(screen)
         from blocklist.decisions import add_rules
-        from blocklist.errors import IndicatorError
         from blocklist.person import whoami
         from blocklist.rule_table import read
 
-        name = "standard input" if file == "-" else file
-        try:
-            text = (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise IndicatorError(f"{name}: not UTF-8 (byte {error.start})", hint="save it as CSV in UTF-8") from None
-        except OSError as error:
-            raise IndicatorError(f"{name}: {error.strerror}") from None
-        wanted = read(text, name, reason=reason)
+        text, name = _table(file)
+        wanted = read(text, name, reason=reason, ticket=ticket, until=until)
         with writing(config, screen, f"{action} import") as record:
-            numbers, standing = add_rules(record, action, wanted, author=whoami(), command=f"{action} import")
+            done = add_rules(record, action, wanted, author=whoami(), command=f"{action} import")
+            numbers = done.numbers
             which = f" ({numbers[0]} to {numbers[-1]})" if len(numbers) > 1 else ""
-            known = f"; {standing:,} stood already" if standing else ""
+            known = f"; {done.standing:,} stood already" if done.standing else ""
             screen.line(f"{several(len(numbers), f'{action} rule')} recorded{which}{known}")
-            screen.json({"action": action, "rules": numbers, "standing": standing})
+            screen.json({"action": action, "rules": numbers, "standing": done.standing})
+            if done.otherwise:
+                number, what, stands, asked = done.otherwise[0]
+                screen.note(
+                    f"of those that stood, {len(done.otherwise):,} with another end than asked for: rule {number} "
+                    f"({safe(what)}) ends {moment(stands) or 'never'}, not {moment(asked) or 'never'}; to change it: "
+                    f"'blocklist {action} remove --file FILE --reason …', then import again"
+                )
+            _caution(screen, config, record, formats, action, numbers)
             if now and numbers:
                 return publish(screen, config, record, formats)
             if numbers:
@@ -231,7 +256,7 @@ def _import(action: str) -> click.Command:
     \b
     Examples:
       blocklist {action} import rules.csv --now
-      blocklist {action} import names.txt --reason "order 17 of the regulator"
+      blocklist {action} import names.txt --reason "order 17 of the regulator" --ticket INC-7 --until 2026-12-31
     """
     return command
 
@@ -316,25 +341,58 @@ def _rule(action: str, row: dict[str, Any]) -> Rule:
 def _remove(action: str) -> click.Command:
     @click.command(
         "remove",
-        help="End the rule ID; it stays in the record with who ended it and why."
-        f'\n\n\b\nExample:\n  blocklist {action} remove 7 --reason "case closed" --now\n',
+        help=f"""End rules: those of each ID, of a --ticket, or that a --file names; of both what is in both.
+
+    They stay in the record with who ended them and why. FILE is what 'import' reads; its names that no rule names are
+    told and passed over.
+
+    \b
+    Examples:
+      blocklist {action} remove 7 --reason "case closed" --now
+      blocklist {action} remove --ticket INC-7 --reason "the order is lifted" --now
+      blocklist {action} remove --ticket INC-7 --file lifted.csv --reason "lifted in part"
+    """,
     )
-    @click.argument("number", type=click.IntRange(1, 2**63 - 1), metavar="ID")
+    @click.argument("numbers", type=click.IntRange(1, 2**63 - 1), metavar="[ID]...", nargs=-1)
     @click.option("--reason", required=True, help="Why; kept for ever and shown by 'list --all'.")
+    @click.option("--ticket", metavar="TEXT", help="All rules of this ticket.")
+    @click.option("--file", metavar="FILE|-", help="The rules that name what stands in this file.")
     @click.option("--now", is_flag=True, help="Publish at once.")
     @shared_options
-    def command(screen: Screen, number: int, reason: str, now: bool) -> int:
+    def command(
+        screen: Screen, numbers: tuple[int, ...], reason: str, ticket: str | None, file: str | None, now: bool
+    ) -> int:
+        if bool(numbers) == (ticket is not None or file is not None):
+            raise click.UsageError("name either IDs, or a --ticket, a --file or both")
         config, formats = configuration(screen)
-        from blocklist.decisions import remove_rule
+        from blocklist.decisions import remove_rules
         from blocklist.person import whoami
+        from blocklist.rule_table import read
 
+        named = None if file is None else read(*_table(file), reason=reason)
         with writing(config, screen, f"{action} remove") as record:
-            rule = remove_rule(record, action, number, reason=reason, author=whoami())
-            screen.line(f"rule {rule.id} ({action} {safe(rule.name)}) has ended")
-            screen.json({"rule": rule.id, "removed": True})
+            ended = remove_rules(record, action, numbers, named, ticket, reason=reason, author=whoami())
+            if len(ended) == 1:
+                screen.line(f"rule {ended[0].id} ({action} {safe(ended[0].name)}) has ended")
+            else:
+                screen.line(f"{several(len(ended), f'{action} rule')} have ended ({ended[0].id} to {ended[-1].id})")
+            screen.objects({"rule": rule.id, "removed": True} for rule in ended)
+            _tell_unnamed(screen, named or (), ended, action)
             if now:
                 return publish(screen, config, record, formats)
             screen.line(IN_FORCE)
         return 0
 
     return command
+
+
+def _tell_unnamed(screen: Screen, named: Sequence[tuple[str, Wanted]], ended: Sequence[Rule], action: str) -> None:
+    """Places of a file whose name no ended rule names."""
+    from blocklist.audit import recognise
+
+    gone = {rule.name for rule in ended}
+    unnamed = [f"{place}: {one.what}" for place, one in named if recognise(one.what).name not in gone]
+    if unnamed:
+        more = f" and {len(unnamed) - 3:,} more" if len(unnamed) > 3 else ""
+        few = ", ".join(safe(text) for text in unnamed[:3])
+        screen.note(f"no such {action} rule was in force: {few}{more}")

@@ -62,6 +62,8 @@ def command(
     """
     config, formats = configuration(screen)
     for name in (*feeds, *accept):
+        if name not in config.feeds and name in config.catalog:
+            raise click.UsageError(f"the feed {name!r} is not enabled; 'blocklist feeds enable {name}' does it")
         if name not in config.feeds:
             raise click.UsageError(f"no enabled feed {name!r}{nearest(name, config.feeds)}")
     from blocklist import clock, heap

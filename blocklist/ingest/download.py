@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 import httpcore
@@ -47,7 +47,8 @@ Origin = tuple[str, str, int | None]
 class Answer:
     """What the server said; with `unchanged` (304) nothing was added to the body.
 
-    `added`: when the last object of a page was added (TAXII 2.1 §3.4, X-TAXII-Date-Added-Last).
+    `added`: when the last object of a page was added (TAXII 2.1 §3.4, X-TAXII-Date-Added-Last). `moved`: where the URL
+    has gone for good, if every redirect on the way said so (301, 308: RFC 9110 §15.4).
     """
 
     status: int
@@ -56,6 +57,14 @@ class Answer:
     last_modified: str | None
     unchanged: bool
     added: str | None = None
+    moved: str | None = None
+
+
+class Redirect(NamedTuple):
+    """Where an answer sends us, and whether for good."""
+
+    location: str
+    for_good: bool
 
 
 class Host:
@@ -168,6 +177,7 @@ class Downloader:
         current, auth = _parse(url, secrets)
         first = current
         seen: set[str] = set()
+        for_good = True
         for _ in range(self._limits.max_redirects + 1):
             shown = redact(str(current), secrets)
             if str(current) in seen:
@@ -193,8 +203,9 @@ class Downloader:
             finally:
                 arrival.discard()
             if isinstance(outcome, Answer):
-                return replace(outcome, url=shown)
-            current = _next_hop(current, outcome, where, secrets)
+                return replace(outcome, url=shown, moved=shown if len(seen) > 1 and for_good else None)
+            for_good = for_good and outcome.for_good
+            current = _next_hop(current, outcome.location, where, secrets)
         raise Failure(f"{redact(url, secrets)}: more than {self._limits.max_redirects} redirects")
 
     async def _hop(
@@ -207,7 +218,7 @@ class Downloader:
         budget: Budget,
         where: str,
         host: Host,
-    ) -> Answer | str:
+    ) -> Answer | Redirect:
         """One request when its turn comes, with what goes wrong in words."""
         async with host.slots, self._slots:
             host.refuse(where)
@@ -296,7 +307,7 @@ class Downloader:
         arrival: Arrival,
         where: str,
         host: Host,
-    ) -> Answer | str:
+    ) -> Answer | Redirect:
         """One request: an answer, or where it redirects to."""
         limits = self._limits
         ask = httpx.Request(
@@ -316,7 +327,7 @@ class Downloader:
         try:
             status = response.status_code
             if status in (301, 302, 303, 307, 308):
-                return str(response.headers.get("location", ""))
+                return Redirect(str(response.headers.get("location", "")), status in (301, 308))
             if status == 304 and ("If-None-Match" in headers or "If-Modified-Since" in headers):
                 return Answer(status, where, request.etag, request.last_modified, unchanged=True)
             if status != 200:

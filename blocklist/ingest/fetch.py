@@ -75,9 +75,10 @@ class Fetched:
 
     `path` is a temporary file in `into`, the caller's to move or remove, present when `outcome` is
     "fetched". "not-modified" is a 304 or a body whose digest is `known_sha256`. `url` is the one that
-    answered, fit to be shown. Keep `etag` and `last_modified` once the snapshot is accepted. `retry_at` is
-    to be kept whatever the outcome: the server wants no request before it. "waiting": nobody was asked, for that
-    reason. `strain` (see `Failure`) and `host`, where the first URL failed, even if a mirror then delivered.
+    answered, fit to be shown; `moved` the same where redirects led there for good. Keep `etag` and `last_modified`
+    once the snapshot is accepted. `retry_at` is to be kept whatever the outcome: the server wants no request before
+    it. "waiting": nobody was asked, for that reason. `strain` (see `Failure`) and `host`, where the first URL failed,
+    even if a mirror then delivered.
     """
 
     feed: str
@@ -88,6 +89,7 @@ class Fetched:
     etag: str | None = None
     last_modified: str | None = None
     url: str | None = None
+    moved: str | None = None
     status: int | None = None
     seconds: float = 0.0
     error: str | None = None
@@ -333,16 +335,17 @@ async def _parts(
             unchanged = await loop.run_in_executor(
                 threads, partial(_copy, request, url, body, scratch, limits, alone=len(urls) == 1)
             )
-            shown, status, etag, last_modified = redact(url), None, None, None
+            shown, status, etag, last_modified, moved = redact(url), None, None, None, None
         else:
             answer = await _ask(request, url, body, scratch, limits, downloader, threads, validators=validators)
             unchanged, shown, status = answer.unchanged, answer.url, answer.status
-            etag, last_modified = answer.etag, answer.last_modified
+            etag, last_modified, moved = answer.etag, answer.last_modified, answer.moved
         done = replace(
             done,
             outcome="not-modified" if unchanged else "fetched",
             sha256=request.known_sha256 if unchanged else None,
             url=done.url or shown,
+            moved=done.moved or moved,
             status=status,
             etag=etag if validators else None,
             last_modified=last_modified if validators else None,

@@ -130,12 +130,22 @@ def overlapping(listed: Iterable[pl.Series], changed: pl.DataFrame) -> pl.Series
 
 def guard(current: Current, known: References) -> pl.DataFrame:
     """Holds over everything current, sorted by name and guard; unique in both."""
-    domains = current.names.filter(pl.col("kind") == DOMAIN)
+    return _guard(current.names, known)
+
+
+def over(names: pl.DataFrame, suffixes: SuffixRules, known: References) -> pl.DataFrame:
+    """What guards would say of `names` (`name: String`, `kind: UInt8`, unique), were they listed; as `guard`."""
+    flags = suffixes.columns(names["name"]).select("suffix", "wildcard_suffix")
+    return _guard(pl.concat([names.select("name", "kind"), flags], how="horizontal"), known)
+
+
+def _guard(names: pl.DataFrame, known: References) -> pl.DataFrame:
+    domains = names.filter(pl.col("kind") == DOMAIN)
     parts = [
         _suffixes(domains, known.over_suffixes),
         _reference_names(domains, known.domains),
         _protected(domains, known.protected),
-        _networks(current.names.filter(pl.col("kind").is_in([IPV4, IPV6])), known),
+        _networks(names.filter(pl.col("kind").is_in([IPV4, IPV6])), known),
     ]
     return pl.concat(parts).unique(["name", "guard"], keep="first").sort("name", "guard")
 

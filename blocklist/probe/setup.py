@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import dns.message
 import dns.rdataclass
 import dns.rdatatype
 
+from blocklist import clock
 from blocklist.config import LOCAL_SETS, REASONS, Config, Export
 from blocklist.errors import ReleaseError
 from blocklist.finding import Finding
@@ -32,6 +34,8 @@ from blocklist.verify.endpoint import Resolver, parse_resolver
 from blocklist.verify.exchange import udp
 
 _PATIENCE = 2.0
+# How long a release may be on its way to a resolver.
+_GRACE = timedelta(minutes=5)
 # Entries from which a first load by updates, or by Knot's own limits, needs more than what is set by itself.
 _LARGE = 200_000
 _SLOW_LOAD = 600.0
@@ -56,6 +60,7 @@ class _Zone:
     origin: str
     version: str
     serial: int
+    published: datetime
     entries: int
     path: Path
 
@@ -84,14 +89,15 @@ def findings(config: Config, formats: Mapping[str, Format], db: sqlite3.Connecti
 
 def _zones(export: Export, fmt: Format, db: sqlite3.Connection) -> Iterator[_Zone]:
     row = db.execute(
-        "SELECT id, serial, entries FROM release WHERE export = ? AND state = 'live'", (export.name,)
+        "SELECT id, serial, published, entries FROM release WHERE export = ? AND state = 'live'", (export.name,)
     ).fetchone()
     if row is None:
         return
     for part, path in split.places(db, row[0]):
         if part != REASONS:
             options = fmt.settle(split.options(fmt, {**export.options, "serial": 1}, part))
-            yield _Zone(export, part, str(options["origin"]), str(options["version"]), row[1], row[2], path)
+            names = str(options["origin"]), str(options["version"])
+            yield _Zone(export, part, *names, row[1], clock.parse(row[2]), row[3], path)
 
 
 # Primaries
@@ -161,6 +167,9 @@ def _resolver(zone: _Zone, engine: str, program: str | None) -> Iterator[Finding
     hint = _TRAITS.get(who)
     if zone.version and serial is None:
         yield Finding("resolvers", "warn", place, f"{program} has no version record {zone.version}", _why(zone, who))
+    elif serial is not None and serial != zone.serial and clock.now() - zone.published > _GRACE:
+        text = f"{program} has serial {serial}, and release serial {zone.serial} is published"
+        yield Finding("resolvers", "warn", place, text, "'blocklist probe' says since when; see its log for transfers")
     else:
         told = f"has serial {serial}" if serial is not None else "answers"
         yield Finding("resolvers", "ok", place, f"{program} {told}", hint)

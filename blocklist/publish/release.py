@@ -69,9 +69,13 @@ def export_all(
     only: Collection[str] = (),
     run: int | None = None,
     dry_run: bool = False,
+    load_again: bool = False,
     on_done: Callable[[ExportOutcome], None] | None = None,
 ) -> list[ExportOutcome]:
-    """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's."""
+    """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's.
+
+    `load_again`: also load what is in place and was loaded before, as an engine needs that lost it.
+    """
     now = clock.now()
     rules = rules_in_force(record.connection, now)
     selector = Selector(picture, record, config.policies, rules, keep=not dry_run, config=config)
@@ -134,7 +138,7 @@ def export_all(
             forget_entries(record)
             kept.forget_others(record.state, wanted_bytes(record, config))
         for job in jobs:
-            _reload(job, record, config.base)
+            _reload(job, record, config.base, load_again)
             if on_done is not None:
                 on_done(job.outcome)
     return [job.outcome for job in jobs]
@@ -460,13 +464,15 @@ def _publish(job: Job, record: Record, selector: Selector, keeping: Keeping) -> 
         make_live(record, connection, job.outcome.release, job.export.name)
 
 
-def _reload(job: Job, record: Record, base: Path) -> None:
-    """Load what is in place, if the export says how and it was not loaded yet."""
+def _reload(job: Job, record: Record, base: Path, again: bool) -> None:
+    """Load what is in place, if the export says how and it was not loaded yet or is to be loaded `again`."""
     export = job.export
     live = live_release(record, export.name)
     if live is not None and export.primary is not None:
         return _deliver(job, record, live, base)
-    if not export.reload or live is None or live.reloaded is not None or job.outcome.outcome == "failed":
+    if not export.reload or live is None or job.outcome.outcome == "failed":
+        return
+    if live.reloaded is not None and not again:
         return
     try:
         reload(export.reload, float(parse_duration(export.reload_timeout)), f"export {export.name}: reload")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 import polars as pl
@@ -155,6 +156,19 @@ def roll_back(record: Record, export: str, number: int | None, *, reason: str, a
         record.finish_run(run, clock.text(clock.now()))
     assert cursor.lastrowid is not None
     return Pin(cursor.lastrowid, export, row[0], row[2], reason, author, now)
+
+
+def live_at(record: Record, export: str, at: datetime) -> int:
+    """The release of `export` that was live at `at`. Raises IndicatorError when none was."""
+    row = record.connection.execute(
+        "SELECT id FROM release WHERE export = ? AND published <= ? ORDER BY id DESC LIMIT 1", (export, clock.text(at))
+    ).fetchone()
+    if row is None:
+        raise IndicatorError(
+            f"nothing of {export} was published by {clock.said(clock.text(at))}",
+            hint=f"'blocklist release list --export {export}' shows what was",
+        )
+    return int(row[0])
 
 
 def unpin(record: Record, export: str, *, author: str) -> Pin:

@@ -158,7 +158,7 @@ class Selector:
             )
 
     def _selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
-        kinds = export.kinds if export.kinds is not None else _default_kinds(fmt, export.options)
+        kinds = kinds_of(export, fmt)
         lost: dict[str, int] = {}
         parts: dict[str, pl.DataFrame] = {}
         decided = self._decided(export)
@@ -338,9 +338,12 @@ def capability_of(fmt: Format, chosen: Chosen) -> Capability:
     return Capability(fmt.takes_subtree, fmt.takes_exact, allow, fold=fmt.fold)
 
 
-def _default_kinds(fmt: Format, options: Mapping[str, object]) -> list[str]:
+def kinds_of(export: Export, fmt: Format) -> list[str]:
+    """Which kinds `export` takes of its policy."""
+    if export.kinds is not None:
+        return list(export.kinds)
     # Scanners of SSH are not answer addresses: an RPZ takes domains unless its option asks for more.
-    if fmt.code == "rpz" and not options.get("addresses"):
+    if fmt.code == "rpz" and not export.options.get("addresses"):
         return ["domain"]
     return list(fmt.kinds)
 
