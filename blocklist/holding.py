@@ -133,24 +133,33 @@ def gate_overtaken(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
 
     To be asked before the picture has what this run brings: the references are those of before.
     """
-    record, overtaken = work.record, False
-    for feed_id, intake in taken.items():
-        rows, feed = intake.added, intake.feed
-        if feed.is_reference or feed_id in work.accept or work.ids[feed_id] not in work.snapshots:
-            continue
-        if rows.height < gate.FROM_ENTRIES:
-            continue
-        names = rows.select("name", "kind").unique("name", maintain_order=True)
-        held = guard.over(names, work.picture.suffixes, work.picture.references())
-        held = held.filter(pl.col("guard").is_in(["reference", "protect"]), ~pl.col("subtree_only"))
-        held = held.filter(~pl.col("name").is_in(list(record.released_names()))).unique("name", maintain_order=True)
-        if held.height < _MANY_HELD or held.height <= feed.max_held * names.height:
+    added = {
+        i: w.added.select("name", "kind").unique("name", maintain_order=True)
+        for i, w in taken.items()
+        if not w.feed.is_reference
+        and i not in work.accept
+        and work.ids[i] in work.snapshots
+        and w.added.height >= gate.FROM_ENTRIES
+    }
+    if not added:
+        return taken
+    # All at once: what they are compared with is a million names.
+    every = pl.concat(added.values()).unique("name")
+    held = guard.over(every, work.picture.suffixes, work.picture.references())
+    held = held.filter(pl.col("guard").is_in(["reference", "protect"]), ~pl.col("subtree_only"))
+    held = held.filter(~pl.col("name").is_in(list(work.record.released_names())))
+    if held.height < _MANY_HELD:
+        return taken
+    overtaken = False
+    for feed_id, names in added.items():
+        feed, known = taken[feed_id].feed, names.filter(pl.col("name").is_in(held["name"].implode()))["name"]
+        if len(known) < _MANY_HELD or len(known) <= feed.max_held * names.height:
             continue
         why = (
-            f"{held.height:,} of the {names.height:,} entries that it would add are what guards hold, "
-            f"{', '.join(held['name'].head(3))} among them (limit {100 * feed.max_held:.3g} %)"
+            f"{len(known):,} of the {names.height:,} entries that it would add are what guards hold, "
+            f"{', '.join(known.head(3))} among them (limit {100 * feed.max_held:.3g} %)"
         )
-        _gate(work, intake, why, f"has somebody taken the list over? {ways_out(feed_id)}")
+        _gate(work, taken[feed_id], why, f"has somebody taken the list over? {ways_out(feed_id)}")
         overtaken = True
     return {i: w for i, w in taken.items() if w.gate is None} if overtaken else taken
 
