@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engines import driver
+from engines import driver, proxies
 from engines.lists import entries, rendered, select, verdict
 
 pytestmark = pytest.mark.engine
@@ -151,6 +151,14 @@ def test_squid_denies_listed_hosts_and_no_others() -> None:
         wrong = [host for host in hosts if proxy.blocks(host) != (verdict(listed, host) is True)]
         assert wrong == []
         assert proxy.blocks("evil.example.")
+
+
+def test_squidguard_is_not_given_a_name_that_it_would_read_as_another() -> None:
+    text, account = rendered("squidguard", select(entries(block=["-dash.example", "evil.example", "a.-in.example"])))
+    assert account.lost == {"unwritable": 1}
+    hosts = ["dash.example", "a.dash.example", "evil.example", "in.example", "a.-in.example", "b.a.-in.example"]
+    with proxies.engine("squidguard", text, hosts) as blocks:
+        assert [host for host in hosts if blocks(host)] == ["evil.example", "a.-in.example", "b.a.-in.example"]
 
 
 NETWORKS = [
