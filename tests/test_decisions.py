@@ -98,6 +98,24 @@ def test_rules_on_networks_and_urls(world: World) -> None:
     assert world.why("198.51.100.9")["blocked"]
 
 
+def test_denies_of_both_halves_of_the_internet_are_written_as_halves(world: World) -> None:
+    """No target knows /0, and the checkers of those that are here read what is written."""
+    made = []
+    for fmt in ("cidr", "csv", "ipset", "iptables", "nftables", "pf", "rpz", "squid-dst"):
+        options = {"addresses": True, "origin": "rpz.test"} if fmt == "rpz" else {}
+        for name, more in ((fmt, {}), (f"{fmt}-split", {"split": "category"})):
+            world.export(name, fmt, check="auto", options=options, **more)
+            made.append(name)
+    halves = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]
+    for half in halves:
+        assert world.run("deny", "add", half, "--reason", "an island").code == 0
+    ran = world.run("export", "--json")
+    assert [ran.export(name)["error"] for name in made] == [None] * len(made)
+    assert world.exported("cidr") == halves
+    blocked = {e["name"]: e["blocked"] for e in world.why("192.0.2.77")["exports"]}
+    assert [name for name in made if not blocked[name]] == []
+
+
 def test_a_rule_for_a_network_says_how_many_listed_ones_it_touches(world: World) -> None:
     ran = world.run("allow", "add", "192.0.2.0/28", "--reason", "own scanners", "--json")
     assert ran.json["covers"] == 1

@@ -22,6 +22,7 @@ from blocklist.select.networks import (
     to_cidrs,
     union,
     within_v4,
+    writable_cidrs,
 )
 from blocklist.special_use import NOT_GLOBAL_V4
 
@@ -241,6 +242,14 @@ def test_the_whole_of_a_family_survives_the_algebra() -> None:
     rest = subtract(everything, parse(pl.Series(["128.0.0.0/1", "8000::/1"])))
     assert text(to_cidrs(rest)).to_list() == ["0.0.0.0/1", "::/1"]
     assert contains(everything, everything).all()
+
+
+def test_the_whole_of_a_family_is_written_as_its_halves() -> None:
+    halves = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]
+    assert text(writable_cidrs(union(parse(pl.Series(halves))))).to_list() == halves
+    assert text(writable_cidrs(parse(pl.Series(["2001:db8::/32", "0.0.0.0/0"])))).to_list() == [*halves[:2], "2001:db8::/32"]
+    some = parse(pl.Series(["192.0.2.0/24", "::/0"]))
+    assert text(writable_cidrs(some)).to_list() == ["192.0.2.0/24", *halves[2:]]
 
 
 def test_rows_that_were_no_address_belong_to_nothing() -> None:

@@ -267,6 +267,20 @@ def to_cidrs(frame: pl.DataFrame, keep: tuple[str, ...] = ()) -> pl.DataFrame:
     return pl.concat([rows.clear(), *(pl.concat(found).sort("first") for found in families if found)])
 
 
+def writable_cidrs(area: pl.DataFrame) -> pl.DataFrame:
+    """`to_cidrs` of a `union` for a file: all of a family as its two halves, since ipset and policy zones know no /0.
+
+    No rule may name /0, but two may deny a half each.
+    """
+    cidrs = to_cidrs(area)
+    found = []
+    for family, halves in ((4, ["0.0.0.0/1", "128.0.0.0/1"]), (6, ["::/1", "8000::/1"])):
+        mine = cidrs.filter(family == _FAMILY)
+        whole = mine.height == 1 and text(mine).item().endswith("/0")
+        found.append(parse(pl.Series(halves)).select(_AREA) if whole else mine)
+    return pl.concat(found)
+
+
 def _cidrs_v4(rows: pl.DataFrame, keep: tuple[str, ...]) -> list[pl.DataFrame]:
     """`to_cidrs` of IPv4, a frame a size of block, unsorted.
 
