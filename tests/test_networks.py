@@ -244,12 +244,20 @@ def test_the_whole_of_a_family_survives_the_algebra() -> None:
     assert contains(everything, everything).all()
 
 
-def test_the_whole_of_a_family_is_written_as_its_halves() -> None:
-    halves = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]
-    assert text(writable_cidrs(union(parse(pl.Series(halves))))).to_list() == halves
-    assert text(writable_cidrs(parse(pl.Series(["2001:db8::/32", "0.0.0.0/0"])))).to_list() == [*halves[:2], "2001:db8::/32"]
-    some = parse(pl.Series(["192.0.2.0/24", "::/0"]))
-    assert text(writable_cidrs(some)).to_list() == ["192.0.2.0/24", *halves[2:]]
+def test_what_is_written_holds_neither_slash_0_nor_mapped_addresses() -> None:
+    def written(*cidrs: str) -> list[str]:
+        return text(writable_cidrs(union(parse(pl.Series(cidrs))))).to_list()
+
+    assert written("0.0.0.0/1", "128.0.0.0/1", "2001:db8::/32") == ["0.0.0.0/1", "128.0.0.0/1", "2001:db8::/32"]
+    assert written("0.0.0.0/1", "192.0.2.0/24", "::/81", "8000::/1") == [
+        *("0.0.0.0/1", "192.0.2.0/24"),
+        *("::/81", "8000::/1"),
+    ]
+    mapped = ipaddress.ip_network("::ffff:0:0/96")
+    for wide in ("::/1", "::/8", "::/0", "::/80"):
+        four, *six = (ipaddress.ip_network(cidr) for cidr in written("192.0.2.0/24", wide))
+        assert four.version == 4 and not any(mapped.overlaps(network) for network in six)
+        assert list(ipaddress.collapse_addresses([*six, mapped])) == [ipaddress.ip_network(wide)]
 
 
 def test_rows_that_were_no_address_belong_to_nothing() -> None:
