@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from engines import driver, mail
 from engines.lists import rendered, select
+from installation import World
 from test_engines import ADDRESSES, NETWORKS, PROBES
 
 from blocklist.publish import descriptor
@@ -77,10 +78,9 @@ def _status(port: int, where: str, host: str = "ok.example", source: str = "127.
         connection.close()
 
 
-@pytest.mark.parametrize("name", ["haproxy-ip", "nginx-geo"])
-def test_a_reverse_proxy_denies_listed_clients(name: str) -> None:
-    text, account = rendered(name, select({}, LISTED))
-    assert account.lost == {}
+@contextlib.contextmanager
+def _reverse_proxy(name: str, text: bytes) -> Iterator[int]:
+    """The port of HAProxy or nginx that denies the clients in `text`, as the example of the format says."""
     with _origin() as origin, driver.lab() as place:
         place.folder.chmod(0o777)
         exported = place.folder / "exported.list"
@@ -108,9 +108,43 @@ def test_a_reverse_proxy_denies_listed_clients(name: str) -> None:
             )
             argv = [driver.program("nginx"), "-c", str(conf)]
         place.start(argv, port)
+        yield port
+
+
+@pytest.mark.parametrize("name", ["haproxy-ip", "nginx-geo"])
+def test_a_reverse_proxy_denies_listed_clients(name: str) -> None:
+    text, account = rendered(name, select({}, LISTED))
+    assert account.lost == {}
+    with _reverse_proxy(name, text) as port:
         for _ in range(2):
             denied = {source: _status(port, "/", source=source) == 403 for source in SOURCES}
             assert denied == SOURCES
+
+
+def test_a_deny_of_low_ipv6_addresses_denies_no_ipv4_client(tmp_path: Path) -> None:
+    """HAProxy and rspamd look an IPv4 address up among the IPv6 networks too, as ::ffff:a.b.c.d."""
+    world = World(tmp_path)
+    world.feed("a", ["192.0.2.1"])
+    names = ("haproxy-ip", "nginx-geo", "rspamd-ip")
+    for name in names:
+        world.export(name, name)
+    assert world.update().code == 0
+    for what in ("127.0.7.7", "::/8"):
+        assert world.run("deny", "add", what, "--reason", "x", "--now").code == 0
+    texts = {name: (tmp_path / "exports" / name).read_bytes() for name in names}
+    for name in names[:2]:
+        with _reverse_proxy(name, texts[name]) as port:
+            assert {source: _status(port, "/", source=source) for source in ("127.0.7.7", "127.0.7.8")} == {
+                "127.0.7.7": 403,
+                "127.0.7.8": 200,
+            }
+    with mail.rspamd("rspamd-ip", texts["rspamd-ip"]) as rejects:
+        asked = ("127.0.7.7", "127.0.7.8", "::7", "::fffe:c000:209", "2001:db8::7")
+        assert [x for x in asked if rejects({"IP": x, "From": "<a@ok.example>"})] == [
+            "127.0.7.7",
+            "::7",
+            "::fffe:c000:209",
+        ]
 
 
 URLS = ["//evil.example/a/b.php?c=1&d=2", "//exact.example/x(1)+y.exe", "//evil.example/deep/"]

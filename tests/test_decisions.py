@@ -10,6 +10,7 @@ import pytest
 from installation import World
 
 from blocklist import clock
+from blocklist.publish.descriptor import builtin
 
 
 @pytest.fixture
@@ -96,6 +97,24 @@ def test_rules_on_networks_and_urls(world: World) -> None:
     world.run("deny", "add", "198.51.100.0/24", "--reason", "order", "--now")
     assert world.exported("nets") == ["198.51.100.0/24"]
     assert world.why("198.51.100.9")["blocked"]
+
+
+def test_denies_of_all_of_the_internet_in_parts_are_written_in_parts(world: World) -> None:
+    """No target knows /0, and the checkers of those that are here read what is written."""
+    made = []
+    for fmt in ("cidr", "csv", "ipset", "iptables", "nftables", "pf", "rpz", "squid-dst"):
+        options = {"addresses": True, "origin": "rpz.test"} if fmt == "rpz" else {}
+        for name, more in ((fmt, {}), (f"{fmt}-split", {"split": "category"})):
+            world.export(name, fmt, check="auto", options=options, **more)
+            made.append(name)
+    for half in ("0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"):
+        assert world.run("deny", "add", half, "--reason", "an island").code == 0
+    ran = world.run("export", "--json")
+    assert [ran.export(name)["error"] for name in made] == [None] * len(made)
+    assert world.exported("cidr")[:2] == ["0.0.0.0/1", "128.0.0.0/1"]
+    for what, kind in (("192.0.2.77", "ipv4"), ("2001:db8::1", "ipv6")):
+        passes = {e["name"] for e in world.why(what)["exports"] if not e["blocked"]}
+        assert passes & {name for name in made if kind in builtin()[name.removesuffix("-split")].kinds} == set()
 
 
 def test_a_rule_for_a_network_says_how_many_listed_ones_it_touches(world: World) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engines import driver
+from engines import driver, proxies
 from engines.lists import entries, rendered, select, verdict
 
 pytestmark = pytest.mark.engine
@@ -84,6 +84,7 @@ SPECIAL = {
     "net.example": ("198.51.100.77", "2001:db8:0:1:1:1:1:1"),
     "end.example": ("198.51.101.1", "2001:db9::"),
     "attacker.example": ("192.0.2.200", "2001:db8:a77a::1"),
+    "zero.example": ("203.0.113.7", "::9"),
 }
 
 
@@ -96,6 +97,7 @@ def test_answers_with_a_listed_address_are_blocked(name: str) -> None:
         ("2001:db8:0:1:1:1:1:1", "outbound"),
         ("2001:db8:bad::/48", "outbound"),
         ("2001:db9::", "outbound"),
+        ("::/120", "outbound"),
     ]
     selection = select(entries(block=["evil.example"]), networks)
     text, account = rendered("rpz", selection, origin=ORIGIN, addresses=True)
@@ -106,7 +108,7 @@ def test_answers_with_a_listed_address_are_blocked(name: str) -> None:
         # named logs an owner that is not canonical and drops the record.
         assert "invalid rpz" not in engine.log.read_text()
     every = {("one.example", "A"), ("one.example", "AAAA"), ("net.example", "A"), ("net.example", "AAAA")}
-    assert blocked == every | {("end.example", "AAAA")}
+    assert blocked == every | {("end.example", "AAAA"), ("zero.example", "AAAA")}
 
 
 SUBTREES = {entry: block for entry, block in LISTED.items() if entry[1] and entry[0] != "dual.example"}
@@ -151,6 +153,14 @@ def test_squid_denies_listed_hosts_and_no_others() -> None:
         wrong = [host for host in hosts if proxy.blocks(host) != (verdict(listed, host) is True)]
         assert wrong == []
         assert proxy.blocks("evil.example.")
+
+
+def test_squidguard_is_not_given_a_name_that_it_would_read_as_another() -> None:
+    text, account = rendered("squidguard", select(entries(block=["-dash.example", "evil.example", "a.-in.example"])))
+    assert account.lost == {"unwritable": 1}
+    hosts = ["dash.example", "a.dash.example", "evil.example", "in.example", "a.-in.example", "b.a.-in.example"]
+    with proxies.engine("squidguard", text, hosts) as blocks:
+        assert [host for host in hosts if blocks(host)] == ["evil.example", "a.-in.example", "b.a.-in.example"]
 
 
 NETWORKS = [

@@ -22,6 +22,7 @@ from blocklist.select.networks import (
     to_cidrs,
     union,
     within_v4,
+    writable_cidrs,
 )
 from blocklist.special_use import NOT_GLOBAL_V4
 
@@ -241,6 +242,22 @@ def test_the_whole_of_a_family_survives_the_algebra() -> None:
     rest = subtract(everything, parse(pl.Series(["128.0.0.0/1", "8000::/1"])))
     assert text(to_cidrs(rest)).to_list() == ["0.0.0.0/1", "::/1"]
     assert contains(everything, everything).all()
+
+
+def test_what_is_written_holds_neither_slash_0_nor_mapped_addresses() -> None:
+    def written(*cidrs: str) -> list[str]:
+        return text(writable_cidrs(union(parse(pl.Series(cidrs))))).to_list()
+
+    assert written("0.0.0.0/1", "128.0.0.0/1", "2001:db8::/32") == ["0.0.0.0/1", "128.0.0.0/1", "2001:db8::/32"]
+    assert written("0.0.0.0/1", "192.0.2.0/24", "::/81", "8000::/1") == [
+        *("0.0.0.0/1", "192.0.2.0/24"),
+        *("::/81", "8000::/1"),
+    ]
+    mapped = ipaddress.ip_network("::ffff:0:0/96")
+    for wide in ("::/1", "::/8", "::/0", "::/80"):
+        four, *six = (ipaddress.ip_network(cidr) for cidr in written("192.0.2.0/24", wide))
+        assert four.version == 4 and not any(mapped.overlaps(network) for network in six)
+        assert list(ipaddress.collapse_addresses([*six, mapped])) == [ipaddress.ip_network(wide)]
 
 
 def test_rows_that_were_no_address_belong_to_nothing() -> None:

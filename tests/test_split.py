@@ -130,6 +130,23 @@ def test_the_reasons_name_authority_legal_basis_contact_and_case(world: World) -
     assert len(found) == len({*found})
 
 
+def test_a_name_is_long_enough_for_every_zone_or_for_none(world: World) -> None:
+    """`why` need not know in which zone a name would be: the room in front of the longest zone counts for all."""
+    origin = "sanctioned-media.rpz.example"
+    room = 253 - len(origin) - 1
+    fits, over = (f"{'.'.join(['x' * 52] * 3)}.{'y' * (length - 164)}.test" for length in (room - 2, room - 1))
+    assert (len(fits), len(over)) == (room - 2, room - 1)
+    world.feed("long", [f"*.{fits}", f"*.{over}"], format="wildcard", category="c2")
+    ran = world.update()
+    assert ran.export("dns")["lost"] == {"too_long": 1}
+    assert fits in file(world, "c2") and over not in file(world, "c2")
+    log = world.base / "log"
+    log.write_text(f"{fits}\na.{fits}\n{over}\n")
+    blocked = {row["what"] for row in world.run("match", log, "--json").json["blocked"]}
+    for name in (fits, f"a.{fits}", over):
+        assert world.why(name)["blocked"] == (name in blocked) == (name != over)
+
+
 def test_an_exception_stands_in_the_zone_of_the_block_above_it(world: World) -> None:
     world.feed("wide", ["wide.test"], category="malware", confidence=90)
     world.run("allow", "add", "good.wide.test", "--reason", "x")

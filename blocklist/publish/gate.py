@@ -22,7 +22,7 @@ assert all(_ENGINE_MARK in label for label in ENGINE_LABELS)
 _NAME = r"^(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}$"
 _OCTET = r"(?:0|[1-9][0-9]{0,2})"  # nft reads a leading zero as octal
 _NETWORK = rf"^(?:{_OCTET}(?:\.{_OCTET}){{3}}(?:/[1-9][0-9]?)?|[0-9a-f:]*:[0-9a-f:]*(?:/[1-9][0-9]{{0,2}})?)$"
-_TRIGGER = r"^[1-9][0-9]{0,2}(?:\.(?:zz|[0-9a-f]{1,4})){2,8}\.rpz-ip$"
+_TRIGGER = r"^[1-9][0-9]{0,2}(?:\.zz|(?:\.(?:zz|[0-9a-f]{1,4})){2,8})\.rpz-ip$"
 _PATTERNS: dict[Gate, tuple[str, str]] = {
     "name": (_NAME, "a domain name"),
     "network": (_NETWORK, "a canonical address or network"),

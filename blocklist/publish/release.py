@@ -10,9 +10,11 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +25,7 @@ from blocklist import clock
 from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.picture import Picture
-from blocklist.publish import approved, capacity, left_out, reasons, settings, split, standing
+from blocklist.publish import approved, capacity, left_out, reasons, rpz, settings, split, standing
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.descriptor import Format
@@ -46,6 +48,7 @@ from blocklist.publish.render import Rendered, render, written
 from blocklist.publish.rollback import Pin
 from blocklist.publish.selection import Selection
 from blocklist.publish.selector import Selector
+from blocklist.publish.zone_options import longest_of_split
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule, rules_in_force
 from blocklist.select.express import Capability
@@ -331,15 +334,24 @@ def _fitted(
     export = job.export
     fmt, limits = capacity.unlimited(job.fmt), capacity.limits(export, job.fmt)
     options = split.options(job.fmt, {**export.options, "serial": serial}, category)
-    rendered = render(fmt, selection, options, out)
+    lost: Counter[str] = Counter()
+    if category and fmt.code == "rpz":
+        origin = str(fmt.settle({**export.options, "serial": serial})["origin"])
+        selection = rpz.within(selection, longest_of_split(origin), lost)
+
+    def rendering(some: Selection, to: BinaryIO) -> Rendered:
+        made = render(fmt, some, options, to)
+        return replace(made, lost=dict(sorted((lost + Counter(made.lost)).items())))
+
+    rendered = rendering(selection, out)
     excess = limits.excess(rendered)
     if excess is not None and export.fit == "rank":
         ranks = capacity.ranked(selector.listed(export), selection, record, selector.rules)
-        fitted = capacity.fit(selection, ranks, limits, rendered, lambda some, to: render(fmt, some, options, to))
+        fitted = capacity.fit(selection, ranks, limits, rendered, rendering)
         if fitted is not None:
             out.seek(0)
             out.truncate()
-            return fitted.selection, fitted.cut, render(fmt, fitted.selection, options, out), None
+            return fitted.selection, fitted.cut, rendering(fitted.selection, out), None
     return selection, pl.DataFrame(schema={"name": pl.String, "why": pl.String}), rendered, excess
 
 

@@ -75,6 +75,12 @@ def written(selection: Selection, values: dict[str, Any]) -> Selection:
     return replace(selection, domains=fitted.entries)
 
 
+def within(selection: Selection, origin: str, lost: Counter[str]) -> Selection:
+    """`selection` without the entries that have no room in front of `origin`, which `lost` counts as `parts` does."""
+    selection, fitted = _fitted(selection, budget(origin), lost)
+    return replace(selection, domains=fitted.entries)
+
+
 def _fitted(selection: Selection, room: int, lost: Counter[str]) -> tuple[Selection, _Fitted]:
     """What fits into `room`, and the selection without what would block an allow that does not."""
     fitted = _fit(selection.domains, room, lost)

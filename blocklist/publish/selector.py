@@ -317,7 +317,7 @@ class Selector:
         area = networks.parse(united["cidr"]).select(area_of)
         mine = networks.parse(listed).select(area_of)
         whole = networks.contains(mine, area)
-        rest = networks.to_cidrs(networks.subtract(area, mine.filter(whole)))
+        rest = networks.writable_cidrs(networks.subtract(area, mine.filter(whole)))
         texts = pl.concat([listed.filter(whole).alias("name"), networks.text(rest).alias("name")])
         kind = pl.when(pl.col("name").str.contains(":", literal=True)).then(3).otherwise(2).cast(pl.UInt8)
         return texts.to_frame().select("name", pl.lit(False).alias("subtree"), kind.alias("kind"))

@@ -135,7 +135,7 @@ def _networks(area: pl.DataFrame, category_of: pl.DataFrame, wanted: Sequence[st
                 left = networks.subtract(rest, theirs)
                 part, rest = networks.subtract(rest, left), left
             # Addresses that stand alone do so because the target takes no networks.
-            cidrs = networks.singles(part) if alone else networks.to_cidrs(part).sort("family", "first")
+            cidrs = networks.singles(part) if alone else networks.writable_cidrs(part)
             out.append(
                 cidrs.select(
                     networks.text(cidrs).alias("cidr"),

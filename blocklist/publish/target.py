@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from blocklist.catalog import CATEGORIES
 from blocklist.config import Export
 from blocklist.names import MAX_NAME
 from blocklist.publish.descriptor import Format
 from blocklist.publish.patterns import UNSHARED, URL
 from blocklist.publish.placeholders import with_options
+from blocklist.publish.zone_options import longest_of_split
 from blocklist.select.single import Target
 
 # What Go, PCRE and POSIX expressions give a meaning to; of a name only the dot.
@@ -56,8 +56,7 @@ def target(export: Export, fmt: Format) -> Target:
 def _of_zone(export: Export, fmt: Format, made: Target) -> Target:
     origin = str(export.options.get("origin") or fmt.options["origin"].default)
     if export.split is not None:
-        # The longest of the zones: nearly no name is so long that the difference matters.
-        origin = f"{max(CATEGORIES, key=len)}.{origin}"
+        origin = longest_of_split(origin)
     room = MAX_NAME - len(origin) - 1
     return replace(
         made,

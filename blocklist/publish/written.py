@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import polars as pl
 
-from blocklist.catalog import CATEGORIES
 from blocklist.config import Export
 from blocklist.publish import compose, rpz, sharing
 from blocklist.publish.descriptor import Format
 from blocklist.publish.selection import Selection
+from blocklist.publish.zone_options import longest_of_split
 from blocklist.select import networks
 
 
@@ -27,8 +27,7 @@ def written(export: Export, fmt: Format, selection: Selection) -> Selection:
     if fmt.code != "rpz":
         return compose.written(fmt, selection, values)
     if export.split is not None:
-        # The longest of the zones: nearly no name is so long that the difference matters.
-        values["origin"] = f"{max(CATEGORIES, key=len)}.{values['origin']}"
+        values["origin"] = longest_of_split(values["origin"])
     return rpz.written(selection, values)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from blocklist.catalog import CATEGORIES
 from blocklist.decode import Problems
 
 # RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text. One over, and named refuses the whole
@@ -27,6 +28,13 @@ def judge(values: dict[str, Any], place: str, problems: Problems) -> None:
         problems.add(f"{place}.version", "is too long: with the origin it must fit into 253 characters")
     if (values["action"] == "cname") != bool(values["target"]):
         problems.add(f"{place}.target", "goes with action = 'cname', and only with it")
+
+
+def longest_of_split(origin: str) -> str:
+    """The longest name of a category's zone. What fits there is what every zone of a split export takes, so that an
+    entry does not come and go with its category, and nobody needs to know that to say whether it is in.
+    """
+    return f"{max(CATEGORIES, key=len)}.{origin}"
 
 
 def budget(origin: str) -> int:

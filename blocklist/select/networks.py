@@ -20,6 +20,7 @@ _AREA = list(_SCHEMA)
 # Series, as Polars 2.1 has neither literals above 2**127 nor arithmetic of a UInt128 series with an int.
 _HIGHEST = pl.Series([2**128 - 1], dtype=pl.UInt128)
 _ONE = pl.Series([1], dtype=pl.UInt128)
+_MAPPED = pl.DataFrame({"family": [6], "first": [MAPPED << 32], "last": [(MAPPED + 1 << 32) - 1]}, schema=_SCHEMA)
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _QUAD = rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}"
@@ -265,6 +266,24 @@ def to_cidrs(frame: pl.DataFrame, keep: tuple[str, ...] = ()) -> pl.DataFrame:
     families = (_cidrs_v4(rows.filter(_FAMILY == 4), keep), _cidrs_v6(rows.filter(_FAMILY == 6), keep))
     # A million: 0.1 s to sort by one column, 0.5 s by two.
     return pl.concat([rows.clear(), *(pl.concat(found).sort("first") for found in families if found)])
+
+
+def writable_cidrs(area: pl.DataFrame) -> pl.DataFrame:
+    """`to_cidrs` of a `union` for a file, without what targets would read as something else.
+
+    - ipset and policy zones know no /0: all of IPv4 becomes two halves, each of which a rule may deny.
+    - ::ffff:0:0/96 is left out of IPv6. HAProxy and rspamd look IPv4 addresses up there too, so that a deny of ::/8
+      would block all of IPv4; what lists or rules say of mapped addresses is IPv4 already.
+    """
+    low = area.filter((_FAMILY == 6) & (pl.col("first") <= _MAPPED["last"]))
+    if low.height and overlaps(low, _MAPPED).any():
+        area = subtract(area, _MAPPED)
+    cidrs = to_cidrs(area)
+    four = cidrs.filter(_FAMILY == 4)
+    if four.height == 1 and text(four).item() == "0.0.0.0/0":
+        halves = parse(pl.Series(["0.0.0.0/1", "128.0.0.0/1"])).select(_AREA)
+        return pl.concat([halves, cidrs.filter(_FAMILY == 6)])
+    return cidrs
 
 
 def _cidrs_v4(rows: pl.DataFrame, keep: tuple[str, ...]) -> list[pl.DataFrame]:

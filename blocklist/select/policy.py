@@ -440,7 +440,7 @@ def areas(
     out = []
     for direction in directions:
         part = listed if direction == "both" else listed.filter(direction)
-        cidrs = networks.to_cidrs(_ruled(part.select(_AREA), exceptions, own)).sort("family", "first")
+        cidrs = networks.writable_cidrs(_ruled(part.select(_AREA), exceptions, own))
         out.append(
             cidrs.select(
                 networks.text(cidrs).alias("cidr"),

@@ -113,14 +113,17 @@ def judge_name(name: str, facts: Facts, policy: Policy, target: Target, suffixes
             reasons[at] = entry
         elif entry is not None and (at, entry.subtree) not in ruled and not _freed(entry, rules):
             entries[at, entry.subtree] = entry
-    _leave_out(chain, entries, reasons, rules, target)
 
     def allowed(at: str) -> bool:
         return any(not r.blocks and (r.name == at or r.name.endswith("." + at)) for r in rules)
 
+    meant = deciding_entry(name, entries, allowed, target)
+    _leave_out(chain, entries, reasons, rules, target, allowed)
     entry = deciding_entry(name, entries, allowed, target)
     if entry is not None:
         return Outcome(entry.block, entry.name, _said(name, entry, target))
+    if meant is not None and meant.block:
+        return Outcome(False, None, reasons[meant.name])
     for at in chain:
         missed = _missed(name, at, entries, facts, allowed, target) or reasons.get(at)
         if missed:
@@ -134,12 +137,14 @@ def _leave_out(
     reasons: dict[str, str],
     rules: Sequence[Rule],
     target: Target,
+    allowed: Callable[[str], bool],
 ) -> None:
     """Take out of `entries` what a file of `target` can't hold, and give the reasons.
 
     A block goes too where an allow at or below it can't be written, and with a block what was folded into it.
     """
     unsaid = [rule for rule in rules if not rule.blocks and target.allow and not _redundant(rule, rules)]
+    fitted = dict(entries)
     above: Entry | None = None
     gone = False
     for at in reversed(chain):
@@ -148,12 +153,13 @@ def _leave_out(
                 continue
             folded = target.subtree and above is not None and above.block == entry.block
             covered = above is not None and above.name != at
+            wide = _said_wide(entry, fitted, target, allowed)
             why = None
             if folded and gone and above is not None:
                 why = reasons[above.name]
             elif not target.writes(entry.name, entry.subtree, covered):
                 why = f"{entry.name} {target.unwritable}"
-            elif entry.block and entry.subtree and (rule := _first_unsaid(entry, unsaid, target)) is not None:
+            elif entry.block and wide and (rule := _first_unsaid(entry, unsaid, target)) is not None:
                 why = (
                     f"{entry.name} and all below it is not blocked here, as rule {rule.id} allows {rule.name}, "
                     f"which {target.unwritable}"
@@ -162,8 +168,15 @@ def _leave_out(
                 reasons[entry.name] = why
                 del entries[entry.name, entry.subtree]
             # An allow with nothing above it says nothing, and is in no file.
-            if entry.subtree and not folded and (entry.block or above is not None):
+            if wide and not folded and (entry.block or above is not None):
                 above, gone = entry, why is not None
+
+
+def _said_wide(entry: Entry, entries: Entries, target: Target, allowed: Callable[[str], bool]) -> bool:
+    """Is `entry` fitted to `target` as one for all below its name too?"""
+    if entry.block and not target.allow and allowed(entry.name):
+        return False
+    return entry.subtree or (not target.exact and (not entry.block or _stands_as_subtree(entry, entries)))
 
 
 def _redundant(rule: Rule, rules: Sequence[Rule]) -> bool:
