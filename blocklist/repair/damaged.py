@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from blocklist import __version__, clock
+from blocklist import clock
 from blocklist.config import Config
 from blocklist.errors import RecordError
 from blocklist.finding import Finding
@@ -162,7 +162,7 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
     troubles = [*ledger.verify(connection), *ledger.compare(connection)]
     now = clock.now()
     at, who = clock.text(now), whoami()
-    run = record.begin_run(connection, at, "doctor --repair", who, __version__)
+    run = record.begin_run(connection, at, "doctor --repair", who)
     for export, number in unpinned.items():
         connection.execute(
             "UPDATE pin SET until = ?, ended = ?, ended_by = ? WHERE export = ? AND until IS NULL",
@@ -198,7 +198,7 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
         troubles=troubles,
     )
     record.event(connection, at, run, ledger.REPAIRED, who, **detail(done))
-    record.finish_run(run, clock.text(clock.now()))
+    record.finish_run(run)
     return done
 
 
