@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -242,18 +241,12 @@ def _cases(state: Path, db: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
-    rows = {row[0]: row[1:] for row in db.execute("SELECT id, base, sha256, state FROM snapshot WHERE stored > 0")}
+    rows = {row[0]: row[1:] for row in db.execute("SELECT id, sha256, state FROM snapshot WHERE stored > 0")}
     lost = [n for n in rows if not snapshots.file_of(state, n).exists()]
     broken = []
-    for number, (_, sha256, _) in rows.items() if deep else ():
-        chain: list[int] = []
-        at: int | None = number
-        while at is not None:
-            chain.append(at)
-            at = rows[at][0]
+    for number, (sha256, _) in rows.items() if deep else ():
         try:
-            if hashlib.sha256(snapshots.read(state, chain[::-1])).hexdigest() != sha256:
-                broken.append(number)
+            snapshots.read(state, snapshots.chain(db, number), sha256)
         except RecordError:
             broken.append(number)
     place = str(state / "snapshots")
@@ -268,7 +261,7 @@ def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
     else:
         how = "read and equal to their digests" if deep else "there (--deep reads them)"
         yield Finding("downloads", "ok", place, f"{len(rows):,} {how}")
-    current = [(n, row[1]) for n, row in rows.items() if row[2] == "current"]
+    current = [(n, sha256) for n, (sha256, now) in rows.items() if now == "current"]
     torn = [
         n
         for n, sha256 in current

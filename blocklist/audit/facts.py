@@ -257,14 +257,10 @@ class Reader:
         return self._texts[snapshot, line]
 
     def _read_line(self, snapshot: int, line: int) -> str | None:
-        links: list[int] = []
-        at: int | None = snapshot
-        while at is not None:
-            links.append(at)
-            at = self._db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
+        links = snapshots.chain(self._db, snapshot)
         known = self._db.execute("SELECT sha256, bytes, stored FROM snapshot WHERE id = ?", (snapshot,)).fetchone()
         try:
-            return snapshots.line(self._config.state, links[::-1], line, *known).decode("utf-8", "replace")
+            return snapshots.line(self._config.state, links, line, *known).decode("utf-8", "replace")
         except RecordError:
             return None
 

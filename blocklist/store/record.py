@@ -240,23 +240,15 @@ class Record:
         ).fetchone()
         return Snapshot(*row) if row else None
 
-    def chain(self, snapshot: int) -> list[int]:
-        """Numbers of the snapshots whose files make up `snapshot`, the whole copy first."""
-        links: list[int] = []
-        at: int | None = snapshot
-        while at is not None:
-            links.append(at)
-            at = self.connection.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
-        return links[::-1]
-
     def raw(self, snapshot: int) -> bytes:
         """The bytes of `snapshot` as the publisher sent them. Raises RecordError where the files are another one's."""
         (sha256,) = self.connection.execute("SELECT sha256 FROM snapshot WHERE id = ?", (snapshot,)).fetchone()
-        return snapshots.read(self.state, self.chain(snapshot), sha256)
+        return snapshots.read(self.state, snapshots.chain(self.connection, snapshot), sha256)
 
     def has_chain(self, snapshot: int) -> bool:
         """Are all files there that make up `snapshot`? A patch on a lost base could not be read."""
-        return all(snapshots.file_of(self.state, link).exists() for link in self.chain(snapshot))
+        links = snapshots.chain(self.connection, snapshot)
+        return all(snapshots.file_of(self.state, link).exists() for link in links)
 
     def current_bytes(self, snapshot: Snapshot) -> bytes:
         """The same for a current one, from the cache where it is whole."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,16 @@ class Stored:
 
 def file_of(state: Path, snapshot: int) -> Path:
     return state / "snapshots" / f"{snapshot // 1000:05d}" / f"{snapshot}.zst"
+
+
+def chain(connection: sqlite3.Connection, snapshot: int) -> list[int]:
+    """Numbers of the snapshots whose files make up `snapshot`, the whole copy first."""
+    links: list[int] = []
+    at: int | None = snapshot
+    while at is not None:
+        links.append(at)
+        (at,) = connection.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()
+    return links[::-1]
 
 
 def write(
