@@ -13,7 +13,7 @@ from blocklist.dates import day_end, utc
 from blocklist.errors import IndicatorError
 from blocklist.names import parents
 from blocklist.quantities import parse_duration
-from blocklist.rules import Rule
+from blocklist.rules import Rule, rules_where
 from blocklist.select.address import parse_one
 from blocklist.store.record import Record, Run
 
@@ -258,16 +258,12 @@ def listed_above(record: Record, thing: Thing) -> str | None:
 def remove_rule(record: Record, action: str, number: int, *, reason: str, author: str) -> Rule:
     """End a rule; it stays in the record with who ended it and why. Raises IndicatorError when there is none."""
     _require(reason)
-    row = record.connection.execute(
-        "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
-        "WHERE id = ? AND action = ? AND until IS NULL",
-        (number, action),
-    ).fetchone()
-    if row is None:
+    found = rules_where(record.connection, "id = ? AND action = ? AND until IS NULL", (number, action))
+    if not found:
         raise IndicatorError(f"there is no {action} rule {number}", hint=f"'blocklist {action} list' shows them")
     with record.new_run(f"{action} remove", author) as run:
         end_within(run, number, reason=reason)
-    return Rule(row[0], row[1], row[2], KINDS[row[3] - 1], bool(row[4]), *row[5:])
+    return found[0]
 
 
 def release_hold(record: Record, what: str, *, reason: str, author: str) -> str:

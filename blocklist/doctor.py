@@ -222,10 +222,7 @@ def _log(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
 
 def _settled(db: sqlite3.Connection) -> set[tuple[int | None, str]]:
     """Troubles that a sound event of a repair names: said then, by whom, and no news any more."""
-    events = db.execute(
-        "SELECT id, at, run, what, who, detail, previous, digest FROM event WHERE what = ?", (ledger.REPAIRED,)
-    )
-    sound = [event for row in events if ledger.is_sound(event := ledger.Event(*row))]
+    sound = [event for event in ledger.events(db, what=ledger.REPAIRED) if ledger.is_sound(event)]
     return {(number, text) for event in sound for number, text in event.told()["detail"].get("troubles", [])}
 
 
