@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import sqlite3
 import zipfile
@@ -133,9 +132,10 @@ def open_case(
             allow=rule,
         )
         # On disk before the row is.
-        _keep(record.state / path, bundle.data)
-        for message in messages(bundle.data, ticket=ticket, reason=reason):
-            _keep(record.state / path.with_name(f"to-{_file_name(message.feed)}.txt"), message.text.encode("utf-8"))
+        drafts = messages(bundle.data, ticket=ticket, reason=reason)
+        files = {path.with_name(f"to-{_file_name(m.feed)}.txt"): m.text.encode("utf-8") for m in drafts}
+        for place, data in {path: bundle.data, **files}.items():
+            folders.put(record.state / place, data)
     return case(record.connection, number)
 
 
@@ -155,16 +155,6 @@ def _instead(answer: Mapping[str, Any]) -> str:
 
 def _file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:80]
-
-
-def _keep(path: Path, data: bytes) -> None:
-    folders.make(path.parent)
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.rename(path)
 
 
 # Messages

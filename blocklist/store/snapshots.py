@@ -84,13 +84,7 @@ def write(
     if packed is None:
         packed = zstandard.ZstdCompressor(level=WHOLE_LEVEL, write_checksum=True).compress(data)
     path = file_of(state, snapshot)
-    folders.make(path.parent)
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as out:
-        out.write(packed)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.rename(path)
+    folders.put(path, packed)
     return Stored(len(packed), depth)
 
 
