@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 from blocklist import clock, credentials
@@ -20,11 +19,12 @@ from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.finding import Finding, Word
 from blocklist.person import running_as
+from blocklist.publish.check import tool_of, where_is
 from blocklist.publish.descriptor import Format
 from blocklist.publish.standing import file_digest, pending
 from blocklist.repair import beyond
 from blocklist.store import columns, folders, ledger, snapshots
-from blocklist.store.database import REPAIR, explained, open_for_reading, path_in
+from blocklist.store.database import REPAIR, path_in, reading
 from blocklist.store.moment import last_confirmed
 
 _LOW = 500_000_000  # bytes free below which an update may not fit
@@ -163,37 +163,33 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
     if not path.exists():
         yield Finding("record", "warn", str(path), "there is none yet", "run 'blocklist update'")
         return
-    db = open_for_reading(config.state)
-    try:
-        with explained(path):
-            troubles = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
-            if troubles:
-                yield Finding("record", "fail", str(path), f"is damaged: {troubles[0]}", REPAIR)
-                return
-            yield Finding("record", "ok", str(path), f"{path.stat().st_size / 1e6:,.1f} MB, whole")
-            (last,) = db.execute("SELECT max(started) FROM run").fetchone()
-            if last and clock.parse(last) > clock.now():
-                yield Finding(
-                    "clock",
-                    "fail",
-                    "this machine",
-                    f"the last run was at {last}, which is still to come",
-                    "set the clock: the record goes on, but its times and serials run ahead",
-                )
-            elif (before := last_confirmed(db, clock.now())) is not None:
-                yield Finding(
-                    "clock",
-                    "warn",
-                    "this machine",
-                    f"says {clock.said(clock.text(clock.now()))}, far ahead of the runs up to "
-                    f"{clock.said(clock.text(before))}",
-                    "set it if it is wrong; until a day of runs confirms it, [keep] counts from then",
-                )
-            yield from _log(path, db)
-            yield from _cases(config.state, db)
-            yield from _kept(config.state, db, deep)
-    finally:
-        db.close()
+    with reading(config.state) as db:
+        troubles = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+        if troubles:
+            yield Finding("record", "fail", str(path), f"is damaged: {troubles[0]}", REPAIR)
+            return
+        yield Finding("record", "ok", str(path), f"{path.stat().st_size / 1e6:,.1f} MB, whole")
+        (last,) = db.execute("SELECT max(started) FROM run").fetchone()
+        if last and clock.parse(last) > clock.now():
+            yield Finding(
+                "clock",
+                "fail",
+                "this machine",
+                f"the last run was at {last}, which is still to come",
+                "set the clock: the record goes on, but its times and serials run ahead",
+            )
+        elif (before := last_confirmed(db, clock.now())) is not None:
+            yield Finding(
+                "clock",
+                "warn",
+                "this machine",
+                f"says {clock.said(clock.text(clock.now()))}, far ahead of the runs up to "
+                f"{clock.said(clock.text(before))}",
+                "set it if it is wrong; until a day of runs confirms it, [keep] counts from then",
+            )
+        yield from _log(path, db)
+        yield from _cases(config.state, db)
+        yield from _kept(config.state, db, deep)
 
 
 def _log(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
@@ -280,7 +276,7 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
     if beyond.advice(config.state) is not None:
         live = None  # said already, with what to do about it
     elif path_in(config.state).exists():
-        with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        with reading(config.state) as db:
             rows = db.execute("SELECT export, digest, path, files FROM release WHERE state = 'live'")
             live = {name: _files(digest, path, files) for name, digest, path, files in rows}
             half = {
@@ -293,9 +289,8 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
         path = config.base / export.path
         checker = formats[export.format].check
         if checker and export.check is not False:
-            words = [word for word in checker if not word.startswith("-")]
-            tool = words[1] if words[0] == "unshare" and len(words) > 1 else words[0]
-            found = shutil.which(tool) or shutil.which(tool, path="/usr/local/sbin:/usr/sbin:/sbin")
+            tool = tool_of(checker)
+            found = where_is(tool)
             word: Word = "ok" if found else "fail" if export.check is True else "warn"
             yield Finding(
                 "checkers",
@@ -394,8 +389,5 @@ def _engines(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
         return
     from blocklist.probe import setup
 
-    db = open_for_reading(config.state, follow=True)
-    try:
+    with reading(config.state, follow=True) as db:
         yield from setup.findings(config, formats, db)
-    finally:
-        db.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -110,12 +109,12 @@ def _inner(value: object) -> str:
 
 def _state(config: Config, feed: str) -> dict[str, Any]:
     """How the last run went for a feed; None for each when none was."""
-    from blocklist.store.database import explained, is_there, open_for_reading, path_in
+    from blocklist.store.database import is_there, reading
 
     names = ("outcome", "error", "checked", "changed")
     if not is_there(config.state):
         return dict.fromkeys(names)
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         row = db.execute(f"SELECT {', '.join(names)} FROM feed WHERE name = ?", (feed,)).fetchone()
     return dict(zip(names, row, strict=True)) if row is not None else dict.fromkeys(names)
 
@@ -124,23 +123,20 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
     """What waits for a person: the reason, the counts beside those of the current snapshot, the first lines."""
     from blocklist.errors import FeedError
     from blocklist.store import snapshots as kept
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     found = _snapshots(config, feed)
     waiting = next((s for s in found if s["state"] == "gated"), None)
     if waiting is None:
         raise FeedError(f"{feed}: no snapshot waits at its gate", hint="'blocklist status' lists those that are gated")
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
-        links, at = [], waiting["id"]
-        while at is not None:
-            links.append(at)
-            at = db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
+    with reading(config.state) as db:
+        links = kept.chain(db, waiting["id"])
         current = db.execute(
             "SELECT s.entries, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
             "WHERE f.name = ? AND s.state = 'current'",
             (feed,),
         ).fetchone()
-    data = kept.read(config.state, links[::-1], waiting["sha256"])
+    data = kept.read(config.state, links, waiting["sha256"])
     if output is not None:
         Path(output).write_bytes(data)
     lines = [line.decode("utf-8", "replace")[:120] for line in data[:65_536].splitlines()[:20]]
@@ -158,12 +154,12 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
 
 def _snapshots(config: Config, feed: str) -> list[dict[str, Any]]:
     """The newest snapshots of a feed; none when there is no record yet."""
-    from blocklist.store.database import explained, is_there, open_for_reading, path_in
+    from blocklist.store.database import is_there, reading
 
     if not is_there(config.state):
         return []
     names = ("id", "state", "sha256", "bytes", "fetched", "entries", "account", "gate", "url")
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         rows = db.execute(
             f"SELECT {', '.join('s.' + n for n in names)} FROM snapshot s JOIN feed f ON f.id = s.feed "
             "WHERE f.name = ? ORDER BY s.id DESC LIMIT 5",
