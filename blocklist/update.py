@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Literal
 
@@ -226,7 +225,7 @@ def _note_ends(
     ends = {i: w.next_end for i, w in taken.items()} | {x.feed.id: x.next_end for x in lapses}
     connection.executemany(
         "UPDATE feed SET next_end = ? WHERE id = ?",
-        [(None if end is None else clock.text(_moment(end)), work.ids[i]) for i, end in ends.items()],
+        [(None if end is None else clock.of_epoch(end), work.ids[i]) for i, end in ends.items()],
     )
 
 
@@ -242,10 +241,6 @@ def _tell_ends(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse])
         outcome.expired = counts.get(work.ids[feed_id], 0)
         if outcome.outcome in ("unchanged", "skipped"):
             outcome.stale = stale_since(work.config.feeds[feed_id], changed.get(feed_id), work.at)
-
-
-def _moment(seconds_: int) -> datetime:
-    return datetime.fromtimestamp(seconds_, UTC)
 
 
 def _snapshot_row(work: Work, intake: Intake) -> Snapshot:

@@ -90,7 +90,7 @@ def _zones(export: Export, fmt: Format, db: sqlite3.Connection) -> Iterator[_Zon
         return
     for part, path in split.places(db, row[0]):
         if part != REASONS:
-            options = fmt.settle(split.options(fmt, {**export.options, "serial": 1}, part))
+            options = split.settled(fmt, export.options, part)
             yield _Zone(export, part, str(options["origin"]), str(options["version"]), row[1], row[2], path)
 
 
