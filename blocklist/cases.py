@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import sqlite3
 import zipfile
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from blocklist import __version__, clock
+from blocklist import clock
 from blocklist.bundle.parts import ANSWER, PROOF, Answered, Proof, Source
 from blocklist.catalog import KINDS
 from blocklist.decisions import Wanted, allow_within, end_within, until_text
@@ -30,7 +29,7 @@ from blocklist.store import folders
 
 if TYPE_CHECKING:
     from blocklist.bundle.collect import Bundle
-    from blocklist.store.record import Record
+    from blocklist.store.record import Record, Run
 
 BUNDLE = "evidence.zip"
 
@@ -98,16 +97,14 @@ def open_case(
     if (row := standing.fetchone()) is not None:
         raise IndicatorError(f"case {row[0]} is open for {name} and {ticket}", hint=f"'blocklist case show {row[0]}'")
     until_text(allow, clock.now(), "--allow")
-    at = clock.text(clock.now())
-    with record.transaction() as connection:
-        run = record.begin_run(connection, at, "case open", author, __version__)
-        number = _next_number(connection, record.state)
+    with record.new_run("case open", author) as run:
+        number = _next_number(run.connection, record.state)
         rule = None
         if allow is not None:
             wanted = Wanted(name, f"case {number}" + (f": {reason}" if reason else ""), ticket, allow)
-            rule = allow_within(record, connection, run, at, wanted, author=author)
+            rule = allow_within(run, wanted)
         path = Path("cases") / str(number) / BUNDLE
-        connection.execute(
+        run.connection.execute(
             "INSERT INTO case_file (id, name, kind, ticket, opened, opened_by, since, bundle, sha256, cited, rule) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -115,21 +112,17 @@ def open_case(
                 name,
                 KINDS.index(str(answer["kind"])) + 1,
                 ticket,
-                at,
+                run.at,
                 author,
-                run,
+                run.id,
                 str(path),
                 bundle.sha256,
                 json.dumps(cited),
                 rule,
             ),
         )
-        record.event(
-            connection,
-            at,
-            run,
+        run.event(
             "case opened",
-            author,
             case=number,
             name=name,
             ticket=ticket,
@@ -139,10 +132,10 @@ def open_case(
             allow=rule,
         )
         # On disk before the row is.
-        _keep(record.state / path, bundle.data)
-        for message in messages(bundle.data, ticket=ticket, reason=reason):
-            _keep(record.state / path.with_name(f"to-{_file_name(message.feed)}.txt"), message.text.encode("utf-8"))
-        record.finish_run(run, clock.text(clock.now()))
+        drafts = messages(bundle.data, ticket=ticket, reason=reason)
+        files = {path.with_name(f"to-{_file_name(m.feed)}.txt"): m.text.encode("utf-8") for m in drafts}
+        for place, data in {path: bundle.data, **files}.items():
+            folders.put(record.state / place, data)
     return case(record.connection, number)
 
 
@@ -162,16 +155,6 @@ def _instead(answer: Mapping[str, Any]) -> str:
 
 def _file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:80]
-
-
-def _keep(path: Path, data: bytes) -> None:
-    folders.make(path.parent)
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.rename(path)
 
 
 # Messages
@@ -237,7 +220,7 @@ def _message(source: Source, said: Answered, proof: Proof, ticket: str, reason: 
 # Closing
 
 
-def close_case(record: Record, number: int, *, reason: str, author: str, end_allow: bool = False) -> Case:
+def close_case(record: Record, number: int, *, reason: str, author: str, end_allow: bool) -> Case:
     """A person ends a case; the evidence stays. Raises IndicatorError when none of this number is open."""
     if not reason.strip():
         raise IndicatorError("--reason is empty", hint="say how it ended")
@@ -246,43 +229,36 @@ def close_case(record: Record, number: int, *, reason: str, author: str, end_all
         raise IndicatorError(
             f"case {number} was closed {found.closed}: {found.closed_reason}", hint="'blocklist case list --all'"
         )
-    at = clock.text(clock.now())
-    with record.transaction() as connection:
-        run = record.begin_run(connection, at, "case close", author, __version__)
-        _close(record, connection, run, at, found, reason, author)
+    with record.new_run("case close", author) as run:
+        _close(run, found, reason)
         if end_allow and found.rule is not None:
-            end_within(record, connection, run, at, found.rule, reason=f"case {number} closed: {reason}", author=author)
-        record.finish_run(run, clock.text(clock.now()))
+            end_within(run, found.rule, reason=f"case {number} closed: {reason}")
     return case(record.connection, number)
 
 
-def close_dropped(record: Record, connection: sqlite3.Connection, run: int, at: str, author: str) -> list[Case]:
-    """Close the cases whose feeds list nothing of them any more, in the transaction of an update.
+def close_dropped(run: Run) -> list[Case]:
+    """Close the cases whose feeds list nothing of them any more, as a part of an update.
 
     An allow that came with one goes on until its end: publishers drop and list again.
     """
-    closed = []
+    closed, connection = [], run.connection
     for one in cases(connection):
         if any(x.listed for x in one.cited):
             continue
         off = {row[0] for row in connection.execute("SELECT name FROM feed WHERE NOT enabled")}
         names = sorted({x.feed for x in one.cited})
         reason = "no longer listed by " + ", ".join(f"{n} (no longer in use)" if n in off else n for n in names)
-        _close(record, connection, run, at, one, reason, author)
+        _close(run, one, reason)
         closed.append(case(connection, one.id))
     return closed
 
 
-def _close(
-    record: Record, connection: sqlite3.Connection, run: int, at: str, one: Case, reason: str, author: str
-) -> None:
-    connection.execute(
+def _close(run: Run, one: Case, reason: str) -> None:
+    run.connection.execute(
         "UPDATE case_file SET closed = ?, until = ?, closed_by = ?, closed_reason = ? WHERE id = ?",
-        (at, run, author, reason, one.id),
+        (run.at, run.id, run.by, reason, one.id),
     )
-    record.event(
-        connection, at, run, "case closed", author, case=one.id, name=one.name, ticket=one.ticket, reason=reason
-    )
+    run.event("case closed", case=one.id, name=one.name, ticket=one.ticket, reason=reason)
 
 
 # Reading

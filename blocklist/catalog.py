@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -355,15 +356,15 @@ def check_proxy(text: str) -> None:
         raise ValueError(f'{text!r} is not a proxy: "direct", "environment" or http://proxy.example:3128')
 
 
-def builtin_descriptors() -> Iterator[tuple[str, str, dict[str, Any]]]:
+@functools.cache
+def builtin_descriptors() -> tuple[tuple[str, str, Mapping[str, Any]], ...]:
     """`(id, file, raw table)` of every feed that the package carries."""
-    for entry in sorted(resources.files("blocklist.feeds").iterdir(), key=lambda e: e.name):
-        if entry.name.endswith(".toml") and entry.name != SETS_FILE:
-            yield (
-                entry.name.removesuffix(".toml"),
-                f"feeds/{entry.name}",
-                tomllib.loads(entry.read_text("utf-8")),
-            )
+    files = sorted(resources.files("blocklist.feeds").iterdir(), key=lambda e: e.name)
+    return tuple(
+        (file.name.removesuffix(".toml"), f"feeds/{file.name}", tomllib.loads(file.read_text("utf-8")))
+        for file in files
+        if file.name.endswith(".toml") and file.name != SETS_FILE
+    )
 
 
 def folder_descriptors(folder: Path, problems: Problems) -> Iterator[tuple[str, str, dict[str, Any]]]:

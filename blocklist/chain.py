@@ -21,6 +21,7 @@ from blocklist.verify.endpoint import parse_resolver
 
 # Longer chains are a loop or a mistake; BIND follows 16.
 MAX_LINKS = 16
+_PATIENCE = 5.0  # seconds for all resolvers together
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Chain:
     addresses: tuple[str, ...]
 
 
-def follow(name: str, resolvers: Sequence[str], *, lifetime: float = 5.0) -> Chain:
+def follow(name: str, resolvers: Sequence[str]) -> Chain:
     """Ask for A and AAAA of `name` and follow the answers; resolvers are tried in turn.
 
-    Raises IndicatorError when there is no resolver to ask or none gives an answer in `lifetime` seconds.
+    Raises IndicatorError when there is no resolver to ask or none gives an answer in time.
     """
     if not resolvers:
         raise IndicatorError(
@@ -45,7 +46,7 @@ def follow(name: str, resolvers: Sequence[str], *, lifetime: float = 5.0) -> Cha
     asking.nameservers = [
         dns.nameserver.Do53Nameserver(r.address, r.port) for r in (parse_resolver(text) for text in resolvers)
     ]
-    asking.lifetime = lifetime
+    asking.lifetime = _PATIENCE
     names: dict[str, None] = {}
     addresses: dict[str, None] = {}
     for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):

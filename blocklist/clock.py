@@ -15,14 +15,24 @@ def text(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
+def minute(moment: str | None) -> str:
+    """`2026-11-24 10:00` of what `text` gave; of nothing, nothing."""
+    return "" if moment is None else moment[:16].replace("T", " ")
+
+
 def said(moment: str) -> str:
-    """`2026-11-24 10:00 UTC` of what `text` gave: for sentences that are kept, and read wherever."""
-    return f"{moment[:16].replace('T', ' ')} UTC"
+    """The same with the word UTC: for sentences that are kept, and read wherever."""
+    return f"{minute(moment)} UTC"
 
 
 def parse(moment: str) -> datetime:
     """The inverse of `text`."""
     return datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def of_epoch(seconds: int) -> str:
+    """`text` of seconds since 1970."""
+    return text(datetime.fromtimestamp(seconds, UTC))
 
 
 def serial(moment: datetime) -> int:

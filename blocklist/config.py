@@ -370,7 +370,7 @@ def _refuse_strangers(*paths: Path) -> None:
 
 
 def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> Config:
-    raw: dict[str, tuple[str, dict[str, Any]]] = {i: (w, t) for i, w, t in builtin_descriptors()}
+    raw: dict[str, tuple[str, Mapping[str, Any]]] = {i: (w, t) for i, w, t in builtin_descriptors()}
     for feed_id, place, table in folder_descriptors(base / "feeds.d", problems):
         if feed_id == ESSENTIAL:
             problems.add(place, _ESSENTIAL_STAYS)

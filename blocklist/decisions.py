@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from blocklist import __version__, clock
+from blocklist import clock
 from blocklist.audit import Thing, recognise
 from blocklist.catalog import KINDS
 from blocklist.dates import day_end, utc
 from blocklist.errors import IndicatorError
 from blocklist.names import parents
 from blocklist.quantities import parse_duration
-from blocklist.rules import Rule
+from blocklist.rules import Rule, rules_where
 from blocklist.select.address import parse_one
-from blocklist.store.record import Record
+from blocklist.store.record import Record, Run
 
 
 @dataclass(frozen=True)
@@ -189,21 +188,16 @@ def _standing(record: Record, action: str, rule: _Prepared) -> int | None:
 
 def _write(record: Record, action: str, rules: Sequence[_Prepared], author: str, command: str) -> list[int]:
     """Rules and their events in one transaction; the numbers given."""
-    at = clock.text(clock.now())
-    with record.transaction() as connection:
-        run = record.begin_run(connection, at, command, author, __version__)
-        numbers = [_insert(record, connection, run, at, action, rule, author) for rule in rules]
-        record.bump(connection)
-        record.finish_run(run, clock.text(clock.now()))
+    with record.new_run(command, author) as run:
+        numbers = [_insert(run, action, rule) for rule in rules]
+        record.bump(run.connection)
     return numbers
 
 
-def _insert(
-    record: Record, connection: sqlite3.Connection, run: int, at: str, action: str, rule: _Prepared, author: str
-) -> int:
+def _insert(run: Run, action: str, rule: _Prepared) -> int:
     """A rule and its event; the number given."""
     thing, wanted = rule.thing, rule.wanted
-    cursor = connection.execute(
+    cursor = run.connection.execute(
         "INSERT INTO rule (action, name, kind, subtree, reason, ticket, author, created, since, expires) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -213,20 +207,16 @@ def _insert(
             int(rule.subtree),
             wanted.reason,
             wanted.ticket,
-            author,
-            at,
-            run,
+            run.by,
+            run.at,
+            run.id,
             rule.expires,
         ),
     )
     number = cursor.lastrowid
     assert number is not None
-    record.event(
-        connection,
-        at,
-        run,
+    run.event(
         f"{action} added",
-        author,
         rule=number,
         name=thing.name,
         subtree=rule.subtree,
@@ -237,35 +227,31 @@ def _insert(
     return number
 
 
-def allow_within(
-    record: Record, connection: sqlite3.Connection, run: int, at: str, wanted: Wanted, *, author: str
-) -> int:
-    """An allow as a part of another decision, in that one's transaction; its number.
+def allow_within(run: Run, wanted: Wanted) -> int:
+    """An allow as a part of another decision; its number.
 
     Raises IndicatorError for what no rule may name, or for one that stands already.
     """
-    rule = _prepared(wanted, clock.parse(at))
-    if (standing := _standing(record, "allow", rule)) is not None:
+    rule = _prepared(wanted, clock.parse(run.at))
+    if (standing := _standing(run.record, "allow", rule)) is not None:
         raise IndicatorError(f"rule {standing} allows {rule.thing.name} already", hint="leave out --allow")
-    number = _insert(record, connection, run, at, "allow", rule, author)
-    record.bump(connection)
+    number = _insert(run, "allow", rule)
+    run.record.bump(run.connection)
     return number
 
 
-def end_within(
-    record: Record, connection: sqlite3.Connection, run: int, at: str, number: int, *, reason: str, author: str
-) -> bool:
-    """End a rule as a part of another decision; False when a person ended it already."""
-    row = connection.execute("SELECT action, name FROM rule WHERE id = ? AND until IS NULL", (number,)).fetchone()
+def end_within(run: Run, number: int, *, reason: str) -> None:
+    """End a rule as a part of another decision, unless a person ended it already."""
+    db = run.connection
+    row = db.execute("SELECT action, name FROM rule WHERE id = ? AND until IS NULL", (number,)).fetchone()
     if row is None:
-        return False
-    connection.execute(
+        return
+    db.execute(
         "UPDATE rule SET removed = ?, until = ?, removed_by = ?, removed_reason = ? WHERE id = ?",
-        (at, run, author, reason, number),
+        (run.at, run.id, run.by, reason, number),
     )
-    record.bump(connection)
-    record.event(connection, at, run, f"{row[0]} removed", author, rule=number, name=row[1], reason=reason)
-    return True
+    run.record.bump(db)
+    run.event(f"{row[0]} removed", rule=number, name=row[1], reason=reason)
 
 
 def _require(reason: str) -> None:
@@ -332,14 +318,7 @@ def remove_rules(
     """
     _require(reason)
     now = clock.text(clock.now())
-    standing = {
-        row[0]: Rule(row[0], row[1], row[2], KINDS[row[3] - 1], bool(row[4]), *row[5:])
-        for row in record.connection.execute(
-            "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
-            "WHERE action = ? AND until IS NULL ORDER BY id",
-            (action,),
-        )
-    }
+    standing = {rule.id: rule for rule in rules_where(record.connection, "action = ? AND until IS NULL", (action,))}
     shows = f"'blocklist {action} list' shows them"
     if missing := [str(n) for n in numbers if n not in standing]:
         raise IndicatorError(f"there is no {action} rule {' and no '.join(missing[:_SHOWN])}", hint=shows)
@@ -357,11 +336,9 @@ def remove_rules(
         ]
     if not ended:
         raise IndicatorError(f"no {action} rule in force is meant by that", hint=shows)
-    with record.transaction() as connection:
-        run = record.begin_run(connection, now, f"{action} remove", author, __version__)
+    with record.new_run(f"{action} remove", author) as run:
         for rule in ended:
-            end_within(record, connection, run, now, rule.id, reason=reason, author=author)
-        record.finish_run(run, clock.text(clock.now()))
+            end_within(run, rule.id, reason=reason)
     return ended
 
 
@@ -393,16 +370,13 @@ def release_hold(record: Record, what: str, *, reason: str, author: str) -> str:
         raise IndicatorError(f"{name} is not held", hint="'blocklist held' lists what is; 'blocklist why' says more")
     if name in record.released_names():
         raise IndicatorError(f"{name} was let pass already", hint=f"'blocklist why {name}' says by whom")
-    now = clock.text(clock.now())
-    with record.transaction() as connection:
-        run = record.begin_run(connection, now, "held release", author, __version__)
-        connection.execute(
+    with record.new_run("held release", author) as run:
+        run.connection.execute(
             "INSERT INTO hold_release (name, reason, author, created, since) VALUES (?, ?, ?, ?, ?)",
-            (name, reason, author, now, run),
+            (name, reason, author, run.at, run.id),
         )
-        record.bump(connection)
-        record.event(connection, now, run, "hold released", author, name=name, reason=reason)
-        record.finish_run(run, clock.text(clock.now()))
+        record.bump(run.connection)
+        run.event("hold released", name=name, reason=reason)
     return name
 
 
@@ -412,17 +386,14 @@ def revoke_hold(record: Record, what: str, *, reason: str, author: str) -> str:
     _require(reason)
     if name not in record.released_names():
         raise IndicatorError(f"nobody let {name} pass", hint="'blocklist held --released' lists those that were")
-    now = clock.text(clock.now())
-    with record.transaction() as connection:
-        run = record.begin_run(connection, now, "held revoke", author, __version__)
-        connection.execute(
+    with record.new_run("held revoke", author) as run:
+        run.connection.execute(
             "UPDATE hold_release SET revoked = ?, until = ?, revoked_by = ?, revoked_reason = ? "
             "WHERE name = ? AND until IS NULL",
-            (now, run, author, reason, name),
+            (run.at, run.id, author, reason, name),
         )
-        record.bump(connection)
-        record.event(connection, now, run, "hold release revoked", author, name=name, reason=reason)
-        record.finish_run(run, clock.text(clock.now()))
+        record.bump(run.connection)
+        run.event("hold release revoked", name=name, reason=reason)
     return name
 
 
@@ -434,15 +405,12 @@ def approve_release(record: Record, export: str, number: int | None, *, author: 
     ).fetchone()
     if row is None or row[1] != "held":
         raise IndicatorError(f"no release of {export} is held", hint="'blocklist release' lists them")
-    now = clock.text(clock.now())
-    with record.transaction() as connection:
-        run = record.begin_run(connection, now, "release approve", author, __version__)
-        connection.execute(
+    with record.new_run("release approve", author) as run:
+        run.connection.execute(
             "UPDATE release SET note = 'approved by ' || ? || ' at ' || ? || ': ' || note WHERE id = ?",
-            (author, now, row[0]),
+            (author, run.at, row[0]),
         )
-        record.event(connection, now, run, "release approved", author, export=export, release=row[0])
-        record.finish_run(run, clock.text(clock.now()))
+        run.event("release approved", export=export, release=row[0])
     return int(row[0])
 
 

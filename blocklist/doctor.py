@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 from blocklist import clock, credentials
@@ -21,11 +19,12 @@ from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
 from blocklist.finding import Finding, Word
 from blocklist.person import running_as
+from blocklist.publish.check import tool_of, where_is
 from blocklist.publish.descriptor import Format
 from blocklist.publish.standing import file_digest, pending
 from blocklist.repair import beyond
 from blocklist.store import columns, folders, kept, ledger, snapshots
-from blocklist.store.database import REPAIR, explained, open_for_reading, path_in
+from blocklist.store.database import REPAIR, path_in, reading
 from blocklist.store.moment import last_confirmed
 
 _LOW = 500_000_000  # bytes free below which an update may not fit
@@ -164,41 +163,37 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
     if not path.exists():
         yield Finding("record", "warn", str(path), "there is none yet", "run 'blocklist update'")
         return
-    db = open_for_reading(config.state)
-    try:
-        with explained(path):
-            troubles = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
-            if troubles:
-                yield Finding("record", "fail", str(path), f"is damaged: {troubles[0]}", REPAIR)
-                return
-            yield Finding("record", "ok", str(path), f"{path.stat().st_size / 1e6:,.1f} MB, whole")
-            newest = db.execute("SELECT started FROM run ORDER BY id DESC LIMIT 1").fetchone()
-            last, (latest,) = newest[0] if newest else None, db.execute("SELECT max(started) FROM run").fetchone()
-            if last and clock.parse(last) > clock.now():
-                yield Finding(
-                    "clock",
-                    "fail",
-                    "this machine",
-                    f"the last run was at {last}, which is still to come",
-                    "set the clock: the record goes on, but its times and serials run ahead",
-                )
-            elif latest and clock.parse(latest) > clock.now():
-                text = f"is set right; a run had begun at {latest}, which is still to come: serials go on from there"
-                yield Finding("clock", "ok", "this machine", text)
-            elif (before := last_confirmed(db, clock.now())) is not None:
-                yield Finding(
-                    "clock",
-                    "warn",
-                    "this machine",
-                    f"says {clock.said(clock.text(clock.now()))}, far ahead of the runs up to "
-                    f"{clock.said(clock.text(before))}",
-                    "set it if it is wrong; until a day of runs confirms it, [keep] counts from then",
-                )
-            yield from _log(path, db)
-            yield from _cases(config.state, db)
-            yield from _kept(config.state, db, deep)
-    finally:
-        db.close()
+    with reading(config.state) as db:
+        troubles = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+        if troubles:
+            yield Finding("record", "fail", str(path), f"is damaged: {troubles[0]}", REPAIR)
+            return
+        yield Finding("record", "ok", str(path), f"{path.stat().st_size / 1e6:,.1f} MB, whole")
+        newest = db.execute("SELECT started FROM run ORDER BY id DESC LIMIT 1").fetchone()
+        last, (latest,) = newest[0] if newest else None, db.execute("SELECT max(started) FROM run").fetchone()
+        if last and clock.parse(last) > clock.now():
+            yield Finding(
+                "clock",
+                "fail",
+                "this machine",
+                f"the last run was at {last}, which is still to come",
+                "set the clock: the record goes on, but its times and serials run ahead",
+            )
+        elif latest and clock.parse(latest) > clock.now():
+            text = f"is set right; a run had begun at {latest}, which is still to come: serials go on from there"
+            yield Finding("clock", "ok", "this machine", text)
+        elif (before := last_confirmed(db, clock.now())) is not None:
+            yield Finding(
+                "clock",
+                "warn",
+                "this machine",
+                f"says {clock.said(clock.text(clock.now()))}, far ahead of the runs up to "
+                f"{clock.said(clock.text(before))}",
+                "set it if it is wrong; until a day of runs confirms it, [keep] counts from then",
+            )
+        yield from _log(path, db)
+        yield from _cases(config.state, db)
+        yield from _kept(config.state, db, deep)
 
 
 def _log(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
@@ -227,10 +222,7 @@ def _log(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
 
 def _settled(db: sqlite3.Connection) -> set[tuple[int | None, str]]:
     """Troubles that a sound event of a repair names: said then, by whom, and no news any more."""
-    events = db.execute(
-        "SELECT id, at, run, what, who, detail, previous, digest FROM event WHERE what = ?", (ledger.REPAIRED,)
-    )
-    sound = [event for row in events if ledger.is_sound(event := ledger.Event(*row))]
+    sound = [event for event in ledger.events(db, what=ledger.REPAIRED) if ledger.is_sound(event)]
     return {(number, text) for event in sound for number, text in event.told()["detail"].get("troubles", [])}
 
 
@@ -246,18 +238,12 @@ def _cases(state: Path, db: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
-    rows = {row[0]: row[1:] for row in db.execute("SELECT id, base, sha256, state FROM snapshot WHERE stored > 0")}
+    rows = {row[0]: row[1:] for row in db.execute("SELECT id, sha256, state FROM snapshot WHERE stored > 0")}
     lost = [n for n in rows if not snapshots.file_of(state, n).exists()]
     broken = []
-    for number, (_, sha256, _) in rows.items() if deep else ():
-        chain: list[int] = []
-        at: int | None = number
-        while at is not None:
-            chain.append(at)
-            at = rows[at][0]
+    for number, (sha256, _) in rows.items() if deep else ():
         try:
-            if hashlib.sha256(snapshots.read(state, chain[::-1])).hexdigest() != sha256:
-                broken.append(number)
+            snapshots.read(state, snapshots.chain(db, number), sha256)
         except RecordError:
             broken.append(number)
     place = str(state / "snapshots")
@@ -272,7 +258,7 @@ def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
     else:
         how = "read and equal to their digests" if deep else "there (--deep reads them)"
         yield Finding("downloads", "ok", place, f"{len(rows):,} {how}")
-    current = [(n, row[1]) for n, row in rows.items() if row[2] == "current"]
+    current = [(n, sha256) for n, (sha256, now) in rows.items() if now == "current"]
     torn = [
         n
         for n, sha256 in current
@@ -294,7 +280,7 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
     if beyond.advice(config.state) is not None:
         live = None  # said already, with what to do about it
     elif path_in(config.state).exists():
-        with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        with reading(config.state) as db:
             rows = db.execute("SELECT export, digest, path, files FROM release WHERE state = 'live'")
             live = {name: _files(digest, path, files) for name, digest, path, files in rows}
             half = {
@@ -307,9 +293,8 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
         path = config.base / export.path
         checker = formats[export.format].check
         if checker and export.check is not False:
-            words = [word for word in checker if not word.startswith("-")]
-            tool = words[1] if words[0] == "unshare" and len(words) > 1 else words[0]
-            found = shutil.which(tool) or shutil.which(tool, path="/usr/local/sbin:/usr/sbin:/sbin")
+            tool = tool_of(checker)
+            found = where_is(tool)
             word: Word = "ok" if found else "fail" if export.check is True else "warn"
             yield Finding(
                 "checkers",
@@ -412,8 +397,5 @@ def _engines(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
         return
     from blocklist.probe import setup
 
-    db = open_for_reading(config.state, follow=True)
-    try:
+    with reading(config.state, follow=True) as db:
         yield from setup.findings(config, formats, db)
-    finally:
-        db.close()

@@ -168,7 +168,11 @@ class Work:
         outcome.seconds = (fetched.seconds if fetched else 0.0) + time.perf_counter() - started
         if outcome.error and feed.id in self.ids and (kept := self.snapshots.get(self.ids[feed.id])):
             outcome.entries = outcome.entries if outcome.entries is not None else kept.entries
-        self.outcomes[feed.id] = outcome
+        self._settle(outcome)
+
+    def _settle(self, outcome: FeedOutcome) -> None:
+        """What became of a feed, and told at once."""
+        self.outcomes[outcome.id] = outcome
         if self.on_feed is not None:
             self.on_feed(outcome)
 
@@ -207,10 +211,8 @@ class Work:
             same = waiting and self._judged(feed, waiting)
             if waiting and same and checked and clock.parse(checked) + wait > self.at:
                 # What waits for a person is said at every run, and the publisher not asked more often for it.
-                self.outcomes[feed.id] = _still_gated(feed, waiting)
                 self.unasked.add(feed.id)
-                if self.on_feed is not None:
-                    self.on_feed(self.outcomes[feed.id])
+                self._settle(_still_gated(feed, waiting))
                 return None
             if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
                 if now.parse_key != parse_key(feed, now.sha256):
@@ -235,11 +237,8 @@ class Work:
         try:
             request = request_for(feed, self.config)
         except BlocklistError as error:
-            self.outcomes[feed.id] = FeedOutcome(
-                feed.id, "failed", entries=now.entries if now else None, error=error.message, hint=error.hint
-            )
-            if self.on_feed is not None:
-                self.on_feed(self.outcomes[feed.id])
+            entries = now.entries if now else None
+            self._settle(FeedOutcome(feed.id, "failed", entries=entries, error=error.message, hint=error.hint))
             return None
         # Validators of one URL, or of one file of an archive, say nothing about another.
         same = now is not None and _source(self.record.feed_version(number, now.run)) == _source(attributes_of(feed)[1])
@@ -263,16 +262,16 @@ class Work:
     def _skip(
         self, feed: Feed, now: Snapshot | None, note: str, *, failed: bool = False, hint: str | None = None
     ) -> None:
-        self.outcomes[feed.id] = FeedOutcome(
-            feed.id,
-            "failed" if failed else "skipped",
-            entries=now.entries if now else None,
-            note=note,
-            error=note if failed else None,
-            hint=hint,
+        self._settle(
+            FeedOutcome(
+                feed.id,
+                "failed" if failed else "skipped",
+                entries=now.entries if now else None,
+                note=note,
+                error=note if failed else None,
+                hint=hint,
+            )
         )
-        if self.on_feed is not None:
-            self.on_feed(self.outcomes[feed.id])
 
     def _take(self, feed: Feed, fetched: Fetched | None) -> FeedOutcome:
         assert fetched is not None

@@ -6,11 +6,8 @@ where some of them changed, what it says of names far from these stays.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -24,6 +21,7 @@ from blocklist.picture import protected_domains
 from blocklist.select.current import Current, current
 from blocklist.select.policy import Withheld, taken_by
 from blocklist.select.renew import Touched
+from blocklist.store.derived import digest
 
 if TYPE_CHECKING:
     from blocklist.gathering import Lapse, Work
@@ -34,7 +32,7 @@ def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:
     references, listed = [], []
     # What lingers in a reference belongs to it until its time is over.
     later = {i: w.next_end for i, w in work.intakes.items() if w.gate is None} | {x.feed.id: x.next_end for x in lapses}
-    ends = {**work.next_ends, **{work.ids[i]: None if e is None else _text(e) for i, e in later.items()}}
+    ends = {**work.next_ends, **{work.ids[i]: None if e is None else clock.of_epoch(e) for i, e in later.items()}}
     for feed_id, feed in work.config.feeds.items():
         number = work.ids[feed_id]
         intake = work.intakes.get(feed_id)
@@ -55,7 +53,7 @@ def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:
         protected_domains(work.config),
         work.config.protected_networks,
     ]
-    return {"fixed": _digest(fixed), "references": _digest(references), "listed": _digest(listed)}
+    return {"fixed": digest(fixed), "references": digest(references), "listed": digest(listed)}
 
 
 @dataclass(frozen=True)
@@ -244,11 +242,3 @@ def _exported(work: Work, current_: Current) -> pl.Series:
     for policy in {e.policy for e in config.exports.values()}:
         parts.append(taken_by(current_, feeds, config.policies[policy], withheld)["name"])
     return pl.concat(parts).unique()
-
-
-def _text(moment: int) -> str:
-    return clock.text(datetime.fromtimestamp(moment, UTC))
-
-
-def _digest(parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -10,6 +10,8 @@ import polars as pl
 from blocklist.match import Matched
 from blocklist.publish.rollback import Pin
 
+_EXAMPLES = 5
+_FEEDS = pl.col("feed").unique().sort().alias("feeds")
 _COUNTS = (pl.col("count").sum().alias("queries"), pl.col("client").drop_nulls().n_unique().alias("clients"))
 
 
@@ -84,11 +86,12 @@ class Tables:
 
     def blocked(self, limit: int | None) -> list[Row]:
         """What is blocked, with its entry (where exports differ, the first one's), feeds and exports."""
-        counts = self._counted(self._blocked, "thing")
+        counts = self._counted(self._blocked)
         said = self._hits.group_by("thing", maintain_order=True).agg(
             pl.col("entry").first(), pl.col("list").unique(maintain_order=True)
         )
-        rows = counts.join(said, on="thing").join(self._feeds("thing"), on="thing", how="left")
+        feeds = self._matched.feeds.group_by("thing").agg(_FEEDS)
+        rows = counts.join(said, on="thing").join(feeds, on="thing", how="left")
         return _rows(rows.join(self._shown, on="thing"), limit)
 
     def entries(self, limit: int | None) -> list[Row]:
@@ -96,11 +99,7 @@ class Tables:
         of = self._hits.unique(["thing", "entry"], maintain_order=True)
         counts = of.join(self._pairs, on="thing").group_by("entry").agg(*_COUNTS)
         lists = self._hits.group_by("entry").agg(pl.col("list").unique(maintain_order=True))
-        feeds = (
-            of.join(self._matched.feeds, on="thing")
-            .group_by("entry")
-            .agg(pl.col("feed").unique().sort().alias("feeds"))
-        )
+        feeds = of.join(self._matched.feeds, on="thing").group_by("entry").agg(_FEEDS)
         rows = counts.join(lists, on="entry").join(feeds, on="entry", how="left")
         return _rows(rows.with_columns(what="entry"), limit)
 
@@ -126,12 +125,12 @@ class Tables:
             out.append(row)
         return sorted(out, key=lambda r: (-int(str(r["queries"])), -int(str(r["alone_queries"])), str(r["feed"])))
 
-    def shadows(self, examples: int = 5) -> list[dict[str, object]]:
+    def shadows(self) -> list[dict[str, object]]:
         """What shadow feeds would block that passes now."""
         out: list[dict[str, object]] = []
         for shadow in self._matched.shadows:
             of = self._of(shadow.frame["thing"])
-            most = self._counted(shadow.frame["thing"], "thing").join(self._shown, on="thing")
+            most = self._counted(shadow.frame["thing"]).join(self._shown, on="thing")
             out.append(
                 {
                     "feed": shadow.feed,
@@ -139,7 +138,9 @@ class Tables:
                     "queries": int(of["count"].sum()),
                     "names": shadow.frame.height,
                     "clients": of["client"].drop_nulls().n_unique(),
-                    "examples": most.sort("queries", "what", descending=[True, False])["what"].head(examples).to_list(),
+                    "examples": most.sort("queries", "what", descending=[True, False])["what"]
+                    .head(_EXAMPLES)
+                    .to_list(),
                 }
             )
         return out
@@ -158,11 +159,8 @@ class Tables:
     def _of(self, things: pl.Series) -> pl.DataFrame:
         return self._pairs.filter(pl.col("thing").is_in(things.implode()))
 
-    def _counted(self, things: pl.Series, key: str) -> pl.DataFrame:
-        return self._of(things).group_by(key).agg(*_COUNTS)
-
-    def _feeds(self, key: str) -> pl.DataFrame:
-        return self._matched.feeds.group_by(key).agg(pl.col("feed").unique().sort().alias("feeds"))
+    def _counted(self, things: pl.Series) -> pl.DataFrame:
+        return self._of(things).group_by("thing").agg(*_COUNTS)
 
 
 def _rows(frame: pl.DataFrame, limit: int | None) -> list[Row]:

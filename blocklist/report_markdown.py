@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from blocklist.clock import minute
 from blocklist.plain import cell
 from blocklist.report import Report
 
@@ -18,7 +19,7 @@ def markdown(report: Report) -> str:
     """The report; no text in it is a tag, a link, an image or a table's border, whoever wrote it."""
     r = report
     came, went, begun = (sum(getattr(day, key) for day in r.days) for key in ("came", "went", "begun"))
-    out = [f"# Blocklist report, {_when(r.since)} to {_when(r.until)} UTC", ""]
+    out = [f"# Blocklist report, {minute(r.since)} to {minute(r.until)} UTC", ""]
     first = f", {begun:,} more with the first reading of a feed" if begun else ""
     out += [
         f"- {r.names:,} names, addresses and URLs listed now",
@@ -28,7 +29,7 @@ def markdown(report: Report) -> str:
         f"- {r.runs:,} runs",
         "",
     ]
-    rules = [(f"{x['action']} {x['name']}", _when(x["expires"]), x["author"], x["reason"]) for x in r.rules["ending"]]
+    rules = [(f"{x['action']} {x['name']}", minute(x["expires"]), x["author"], x["reason"]) for x in r.rules["ending"]]
     out += _table("Rules that end within a week", ("rule", "ends", "by", "reason"), rules)
     out += _table(
         "What came and went by day",
@@ -78,18 +79,18 @@ def markdown(report: Report) -> str:
     out += _table(
         "Newly held",
         ("held", "guard", "because", "since"),
-        [(h["indicator"], h["guard"], h["detail"], _when(h["since"])) for h in r.held["new"]],
+        [(h["indicator"], h["guard"], h["detail"], minute(h["since"])) for h in r.held["new"]],
     )
     out += _table(
         "Let pass",
         ("name", "by", "reason", "on"),
-        [(h["indicator"], h["author"], h["reason"], _when(h["created"])) for h in r.held["released"]],
+        [(h["indicator"], h["author"], h["reason"], minute(h["created"])) for h in r.held["released"]],
     )
     out += _table(
         "Rules made or taken back",
         ("rule", "by", "on", "reason", "taken back"),
         [
-            (f"{d['action']} {d['name']}", d["author"], _when(d["created"]), d["reason"], _when(d["removed"]))
+            (f"{d['action']} {d['name']}", d["author"], minute(d["created"]), d["reason"], minute(d["removed"]))
             for d in r.decisions
         ],
     )
@@ -98,7 +99,7 @@ def markdown(report: Report) -> str:
     out += _table(
         "Exports",
         ("export", "format", "entries", "published", "releases", "held", "failed", "added", "removed"),
-        [tuple(_when(v) if k == "at" else "" if v is None else v for k, v in e.items()) for e in r.exports],
+        [tuple(minute(v) if k == "at" else "" if v is None else v for k, v in e.items()) for e in r.exports],
     )
     out += _table(
         "Releases",
@@ -107,7 +108,7 @@ def markdown(report: Report) -> str:
             (
                 f"{x['export']} {x['id']}",
                 x["state"],
-                _when(x["created"]),
+                minute(x["created"]),
                 x["entries"],
                 x["added"],
                 x["removed"],
@@ -134,10 +135,6 @@ def _text(value: object) -> str:
     text = _PUNCTUATION.sub(r"\\\1", text)
     text = _LINKS.sub(lambda m: m[0][:-1] + ("&#58;" if m[1] else "&#46;"), text)
     return text.replace("@", "&#64;")
-
-
-def _when(text: str | None) -> str:
-    return "" if text is None else text[:16].replace("T", " ")
 
 
 __all__ = ["markdown"]

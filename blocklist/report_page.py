@@ -7,7 +7,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from blocklist import report_charts
+from blocklist import clock, report_charts
 from blocklist.plain import cell
 from blocklist.report import Report
 
@@ -18,7 +18,7 @@ def page(report: Report) -> str:
     """The page. Every text in it is escaped, whoever wrote it, and none is a formula to a spreadsheet."""
     # Not the sandbox of exporters: the template is ours.
     environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=_plain, trim_blocks=True)
-    environment.filters |= {"n": _number, "share": _share, "when": _when}
+    environment.filters |= {"n": _number, "share": _share, "when": clock.minute}
     template = environment.from_string(resources.files("blocklist").joinpath("report.html").read_text(encoding="utf-8"))
     listing = [feed for feed in report.feeds if feed.category != "reference"]
     charts = {
@@ -44,10 +44,6 @@ def _number(value: int | float | None) -> Markup:
 
 def _share(part: float, whole: float = 1) -> Markup:
     return Markup(f"{part / whole:.1%}" if whole else "–")  # noqa: S704
-
-
-def _when(text: str | None) -> str:
-    return "" if text is None else text[:16].replace("T", " ")
 
 
 __all__ = ["page"]

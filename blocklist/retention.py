@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from blocklist import __version__, clock
+from blocklist import clock
 from blocklist.config import Config
 from blocklist.publish.recorded import wanted_bytes
 from blocklist.quantities import parse_duration
@@ -70,10 +70,10 @@ def prune(record: Record, config: Config, *, author: str, dry_run: bool = False,
         done = Pruned(listings, verdicts, holds, len(gone), size, sum(released.values()), begins, as_of)
         if dry_run or not done.any:
             raise _Undone
-        run = record.begin_run(db, at, "prune", author, __version__)
+        run = record.begin_run(db, at, "prune", author)
         told = {"listings": listings, "verdicts": verdicts, "holds": holds, "downloads": len(gone), "history": begins}
         record.event(db, at, run, "record pruned", author, **told)
-        record.finish_run(run, clock.text(clock.now()))
+        record.finish_run(run)
     if not dry_run:
         _remove_files(record)
         kept.forget_others(record.state, wanted_bytes(record, config, present))

@@ -57,20 +57,21 @@ def deciding_network_rule(networks: Sequence[str], rules: Iterable[Rule]) -> Rul
 
 def rules_in_force(connection: sqlite3.Connection, now: datetime) -> list[Rule]:
     """Rules that are neither removed nor expired at `now`, by number."""
-    rows = connection.execute(
-        "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
-        "WHERE until IS NULL AND (expires IS NULL OR expires > ?) ORDER BY id",
-        (clock.text(now),),
-    )
-    return [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
+    return rules_where(connection, "until IS NULL AND (expires IS NULL OR expires > ?)", (clock.text(now),))
 
 
 def rules_at(connection: sqlite3.Connection, run: int, at: datetime) -> list[Rule]:
     """Those that were in force after `run`, and had not expired by `at`."""
+    condition = "since <= ?1 AND (until IS NULL OR until > ?1) AND (expires IS NULL OR expires > ?2)"
+    return rules_where(connection, condition, (run, clock.text(at)))
+
+
+def rules_where(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[Rule]:
+    """Those rules `x` of the record that meet a condition in SQL, by number."""
     rows = connection.execute(
-        "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule "
-        "WHERE since <= ?1 AND (until IS NULL OR until > ?1) AND (expires IS NULL OR expires > ?2) ORDER BY id",
-        (run, clock.text(at)),
+        "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires "
+        f"FROM rule x WHERE {condition} ORDER BY id",
+        values,
     )
     return [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
 

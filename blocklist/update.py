@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Literal
 
 import polars as pl
 
-from blocklist import __version__, clock, holding
+from blocklist import clock, holding
 from blocklist.cases import Case, close_dropped
 from blocklist.catalog import ESSENTIAL
 from blocklist.config import Config
@@ -25,7 +24,7 @@ from blocklist.lifetime import stale_since
 from blocklist.person import whoami
 from blocklist.picture import Changes, Picture
 from blocklist.store import columns
-from blocklist.store.record import Record, Snapshot
+from blocklist.store.record import Record, Run, Snapshot
 from blocklist.stretches import stretches
 
 
@@ -130,12 +129,13 @@ def _record(work: Work, out: Updated) -> None:
     before = record.guard_input()
     names = {number: name for name, number in work.ids.items()}
     with record.transaction() as connection, ThreadPoolExecutor(2, "beside") as beside:
-        actual = record.begin_run(connection, clock.text(at), "update", whoami(), __version__)
-        assert actual == run
+        said, who = clock.text(at), whoami()
+        this = Run(record, connection, record.begin_run(connection, said, "update", who), said, who)
+        assert this.id == run
         for feed_id, text in versions.items():
             attributes = attributes_of(config.feeds[feed_id])[0]
             record.add_feed_version(connection, work.ids[feed_id], run, attributes, text)
-        _tell(connection, work, taken, versions)
+        _tell(this, work, taken, versions)
         for intake in work.intakes.values():
             record.add_snapshot(connection, _snapshot_row(work, intake))
         for feed_id in work.again:
@@ -146,7 +146,7 @@ def _record(work: Work, out: Updated) -> None:
         for number in gone:
             record.close_feed(connection, run, period, number, "feed disabled")
             connection.execute("UPDATE feed SET enabled = 0, next_end = NULL WHERE id = ?", (number,))
-            record.event(connection, clock.text(at), run, "feed disabled", whoami(), feed=names[number])
+            this.event("feed disabled", feed=names[number])
         if taken:
             removed = pl.concat(_with_feed(work, taken, "removed"))
             record.close_listings(connection, run, period, removed, "no longer listed")
@@ -172,11 +172,11 @@ def _record(work: Work, out: Updated) -> None:
                 listings_changed = True
         if listings_changed or versions:
             record.bump(connection)
-        out.cases = close_dropped(record, connection, run, clock.text(at), whoami())
+        out.cases = close_dropped(this)
         for feed_id, outcome in work.outcomes.items():
             _feed_row(connection, work, feed_id, outcome)
         _note_ends(connection, work, taken, lapses)
-        connection.execute("UPDATE run SET finished = ? WHERE id = ?", (clock.text(clock.now()), run))
+        record.finish_run(run)
     out.timings["record"] = time.perf_counter() - started
     # After the transaction: rows of before that a crash leaves in a file have ended by their times all the same.
     for lapse in lapses:
@@ -192,21 +192,18 @@ def _record(work: Work, out: Updated) -> None:
     _count_held(work, out)
 
 
-def _tell(connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake], versions: Mapping[str, str]) -> None:
+def _tell(run: Run, work: Work, taken: Mapping[str, Intake], versions: Mapping[str, str]) -> None:
     """Events: what a person says of feeds, which list he let through its gate, and the digest of every list taken."""
-    at = clock.text(work.at)
     if versions:
         said = {feed_id: hashlib.sha256(text.encode()).hexdigest() for feed_id, text in versions.items()}
-        work.record.event(connection, at, work.run, "feeds configured", whoami(), attributes=said)
+        run.event("feeds configured", attributes=said)
     for feed_id in sorted(work.accept & taken.keys()):
         waiting = work.record.gated_snapshot(work.ids[feed_id])
         gate, sha256 = waiting.gate if waiting else None, taken[feed_id].sha256
-        work.record.event(
-            connection, at, work.run, "snapshot accepted", whoami(), feed=feed_id, sha256=sha256, gate=gate
-        )
+        run.event("snapshot accepted", feed=feed_id, sha256=sha256, gate=gate)
     if taken:
         digests = {feed_id: intake.sha256 for feed_id, intake in taken.items()}
-        work.record.event(connection, at, work.run, "lists taken", whoami(), snapshots=digests)
+        run.event("lists taken", snapshots=digests)
 
 
 def _add_listings(connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake]) -> None:
@@ -228,7 +225,7 @@ def _note_ends(
     ends = {i: w.next_end for i, w in taken.items()} | {x.feed.id: x.next_end for x in lapses}
     connection.executemany(
         "UPDATE feed SET next_end = ? WHERE id = ?",
-        [(None if end is None else clock.text(_moment(end)), work.ids[i]) for i, end in ends.items()],
+        [(None if end is None else clock.of_epoch(end), work.ids[i]) for i, end in ends.items()],
     )
 
 
@@ -244,10 +241,6 @@ def _tell_ends(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse])
         outcome.expired = counts.get(work.ids[feed_id], 0)
         if outcome.outcome in ("unchanged", "skipped"):
             outcome.stale = stale_since(work.config.feeds[feed_id], changed.get(feed_id), work.at)
-
-
-def _moment(seconds_: int) -> datetime:
-    return datetime.fromtimestamp(seconds_, UTC)
 
 
 def _snapshot_row(work: Work, intake: Intake) -> Snapshot:

@@ -22,11 +22,11 @@ REQUIRED = os.environ.get("BLOCKLIST_REQUIRE_ENGINES") == "1"
 
 @pytest.fixture(scope="session", autouse=True)
 def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An empty home, for this process and for those it starts."""
+    """An empty home, for this process and for those it starts, which may keep what they compile: a start less 0.2 s."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
-        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "BLOCKLIST_CONFIG"):
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "BLOCKLIST_CONFIG", "PYTHONDONTWRITEBYTECODE"):
             patch.delenv(name, raising=False)
         yield
 

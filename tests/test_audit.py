@@ -238,7 +238,7 @@ def test_a_listing_that_came_or_went_after_the_release_is_pending() -> None:
     with settled(LISTED, ALL) as here:
         record = here.record
         with record.transaction() as db:
-            run = record.begin_run(db, clock.text(clock.now()), "update", "tests", "0")
+            run = record.begin_run(db, clock.text(clock.now()), "update", "tests")
             gone = indicators([Line(0, "evil.example")], [1])
             record.close_listings(db, run, clock.period(clock.now()), gone, "no longer listed")
             record.add_listings(db, run, indicators([Line(0, "new.example")], [1]))

@@ -95,6 +95,12 @@ def test_things_that_nobody_listed_or_that_are_none(world: World, what: str, cod
     assert world.run("history", what).code == code
 
 
+@pytest.mark.parametrize("words", [("probe", "--grace", "soon"), ("verify", "--budget", "soon")])
+def test_a_span_that_is_none_is_refused_in_words(world: World, words: tuple[str, ...]) -> None:
+    ran = world.run(*words)
+    assert ran.code == 2 and "'soon' is not a duration" in ran.err
+
+
 def test_a_hostile_line_reaches_no_terminal_page_or_spreadsheet(world: World, tmp_path: Path) -> None:
     for words in (("why", "evil.example"), ("history", "evil.example"), ("report", "-o", tmp_path / "r.html")):
         ran = world.run(*words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import time
 import zipfile
@@ -422,6 +423,12 @@ def test_a_file_that_is_no_bundle_is_refused_in_words(data: bytes, said: str, tm
 def test_no_such_file(tmp_path: Path) -> None:
     ran = call_main("evidence", "check", tmp_path / "none.zip")
     assert ran.code == 1 and "No such file" in ran.err
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.zip")
+    ran = call_main("evidence", "check", tmp_path / "x.zip")
+    assert ran.code == 1 and "is a pipe, not a file" in ran.err
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def get(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Get]:
         wanted = Request(
             "f", (url,), allow_private=True, base=tmp_path, packing=Packing(kind, member), max_size=max_size
         )
-        [done] = fetch([wanted], into=into, limits=Limits(backoff=0.01))
+        [done] = fetch([wanted], into=into, limits=Limits(backoff=0.001))
         assert list(into.iterdir()) == ([done.path] if done.path else [])
         return done
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocklist.select.fold import fold, names_between, nearest, parents, roots_of, zone_records
+from blocklist.select.fold import fold, names_between, nearest, parents, roots_of
 
 Entries = dict[tuple[str, bool], bool]
 
@@ -85,25 +85,6 @@ def test_names_between_repeat_what_the_nearest_entry_above_does(entries: Entries
     assert all(decide(folded, name) == block for name, block in expected.items())
 
 
-@given(decisions)
-def test_zone_records_mean_the_same_under_the_wildcard_rules_of_dns(entries: Entries) -> None:
-    records = zone_records(fold(frame(entries)))
-    assert records.select("name", "wildcard").is_unique().all()
-    zone = {("*." if wildcard else "") + name: block for name, wildcard, block in records.rows()}
-    # Every record makes all names above it exist (RFC 4592 §2.2.2).
-    existing = {"", *zone} | {r.split(".", i)[-1] for r in zone for i in range(1, r.count(".") + 1)}
-
-    def answer(query: str) -> bool | None:
-        if query in existing:
-            return zone.get(query)
-        encloser = query
-        while encloser not in existing:
-            encloser = encloser.partition(".")[2]
-        return zone.get(f"*.{encloser}" if encloser else "*")
-
-    assert {q for q in QUERIES if answer(q)} == blocked(entries)
-
-
 def test_a_name_below_a_listed_one_goes() -> None:
     entries = {
         ("evil.example", True): True,
@@ -134,21 +115,10 @@ def test_names_between_an_allow_and_its_block_are_blocked_again() -> None:
     assert between.rows() == [("b.c.evil.example", True), ("c.evil.example", True)]
 
 
-def test_an_exact_allow_does_not_free_the_names_below_it_in_a_zone() -> None:
-    entries = {("evil.example", True): True, ("www.evil.example", False): False}
-    assert zone_records(fold(frame(entries))).rows() == [
-        ("evil.example", False, True),
-        ("evil.example", True, True),
-        ("www.evil.example", False, False),
-        ("www.evil.example", True, True),
-    ]
-
-
 def test_empty_decisions_fold_to_empty_ones() -> None:
     empty = frame({})
     assert fold(empty).schema == empty.schema
     assert names_between(empty).schema == {"name": pl.String, "block": pl.Boolean}
-    assert zone_records(empty).height == 0
     assert nearest(empty, roots_of(empty)).height == 0
 
 

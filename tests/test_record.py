@@ -289,7 +289,7 @@ def test_packed_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     record = Record.open(tmp_path)
     with record.transaction() as db:
         ids = record.add_feeds(db, ["a", "b"])
-        run = record.begin_run(db, "2026-01-01T00:00:00Z", "update", "me", "0")
+        run = record.begin_run(db, "2026-01-01T00:00:00Z", "update", "me")
         rows = pl.DataFrame(
             {
                 "name": [f"h{i}.example" for i in range(250)] + ["//x.example/p", "2001:db8::/32"],
@@ -368,7 +368,7 @@ def test_listings_that_did_not_go_in_are_missed(world: World) -> None:
 def test_a_first_load_with_a_reference_to_nothing_is_not_kept(tmp_path: Path) -> None:
     record = Record.open(tmp_path)
     with pytest.raises(RecordError, match=r"table snapshot names a (feed|run)"), record.transaction() as connection:
-        record.begin_run(connection, "2026-11-24T00:00:00Z", "update", "t", "0")
+        record.begin_run(connection, "2026-11-24T00:00:00Z", "update", "t")
         columns = [row[1:4] for row in connection.execute("PRAGMA table_info(snapshot)") if row[3] or row[1] == "id"]
         values = [7 if "INT" in kind else "current" if name == "state" else "x" for name, kind, _ in columns]
         names = ", ".join(name for name, _, _ in columns)

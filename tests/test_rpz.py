@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from blocklist.errors import ConfigError
 from blocklist.names import parents
 from blocklist.publish.zone_options import budget
-from blocklist.select.fold import zone_records
 
 ORIGIN = "rpz.example.net"
 ACTIONS = {".": True, "rpz-passthru.": False}
@@ -54,6 +53,17 @@ def folded(listed: dict[tuple[str, bool], bool]) -> dict[tuple[str, bool], bool]
     return kept
 
 
+def recipe(listed: dict[tuple[str, bool], bool]) -> dict[str, bool | None]:
+    """The records that folded entries need: their names and those between one and its cover, and what is below each."""
+    owners: set[str] = set()
+    for name, _ in listed:
+        above = parents(name)
+        cover = next((i for i, at in enumerate(above) if (at, True) in listed), 0)
+        owners |= {name, *above[:cover]}
+    below = {f"*.{name}": verdict(listed, f"z.{name}") for name in owners}
+    return {name: verdict(listed, name) for name in owners} | {k: v for k, v in below.items() if v is not None}
+
+
 LABELS = st.sampled_from(["a", "b", "c"])
 NAMES = st.lists(LABELS, min_size=1, max_size=4).map(lambda labels: ".".join([*labels, "example"]))
 
@@ -73,8 +83,7 @@ def test_both_kinds_of_engine_find_the_verdict_of_the_most_specific_entry(
         assert account.records == len(zone)
         zone[version] = False  # its own data, whatever else is said of the name
     else:
-        owners = zone_records(select(listed).domains).rows()
-        assert zone == {f"*.{name}" if wildcard else name: block for name, wildcard, block in owners}
+        assert zone == recipe(listed)
     labels = ("a", "b", "c", "d")
     asked = [".".join((*prefix, "example")) for prefix in [(), *((one,) for one in labels)]]
     asked += [f"{one}.{name}" for one in labels for name in asked[1:]]

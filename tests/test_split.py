@@ -410,3 +410,23 @@ def test_a_way_back_tells_its_audience_of_no_more_than_it_did_then(tmp_path: Pat
     text = (world.base / "exports" / "given-reasons.jsonl").read_text("ascii")
     told = {row["name"]: (row["category"], row["feeds"]) for row in map(json.loads, text.splitlines())}
     assert told["evil.example"] == ("phishing", ["open"])
+
+
+def test_an_audience_is_told_of_no_feed_that_is_not_for_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("open", ["evil.example"], category="phishing", confidence=60)
+    world.feed("secret", ["evil.example"], confidence=95, tlp="red", legal_basis="a secret order")
+    world.feed("kept", ["evil.example"], confidence=90, redistribution="forbidden", contact="them@kept.example")
+    world.policies["given"] = {"categories": ["malware", "phishing"], "audience": "partners"}
+    world.export("given", "rpz", policy="given", path="exports/given.rpz", split="category")
+    assert world.update().code == 0
+    text = (world.base / "exports" / "given-reasons.jsonl").read_text("ascii")
+    assert json.loads(text) == {
+        "name": "evil.example",
+        "kind": "domain",
+        "scope": "subtree",
+        "category": "phishing",
+        "feeds": ["open"],
+    }
+    assert "evil.example CNAME" in (world.base / "exports" / "given-phishing.rpz").read_text("ascii")
+    assert "evil.example" not in (world.base / "exports" / "given-malware.rpz").read_text("ascii")

@@ -282,8 +282,8 @@ def _write(world: World, record: Record, texts: dict[int, bytes]) -> None:
     now = clock.text(clock.now())
     with record.transaction() as db:
         # What a feed dropped, it dropped long ago.
-        past = record.begin_run(db, "2026-01-01T00:00:00Z", "update", "tests", "0")
-        run = record.begin_run(db, now, "update", "tests", "0")
+        past = record.begin_run(db, "2026-01-01T00:00:00Z", "update", "tests")
+        run = record.begin_run(db, now, "update", "tests")
         ids = record.add_feeds(db, [f.id for f in world.feeds])
         for i, feed in enumerate(world.feeds):
             what = {k: getattr(feed, k) for k in ("category", "confidence", "family", "mode", "title")}

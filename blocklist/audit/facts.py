@@ -18,7 +18,7 @@ from blocklist.errors import RecordError
 from blocklist.evidence import Hold, Listing, Verdict
 from blocklist.lifetime import end_of
 from blocklist.names import parents
-from blocklist.rules import Rule
+from blocklist.rules import Rule, rules_where
 from blocklist.select.address import parse_one
 from blocklist.store import snapshots
 from blocklist.store.moment import periods_after
@@ -40,12 +40,8 @@ class Reader:
         moment = moment.of_rules
         if moment not in self._rules:
             held, values = open_at(moment)
-            rows = self._db.execute(
-                "SELECT id, action, name, kind, subtree, reason, author, created, ticket, expires FROM rule x "
-                f"WHERE {held} AND (expires IS NULL OR expires > ?) ORDER BY id",
-                (*values, moment.at),
-            )
-            self._rules[moment] = [Rule(r[0], r[1], r[2], KINDS[r[3] - 1], bool(r[4]), *r[5:]) for r in rows]
+            condition = f"{held} AND (expires IS NULL OR expires > ?)"
+            self._rules[moment] = rules_where(self._db, condition, (*values, moment.at))
         return self._rules[moment]
 
     def holds(self, names: Sequence[str], moment: Moment) -> list[Hold]:
@@ -257,14 +253,10 @@ class Reader:
         return self._texts[snapshot, line]
 
     def _read_line(self, snapshot: int, line: int) -> str | None:
-        links: list[int] = []
-        at: int | None = snapshot
-        while at is not None:
-            links.append(at)
-            at = self._db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
+        links = snapshots.chain(self._db, snapshot)
         known = self._db.execute("SELECT sha256, bytes, stored FROM snapshot WHERE id = ?", (snapshot,)).fetchone()
         try:
-            return snapshots.line(self._config.state, links[::-1], line, *known).decode("utf-8", "replace")
+            return snapshots.line(self._config.state, links, line, *known).decode("utf-8", "replace")
         except RecordError:
             return None
 

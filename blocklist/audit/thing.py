@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from blocklist.errors import IndicatorError
@@ -82,21 +84,22 @@ def network_text(family: int, first: int, last: int) -> str:
     return str(address) if first == last else f"{address}/{length}"
 
 
-def around(thing: Thing) -> list[str]:
+def around(thing: Thing) -> Sequence[str]:
     """The names whose listings and rules may decide for `thing`, its own first."""
     if thing.kind == "domain":
         return [thing.name, *parents(thing.name)]
     return [thing.name] if thing.kind == "url" else around_network(thing)
 
 
-def around_network(thing: Thing) -> list[str]:
+@lru_cache(maxsize=64)  # an answer needs it twice, of an IPv6 address 129 texts
+def around_network(thing: Thing) -> tuple[str, ...]:
     """The canonical texts of an address or network and of all networks around it, the narrowest first."""
     family, size = (4, 32) if thing.kind == "ipv4" else (6, 128)
     chain = []
     for hosts in range((thing.last - thing.first).bit_length(), size + 1):
         first = thing.first >> hosts << hosts
         chain.append(network_text(family, first, first + (1 << hosts) - 1))
-    return chain
+    return tuple(chain)
 
 
 def host_of(thing: Thing) -> Thing | None:

@@ -168,7 +168,7 @@ class Audit:
 
     def _of_url(self, thing: Thing) -> tuple[Look, Judge]:
         host = host_of(thing)
-        around = around_network(host) if host is not None and host.kind != "domain" else []
+        around = around_network(host) if host is not None and host.kind != "domain" else ()
 
         @cache
         def look(moment: Moment) -> Facts:

@@ -33,6 +33,7 @@ from blocklist.bundle.parts import (
     Proof,
 )
 from blocklist.errors import BlocklistError
+from blocklist.regular import open_regular
 from blocklist.store import ledger
 from blocklist.store.ledger import Head
 
@@ -80,7 +81,7 @@ def check(path: Path, *, sha256: str | None = None, heads: Sequence[Head] = ()) 
     Raises BlocklistError when there is no such file.
     """
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BlocklistError(

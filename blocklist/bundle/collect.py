@@ -120,7 +120,7 @@ def _proof(
         ).fetchone()
         number, size, url, fetched, etag, last_modified = row
         try:
-            data: bytes | None = snapshots.read(state, _links(db, number))
+            data: bytes | None = snapshots.read(state, snapshots.chain(db, number))
         except RecordError:
             data = None
         if data is None or hashlib.sha256(data).hexdigest() != sha256:
@@ -146,16 +146,6 @@ def _source(feeds: Mapping[str, Feed], name: str) -> Source:
     if feed is None:
         return Source(name, name, "", "", "", "")
     return Source(name, feed.title, feed.publisher, feed.homepage, feed.licence, feed.contact)
-
-
-def _links(db: sqlite3.Connection, number: int) -> list[int]:
-    """The snapshots whose files make up this one, the whole copy first."""
-    out: list[int] = []
-    at: int | None = number
-    while at is not None:
-        out.append(at)
-        at = db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
-    return out[::-1]
 
 
 def _place(data: bytes, number: int) -> tuple[int, int]:

@@ -98,13 +98,11 @@ def listing(screen: Screen, everything: bool) -> int:
     """
     from blocklist.cases import cases
     from blocklist.config import load
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     config = load(screen.config_path)
-    db = open_for_reading(config.state)
-    with explained(path_in(config.state)):
+    with reading(config.state) as db:
         found = cases(db, closed=everything)
-    db.close()
     for one in found:
         screen.json(_json(one))
     screen.table(
@@ -141,13 +139,11 @@ def show(screen: Screen, number: int) -> int:
     """
     from blocklist.cases import case, kept_messages, trouble_of
     from blocklist.config import load
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     config = load(screen.config_path)
-    db = open_for_reading(config.state)
-    with explained(path_in(config.state)):
+    with reading(config.state) as db:
         one = case(db, number)
-    db.close()
     drafts, trouble = kept_messages(config.state, one), trouble_of(config.state, one)
     screen.json({**_json(one), "messages": [{"file": str(path), "text": text} for path, text in drafts]})
     for key, value in asdict(one).items():

@@ -6,7 +6,6 @@ import csv
 import sqlite3
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -41,10 +40,10 @@ def command(screen: Screen, a: str | None, b: str, names: bool, as_csv: bool) ->
     from blocklist import clock
     from blocklist.config import load
     from blocklist.difference import Difference, point
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     config = load(screen.config_path)
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         now = clock.now()
         start = a if a is not None else _day_ago(db, now)
         found = Difference(db, point(db, start, now, "A"), point(db, b, now, "B"))

@@ -45,15 +45,13 @@ def listing(screen: Screen, since: str | None, everything: bool) -> int:
 
     from blocklist import clock
     from blocklist.store import ledger
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     config = load(screen.config_path)
     start = _since(since)
-    db = open_for_reading(config.state)
-    with explained(path_in(config.state)):
+    with reading(config.state) as db:
         found = ledger.events(db, since=clock.text(start) if start else None)
         kept = deque(found, None if everything or since or screen.as_json else 50)
-    db.close()
     screen.objects(
         {
             "id": e.id,
@@ -87,13 +85,11 @@ def head(screen: Screen) -> int:
     """
     from blocklist import clock
     from blocklist.store import ledger
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     config = load(screen.config_path)
-    db = open_for_reading(config.state)
-    with explained(path_in(config.state)):
+    with reading(config.state) as db:
         found = ledger.head(db)
-    db.close()
     at = clock.text(clock.now())
     screen.json({"id": found.id, "digest": found.digest, "at": at})
     if not screen.as_json:
@@ -119,16 +115,14 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
       blocklist events verify --anchors /mnt/elsewhere/heads.txt
     """
     from blocklist.store import ledger
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     config = load(screen.config_path)
     known = _heads(heads, anchors)
-    db = open_for_reading(config.state)
-    with explained(path_in(config.state)):
+    with reading(config.state) as db:
         troubles = [*ledger.verify(db, known), *ledger.compare(db)]
         end = ledger.head(db)
         (count,) = db.execute("SELECT count(*) FROM event").fetchone()
-    db.close()
     screen.objects({"event": trouble.event, "text": trouble.text} for trouble in troubles)
     for trouble in troubles[:_SHOWN]:
         where = f"event {trouble.event}: " if trouble.event is not None else ""

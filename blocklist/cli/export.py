@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -161,10 +160,10 @@ def _then(screen: Screen, config: Config, name: str, at: str, output: str) -> in
     from blocklist import clock
     from blocklist.dates import past
     from blocklist.publish.past import published
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     moment = past(at, clock.now())
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         found = published(config, db, name, moment)
     files = _places(found.files, name, output)
     _refuse_configured(config, files)
@@ -192,13 +191,13 @@ def _once_then(screen: Screen, config: Config, export: Export, fmt: Any, at: str
     from blocklist import clock
     from blocklist.dates import past
     from blocklist.publish.past import render_at
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
     from blocklist.store.moment import run_at
     from blocklist.suffixes import builtin_rules
 
     _refuse_configured(config, [output])
     moment = past(at, clock.now())
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         run = run_at(db, moment)
         _put(
             output,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -118,12 +117,12 @@ def _inner(value: object) -> str:
 
 def _state(config: Config, feed: str) -> dict[str, Any]:
     """How the last run went for a feed; None for each when none was."""
-    from blocklist.store.database import explained, is_there, open_for_reading, path_in
+    from blocklist.store.database import is_there, reading
 
     names = ("outcome", "error", "checked", "changed")
     if not is_there(config.state):
         return dict.fromkeys(names)
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         row = db.execute(f"SELECT {', '.join(names)} FROM feed WHERE name = ?", (feed,)).fetchone()
     return dict(zip(names, row, strict=True)) if row is not None else dict.fromkeys(names)
 
@@ -131,14 +130,14 @@ def _state(config: Config, feed: str) -> dict[str, Any]:
 def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -> int:
     """What waits for a person: the reason, the counts beside those of the current snapshot, the first lines."""
     from blocklist.errors import FeedError
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     found = _snapshots(config, feed)
     waiting = next((s for s in found if s["state"] == "gated"), None)
     if waiting is None:
         raise FeedError(f"{feed}: no snapshot waits at its gate", hint="'blocklist status' lists those that are gated")
     data = _bytes_of(config, waiting["id"], waiting["sha256"])
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         current = db.execute(
             "SELECT s.entries, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
             "WHERE f.name = ? AND s.state = 'current'",
@@ -162,11 +161,11 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
 def _write_snapshot(screen: Screen, config: Config, feed: str, number: int, output: str) -> int:
     """The bytes of a download of `feed`, to a file: a last good list that a feed can be read from for a while."""
     from blocklist.errors import FeedError
-    from blocklist.store.database import explained, is_there, open_for_reading, path_in
+    from blocklist.store.database import is_there, reading
 
     row = None
     if is_there(config.state):
-        with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        with reading(config.state) as db:
             row = db.execute(
                 "SELECT s.sha256, s.bytes, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
                 "WHERE f.name = ? AND s.id = ?",
@@ -183,25 +182,21 @@ def _write_snapshot(screen: Screen, config: Config, feed: str, number: int, outp
 def _bytes_of(config: Config, number: int, sha256: str) -> bytes:
     """The bytes of a kept download. Raises FeedError or RecordError when they are gone or not what they were."""
     from blocklist.store import snapshots as kept
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
-    links: list[int] = []
-    at: int | None = number
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
-        while at is not None:
-            links.append(at)
-            at = db.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
-    return kept.read(config.state, links[::-1], sha256)
+    with reading(config.state) as db:
+        links = kept.chain(db, number)
+    return kept.read(config.state, links, sha256)
 
 
 def _snapshots(config: Config, feed: str) -> list[dict[str, Any]]:
     """The newest snapshots of a feed; none when there is no record yet."""
-    from blocklist.store.database import explained, is_there, open_for_reading, path_in
+    from blocklist.store.database import is_there, reading
 
     if not is_there(config.state):
         return []
     names = ("id", "state", "sha256", "bytes", "fetched", "entries", "account", "gate", "url")
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         rows = db.execute(
             f"SELECT {', '.join('s.' + n for n in names)} FROM snapshot s JOIN feed f ON f.id = s.feed "
             "WHERE f.name = ? ORDER BY s.id DESC LIMIT 5",

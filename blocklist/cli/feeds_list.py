@@ -126,17 +126,15 @@ def _chosen(config: Config, categories: Iterable[str], sets: Iterable[str], enab
 
 def _states(config: Config) -> dict[str, dict[str, Any]]:
     """What the last run said of each feed; nothing when there is no record yet."""
-    from blocklist.store.database import explained, is_there, open_for_reading, path_in
+    from blocklist.store.database import is_there, reading
 
     if not is_there(config.state):
         return {}
-    db = open_for_reading(config.state)
-    with explained(path_in(config.state)):
+    with reading(config.state) as db:
         rows = db.execute(
             "SELECT f.name, f.outcome, f.checked, s.entries FROM feed f "
             "LEFT JOIN snapshot s ON s.feed = f.id AND s.state = 'current'"
         ).fetchall()
-    db.close()
     return {name: {"outcome": o, "checked": c, "entries": e} for name, o, c, e in rows}
 
 

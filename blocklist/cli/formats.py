@@ -51,6 +51,8 @@ def listing(screen: Screen) -> int:
       blocklist formats list --json | jq -r 'select(.kinds | index("ipv6")) | .name'
     """
     _, formats = configuration(screen)
+    from blocklist.publish.check import tool_of
+
     first = True
     for group, heading in _GROUPS.items():
         rows = []
@@ -76,7 +78,7 @@ def listing(screen: Screen) -> int:
                     ", ".join(f.kinds),
                     scopes if "domain" in f.kinds else "",
                     "yes" if f.takes_allow else "",
-                    _checker(f),
+                    tool_of(f.check) if f.check else "",
                 )
             )
         if rows:
@@ -84,11 +86,6 @@ def listing(screen: Screen) -> int:
             screen.table(("format", "", "kinds", "scope", "allow", "checker"), rows)
             first = False
     return 0
-
-
-def _checker(f: Format) -> str:
-    words = [word for word in f.check if not word.startswith("-")]
-    return (words[1] if words[0] == "unshare" else words[0]) if words else ""
 
 
 @command.command("show")

@@ -56,12 +56,11 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
         return _informed(screen, config, everything)
     from blocklist import clock
     from blocklist.dates import past
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
     from blocklist.store.moment import run_at
 
     moment_asked = past(at, clock.now()) if at is not None else None
-    db = open_for_reading(config.state)
-    with explained(path_in(config.state)):
+    with reading(config.state) as db:
         run = run_at(db, moment_asked) if moment_asked is not None else None
         source, feeds = _SOURCES[run is not None]
         where = "WHERE (?1 IS NULL OR guard = ?1) AND (released_by IS NOT NULL) = ?2"
@@ -79,7 +78,6 @@ def listing(screen: Screen, guard: str | None, released: bool, inform: bool, eve
         from blocklist.fame import fame_of
 
         fame = fame_of(config, db, [r[0] for r in rows])
-    db.close()
     keys = ("indicator", "guard", "scope", "detail", "since", "released_by", "released_because", "feeds")
     screen.objects({**dict(zip(keys, r, strict=True)), "feeds": _split(r[7]), **asdict(fame[r[0]])} for r in rows)
     screen.table(
@@ -150,13 +148,12 @@ def _reach(name: str, fame: Fame) -> str:
 
 def _informed(screen: Screen, config: Config, everything: bool) -> int:
     """Listed names that a reference with `action = "inform"` names, itself or without `www.`"""
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
     references = [f.id for f in config.feeds.values() if f.is_reference]
     informing = [f.id for f in config.feeds.values() if f.is_reference and f.action == "inform"]
     every, some = (", ".join("?" * len(ids)) for ids in (references, informing))
-    db = open_for_reading(config.state)
-    with explained(path_in(config.state)):
+    with reading(config.state) as db:
         rows = db.execute(
             "SELECT l.name, group_concat(DISTINCT lf.name), min(rf.name), min(r.line) "
             "FROM feed rf CROSS JOIN listing r ON r.feed = rf.id "
@@ -164,7 +161,6 @@ def _informed(screen: Screen, config: Config, everything: bool) -> int:
             f"WHERE rf.name IN ({some}) AND lf.name NOT IN ({every}) GROUP BY l.name ORDER BY l.name",
             (*informing, *references),
         ).fetchall()
-    db.close()
     shown = rows if everything or screen.as_json else rows[:50]
     screen.objects({"indicator": r[0], "feeds": _split(r[1]), "reference": r[2], "line": r[3]} for r in shown)
     screen.table(("listed", "by", "named by"), [(r[0], r[1], f"{r[2]}, line {r[3]}") for r in shown])

@@ -11,7 +11,6 @@ from blocklist.cli import complete
 from blocklist.cli.screen import Screen, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.decode import nearest
-from blocklist.errors import ConfigError
 
 if TYPE_CHECKING:
     from blocklist.config import Config
@@ -56,16 +55,14 @@ def command(screen: Screen, names: tuple[str, ...], sample: int, grace: str, met
 
     try:
         seconds = float(parse_duration(grace))
-    except ConfigError as error:
-        raise click.UsageError(f"--grace: {error.message}") from None
+    except ValueError as error:
+        raise click.UsageError(f"--grace: {error}") from None
     from blocklist.probe import FAILED, examine
     from blocklist.probe.metrics import text
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
-    db = open_for_reading(config.state, follow=True)
-    with explained(path_in(config.state)):
+    with reading(config.state, follow=True) as db:
         reports = list(examine(config, formats, db, only=names, sample=sample, grace=seconds))
-    db.close()
     status = 4 if any(report.state in FAILED for report in reports) else 0
     if metrics:
         click.echo(text(reports), nl=False)

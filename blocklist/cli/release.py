@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -129,9 +128,9 @@ def _fact(key: str, value: object) -> str:
 def _plan(screen: Screen, release: int) -> str | None:
     """The plan (JSON) that is kept with a release that was held."""
     config, _ = configuration(screen)
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         row = db.execute("SELECT plan FROM plan WHERE release = ?", (release,)).fetchone()
     return str(row[0]) if row else None
 
@@ -274,9 +273,9 @@ def _left_out(screen: Screen, digest: object) -> list[tuple[str, str]]:
 
 def _rows(screen: Screen, where: str, values: tuple[object, ...]) -> list[dict[str, object]]:
     config, _ = configuration(screen)
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
 
-    with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+    with reading(config.state) as db:
         found = db.execute(f"SELECT {_COLUMNS} FROM release {where}", values).fetchall()
     names = [c.strip() for c in _COLUMNS.split(",")]
     rows = [dict(zip(names, row, strict=True)) for row in found]

@@ -43,17 +43,13 @@ def command(screen: Screen, since: str, output: str | None, fmt: str | None) -> 
     from blocklist import clock
     from blocklist.dates import past
     from blocklist.report import report
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
     from blocklist.store.record import Record
     from blocklist.suffixes import builtin_rules
 
     begin = past(since, clock.now(), edge="start", place="--since")
-    connection = open_for_reading(config.state)
-    try:
-        with explained(path_in(config.state)):
-            made = report(config, Record(config.state, connection, None), builtin_rules(), begin)
-    finally:
-        connection.close()
+    with reading(config.state) as connection:
+        made = report(config, Record(config.state, connection, None), builtin_rules(), begin)
     if fmt == "html":
         from blocklist.report_page import page
 

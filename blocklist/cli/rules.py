@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -285,10 +284,10 @@ def _list(action: str) -> click.Command:
     def command(screen: Screen, everything: bool, as_csv: bool) -> int:
         config, _ = configuration(screen)
         from blocklist import clock
-        from blocklist.store.database import explained, open_for_reading, path_in
+        from blocklist.store.database import reading
 
         condition = "" if everything else "AND until IS NULL AND (expires IS NULL OR expires > ?2)"
-        with explained(path_in(config.state)), closing(open_for_reading(config.state)) as db:
+        with reading(config.state) as db:
             found = db.execute(
                 "SELECT id, name AS what, subtree, reason, author, ticket, created, expires AS until, removed, "
                 f"removed_by, removed_reason, kind FROM rule WHERE action = ?1 {condition} ORDER BY id",

@@ -65,12 +65,12 @@ def _asks(engine: str, fmt: Format) -> str | None:
 
 
 @contextmanager
-def writing(config: Config, screen: Screen, command: str, *, wait: float = 10.0) -> Iterator[Record]:
+def writing(config: Config, screen: Screen, command: str) -> Iterator[Record]:
     """The record, locked and open for writing. No list waits for a screen that can't be written to."""
     from blocklist.store.lock import Lock
     from blocklist.store.record import Record
 
-    with screen.at_work(), Lock(config.state, command, wait=wait, told=screen.note):
+    with screen.at_work(), Lock(config.state, command, wait=10.0, told=screen.note):
         record = Record.open(config.state)
         try:
             yield record

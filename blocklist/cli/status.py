@@ -31,12 +31,11 @@ def command(screen: Screen) -> int:
     from blocklist import clock
     from blocklist.lifetime import stale_since
     from blocklist.rules import ending_soon
-    from blocklist.store.database import explained, open_for_reading, path_in
+    from blocklist.store.database import reading
     from blocklist.store.moment import last_confirmed
 
     now = clock.now()
-    db = open_for_reading(config.state)
-    with explained(path_in(config.state)):
+    with reading(config.state) as db:
         known = {
             row[0]: row
             for row in db.execute(
@@ -69,7 +68,6 @@ def command(screen: Screen) -> int:
         run = db.execute("SELECT started, command FROM run ORDER BY id DESC LIMIT 1").fetchone()
         ending = ending_soon(db, now)
         last = last_confirmed(db, now)
-    db.close()
     status = 0
     rows: list[tuple[Any, ...]] = []
     for feed in config.feeds.values():

@@ -62,7 +62,7 @@ def command(
       blocklist verify --scheduler tls://192.0.2.7:8786 --vantages 2
     """
     config, _ = configuration(screen)
-    from blocklist import __version__, clock
+    from blocklist import clock
     from blocklist.names import RejectedError, normalize_name
     from blocklist.person import whoami
     from blocklist.picture import Picture
@@ -88,7 +88,7 @@ def command(
             raise click.UsageError(str(error)) from None
     with writing(config, screen, "verify") as record:
         with record.transaction() as db:
-            number = record.begin_run(db, clock.text(clock.now()), "verify", whoami(), __version__)
+            number = record.begin_run(db, clock.text(clock.now()), "verify", whoami())
         verified = verify(
             config,
             record,
@@ -104,7 +104,7 @@ def command(
             processes=processes,
             on_progress=_drawn(screen),
         )
-        record.finish_run(number, clock.text(clock.now()))
+        record.finish_run(number)
     show(screen, verified)
     screen.json(asdict(verified))
     return 0

@@ -196,7 +196,7 @@ def _why(error: OSError) -> str:
 
 
 class Transports:
-    """What carries requests, one a kind of route. Used by one event loop; close with `aclose`.
+    """What carries requests, one a kind of route, with TLS and without. Used by one event loop; close with `aclose`.
 
     Used without an httpx client, which would log URLs, keep cookies and stumble over a hostile Location.
     Feeds that may be fetched from private addresses have one apart, so that no open connection to such an
@@ -207,12 +207,14 @@ class Transports:
         self._connections = connections
         self._resolvers = resolvers
         self._tls: dict[tuple[Path | None, Path | None], ssl.SSLContext] = {}
-        self._made: dict[Route, _Transport] = {}
+        self._made: dict[tuple[Route, bool], _Transport] = {}
 
-    def on(self, route: Route) -> httpx.AsyncBaseTransport:
+    def on(self, route: Route, *, tls: bool) -> httpx.AsyncBaseTransport:
         """The transport of `route`, whose proxy is settled (see `Route.to`). Raises RouteError."""
-        if (made := self._made.get(route)) is None:
-            made = self._made[route] = self._make(route)
+        # To read the public authorities takes 27 ms: who asks by plain HTTP alone needs none of them.
+        secured = tls or route.ca_file is not None or route.client_cert is not None
+        if (made := self._made.get((route, secured))) is None:
+            made = self._made[route, secured] = self._make(route, secured)
         return made
 
     async def aclose(self) -> None:
@@ -225,9 +227,9 @@ class Transports:
             self._tls[key] = tls_context(ca_file, client_cert)
         return self._tls[key]
 
-    def _make(self, route: Route) -> _Transport:
+    def _make(self, route: Route, secured: bool) -> _Transport:
         shared: dict[str, Any] = {
-            "ssl_context": self._context(route.ca_file, route.client_cert),
+            "ssl_context": self._context(route.ca_file, route.client_cert) if secured else None,
             "max_connections": self._connections,
             "max_keepalive_connections": self._connections,
             "keepalive_expiry": 30.0,

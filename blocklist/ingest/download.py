@@ -323,7 +323,7 @@ class Downloader:
                 }
             },
         )
-        response = await self._transports.on(route).handle_async_request(ask)
+        response = await self._transports.on(route, tls=url.scheme == "https").handle_async_request(ask)
         try:
             status = response.status_code
             if status in (301, 302, 303, 307, 308):

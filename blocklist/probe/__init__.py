@@ -105,7 +105,7 @@ def examine(
 def _questions(
     export: Export, fmt: Format, part: str, path: Path, sample: int, rules: Sequence[Rule], config: Config
 ) -> resolver.Questions:
-    options = fmt.settle(split.options(fmt, {**export.options, "serial": 1}, part))
+    options = split.settled(fmt, export.options, part)
     exists = config.verify.control.exists
     if fmt.code != "rpz":
         return listed.questions(fmt, options, path, sample, rules, exists)
@@ -139,7 +139,7 @@ def _one(report: Report, export: Export, fmt: Format, path: Path, questions: res
     """Ask the engine, and write into `report` what it showed."""
     if report.role == "firewall":
         try:
-            options = fmt.settle(split.options(fmt, {**export.options, "serial": 1}, report.part))
+            options = split.settled(fmt, export.options, report.part)
             report.sets = sets.counted(report.engine, options, path)
         except ReleaseError as error:
             report.state, report.note = "silent", error.message

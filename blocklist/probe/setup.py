@@ -95,7 +95,7 @@ def _zones(export: Export, fmt: Format, db: sqlite3.Connection) -> Iterator[_Zon
         return
     for part, path in split.places(db, row[0]):
         if part != REASONS:
-            options = fmt.settle(split.options(fmt, {**export.options, "serial": 1}, part))
+            options = split.settled(fmt, export.options, part)
             names = str(options["origin"]), str(options["version"])
             yield _Zone(export, part, *names, row[1], clock.parse(row[2]), row[3], path)
 

@@ -99,9 +99,9 @@ def _engine(
     fmt: Format, path: Path, rendered: Rendered, values: Mapping[str, Any], seconds: float
 ) -> tuple[str, str | None]:
     """The checker's name, and why it could not run if it couldn't. Raises ReleaseError when it rejects."""
-    tool = _tool(fmt.check)
+    tool = tool_of(fmt.check)
     for word in (fmt.check[0], tool):
-        if _found(word) is None:
+        if where_is(word) is None:
             return tool, f"{word} is not installed"
     counter = _Counter(fmt.check_counts.encode())
     with _wrapped(fmt, path) as wrapper:
@@ -134,13 +134,14 @@ def _verdict(tool: str, outcome: Outcome) -> str:
     return f"{tool} {how}\n{outcome.shown()}".rstrip()
 
 
-def _tool(argv: list[str]) -> str:
+def tool_of(argv: list[str]) -> str:
     """The program that judges: `unshare -n ipset …` is ipset's word."""
     words = [word for word in argv if not word.startswith("-")]
     return words[1] if words[0] == "unshare" and len(words) > 1 else words[0]
 
 
-def _found(program: str) -> str | None:
+def where_is(program: str) -> str | None:
+    """Where a checker is, if it is anywhere."""
     # Checkers of root's live in sbin, which is often missing from the path of a timer or a user.
     return shutil.which(program) or shutil.which(program, path="/usr/local/sbin:/usr/sbin:/sbin")
 
@@ -148,7 +149,7 @@ def _found(program: str) -> str | None:
 def fill(argv: list[str], values: Mapping[str, object]) -> list[str]:
     """`argv` with the values of its placeholders, and the program by its full path if that is needed."""
     filled = [re.sub(r"\{(\w+)\}", lambda match: str(values[match[1]]), word) for word in argv]
-    return [_found(filled[0]) or filled[0], *filled[1:]]
+    return [where_is(filled[0]) or filled[0], *filled[1:]]
 
 
 @contextmanager

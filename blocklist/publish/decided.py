@@ -124,8 +124,8 @@ class Decided:
             own[CATEGORY[category]] = self._apart[named]
         return replace(self.withheld, by_category=own)
 
-    def finish(self, asked: Iterable[tuple[str, Capability | None]] = ()) -> None:
-        """Wait for what is being written; with `asked`, forget files of policies and capabilities not among them."""
+    def finish(self, asked: Iterable[tuple[str, Capability | None]]) -> None:
+        """Wait for what is being written, and forget files of policies and capabilities not among those `asked`."""
         if self._writer is None:
             return
         self._writer.shutdown()

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
+from blocklist.catalog import Kind
 from blocklist.decode import Problems, decode
 from blocklist.errors import ConfigError
 from blocklist.publish import options as opts
@@ -19,9 +20,7 @@ from blocklist.publish import zone_options
 from blocklist.publish.placeholders import PLACEHOLDER, WORDS
 from blocklist.regular import NotAFileError, read_regular
 
-Kind = Literal["domain", "ipv4", "ipv6", "url"]
 Code = Literal["rpz", "nftables", "ipset", "csv", "jsonl", "stix", "misp", "parquet"]
-CODES: tuple[str, ...] = get_args(Code)
 Group = Literal["dns", "firewall", "proxy", "sensor", "mail", "cloud", "data", "own"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 

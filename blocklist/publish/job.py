@@ -39,6 +39,10 @@ class ExportOutcome:
     seconds: float = 0.0
     plan: Plan | None = None
 
+    def add_note(self, text: str) -> None:
+        """`text` after what was noted before."""
+        self.note = f"{self.note}; {text}" if self.note else text
+
 
 @dataclass(frozen=True)
 class Live:

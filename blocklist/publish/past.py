@@ -8,7 +8,6 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from blocklist.publish.render import Rendered, render
 from blocklist.publish.selector import Selector
 from blocklist.rules import rules_at
 from blocklist.store import frames, kept
-from blocklist.store.database import explained, open_for_reading, path_in
+from blocklist.store.database import reading
 from blocklist.store.frames import Column
 from blocklist.store.moment import periods_after, state_of, whole_since
 from blocklist.store.record import FIRST_LISTED, HOLD, LISTING, TIMES, Record, Snapshot
@@ -174,7 +173,7 @@ class PastRecord(Record):
 
     def _ended_beside(self, months: Sequence[int]) -> pl.DataFrame | None:
         """`_ended` by a connection of its own, for two cores; None where the record is not as ours shows it."""
-        with explained(path_in(self._now)), closing(open_for_reading(self._now)) as own:
+        with reading(self._now) as own:
             return self._ended(own, months) if state_of(own) == self._state else None
 
     def _ended(self, connection: sqlite3.Connection, months: Sequence[int]) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from blocklist.publish.parts import CHUNK
 from blocklist.publish.selection import Selection
 from blocklist.rules import Rule
 from blocklist.select.current import CATEGORY, Current
+from blocklist.select.policy import taken
 from blocklist.store.record import Record
 
 _SAID = ("authority", "legal_basis", "contact", "case", "reason")
@@ -27,20 +28,12 @@ _SCHEMA = {"name": pl.String, "category": pl.String, "feeds": pl.String, **dict.
 def told(
     current: Current, feeds: Mapping[int, Feed], policy: Policy, frames: Mapping[int, pl.DataFrame], names: pl.Series
 ) -> pl.DataFrame:
-    """`name`, `category`, `feeds` (comma between) and what is said, of those of `names` that `policy` takes."""
+    """`name`, `category`, `feeds` (comma between) and what is said, of those of `names` that `policy` takes.
+
+    By the listings that it takes and may tell its audience.
+    """
     gids = current.names.select("name").with_row_index("gid").filter(pl.col("name").is_in(names.implode()))
-    live = [
-        i
-        for i, feed in feeds.items()
-        if not feed.is_reference and feed.mode == "live" and (policy.feeds is None or feed.id in policy.feeds)
-    ]
-    wanted = [CATEGORY[category] for category in policy.categories]
-    rows = current.listings.filter(
-        ~pl.col("expired")
-        & pl.col("feed").is_in(live)
-        & pl.col("category").is_in(wanted)
-        & pl.col("gid").is_in(gids["gid"].implode())
-    )
+    rows = taken(current, feeds, policy).filter(pl.col("gid").is_in(gids["gid"].implode()))
     if rows.is_empty():
         return pl.DataFrame(schema=_SCHEMA)
     words = {code: word for word, code in CATEGORY.items()}

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from blocklist import __version__, clock
+from blocklist import clock
 from blocklist.config import Config
 from blocklist.person import whoami
 from blocklist.publish import settings
@@ -118,7 +118,7 @@ def record_releases(
     with record.transaction() as connection:
         number = run
         if number is None:
-            number = record.begin_run(connection, at, "export", whoami(), __version__)
+            number = record.begin_run(connection, at, "export", whoami())
         for name in {job.export.name for job in jobs if job.rendered is not None and job.state != "failed"}:
             connection.execute("DELETE FROM release WHERE export = ? AND state = 'pending'", (name,))
         for job in jobs:

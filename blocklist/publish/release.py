@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -73,7 +73,6 @@ def export_all(
     run: int | None = None,
     dry_run: bool = False,
     load_again: bool = False,
-    on_done: Callable[[ExportOutcome], None] | None = None,
 ) -> list[ExportOutcome]:
     """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's.
 
@@ -142,8 +141,6 @@ def export_all(
             kept.forget_others(record.state, wanted_bytes(record, config))
         for job in jobs:
             _reload(job, record, config.base, load_again)
-            if on_done is not None:
-                on_done(job.outcome)
     return [job.outcome for job in jobs]
 
 
@@ -239,7 +236,7 @@ def _prepare(job: Job, config: Config, selector: Selector, record: Record, stack
         how = f"the published file was {how}; written again"
         if ahead:
             how = f"the primary serves a later serial, {served}; written again above it"
-        outcome.note = "; ".join(filter(None, (outcome.note, how)))
+        outcome.add_note(how)
     job.entries = entries_of(selection)
     change = change_of(job, record, live.id if live else None)
     outcome.added, outcome.removed = change.added, change.removed
@@ -297,7 +294,7 @@ def _render(
         job.path.parent.mkdir(parents=True, exist_ok=True)
     if job.live is not None and (behind := set(files_of(record, job.live.id)) - {c for c, _ in job.paths} - {""}):
         files = ", ".join(split.path_of(job.path, category).name for category in sorted(behind))
-        outcome.note = "; ".join(filter(None, (outcome.note, f"{files} is written no more: remove it")))
+        outcome.add_note(f"{files} is written no more: remove it")
     job.candidate = made = split.Files()
     parts, known = selector.parts(export, selection, job.pin.release if job.pin is not None else job.amends)
     excess: str | None = None
@@ -404,7 +401,7 @@ def _amend(
             job.amended = other
             return
         wait = f"with them the live release would be too much: {excess}"
-    outcome.note = "; ".join(filter(None, (outcome.note, f"{wait}, so that new rules wait with this one")))
+    outcome.add_note(f"{wait}, so that new rules wait with this one")
 
 
 def _tell_amended(job: Job) -> None:
@@ -419,7 +416,7 @@ def _tell_amended(job: Job) -> None:
         f"your rules are published with the last approved list: release {made.release}, serial {made.serial} "
         f"(+{made.added:,} −{made.removed:,})"
     )
-    outcome.note = "; ".join(filter(None, (outcome.note, said)))
+    outcome.add_note(said)
 
 
 def _serial(job: Job, record: Record, least: int) -> int:
@@ -494,7 +491,7 @@ def _reload(job: Job, record: Record, base: Path, again: bool) -> None:
         return
     with record.transaction() as connection:
         connection.execute("UPDATE release SET reloaded = ? WHERE id = ?", (clock.text(clock.now()), live.id))
-    job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + "reloaded"
+    job.outcome.add_note("reloaded")
 
 
 def _deliver(job: Job, record: Record, live: Live, base: Path) -> None:
@@ -513,4 +510,4 @@ def _deliver(job: Job, record: Record, live: Live, base: Path) -> None:
     if note is not None:
         with record.transaction() as connection:
             connection.execute("UPDATE release SET reloaded = ? WHERE id = ?", (clock.text(clock.now()), live.id))
-        job.outcome.note = (job.outcome.note + "; " if job.outcome.note else "") + note
+        job.outcome.add_note(note)

@@ -14,7 +14,7 @@ from datetime import datetime
 import msgspec
 import polars as pl
 
-from blocklist import __version__, clock
+from blocklist import clock
 from blocklist.catalog import Feed
 from blocklist.config import Config, Policy
 from blocklist.errors import IndicatorError, RecordError
@@ -141,21 +141,18 @@ def roll_back(record: Record, export: str, number: int | None, *, reason: str, a
             f"what release {row[0]} of {export} held is not kept any more",
             hint="[keep] releases says how long; newer releases: 'blocklist release list'",
         )
-    now = clock.text(clock.now())
-    with record.transaction() as connection:
-        run = record.begin_run(connection, now, "release rollback", author, __version__)
-        connection.execute(
+    with record.new_run("release rollback", author) as run:
+        run.connection.execute(
             "UPDATE pin SET until = ?, ended = ?, ended_by = ? WHERE export = ? AND until IS NULL",
-            (run, now, author, export),
+            (run.id, run.at, author, export),
         )
-        cursor = connection.execute(
+        cursor = run.connection.execute(
             "INSERT INTO pin (export, release, reason, author, created, since) VALUES (?, ?, ?, ?, ?, ?)",
-            (export, row[0], reason, author, now, run),
+            (export, row[0], reason, author, run.at, run.id),
         )
-        record.event(connection, now, run, "release rolled back", author, export=export, release=row[0], reason=reason)
-        record.finish_run(run, clock.text(clock.now()))
+        run.event("release rolled back", export=export, release=row[0], reason=reason)
     assert cursor.lastrowid is not None
-    return Pin(cursor.lastrowid, export, row[0], row[2], reason, author, now)
+    return Pin(cursor.lastrowid, export, row[0], row[2], reason, author, run.at)
 
 
 def live_at(record: Record, export: str, at: datetime) -> int:
@@ -176,12 +173,11 @@ def unpin(record: Record, export: str, *, author: str) -> Pin:
     pin = pins(record).get(export)
     if pin is None:
         raise IndicatorError(f"{export} is not pinned", hint="'blocklist status' shows which exports are")
-    now = clock.text(clock.now())
-    with record.transaction() as connection:
-        run = record.begin_run(connection, now, "release unpin", author, __version__)
-        connection.execute("UPDATE pin SET until = ?, ended = ?, ended_by = ? WHERE id = ?", (run, now, author, pin.id))
-        record.event(connection, now, run, "release unpinned", author, export=export, release=pin.release)
-        record.finish_run(run, clock.text(clock.now()))
+    with record.new_run("release unpin", author) as run:
+        run.connection.execute(
+            "UPDATE pin SET until = ?, ended = ?, ended_by = ? WHERE id = ?", (run.id, run.at, author, pin.id)
+        )
+        run.event("release unpinned", export=export, release=pin.release)
     return pin
 
 

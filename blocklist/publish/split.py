@@ -74,6 +74,11 @@ def options(fmt: Format, given: Mapping[str, Any], category: str) -> dict[str, A
     return out
 
 
+def settled(fmt: Format, given: Mapping[str, Any], category: str) -> dict[str, Any]:
+    """`options` of a published file with the defaults of the rest; its serial is whatever it is."""
+    return fmt.settle(options(fmt, {**given, "serial": 1}, category))
+
+
 def parts(selection: Selection, category_of: pl.DataFrame, wanted: Sequence[str]) -> dict[str, Selection]:
     """`selection` by category; every entry is in one part.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from blocklist import __version__, clock
 from blocklist.catalog import Feed
 from blocklist.config import Config
 from blocklist.errors import RecordError
@@ -125,11 +124,8 @@ def _has_times(record: Record, feed: Feed | None, now: Snapshot) -> bool:
 
 
 def _tell(record: Record, what: str, **detail: object) -> None:
-    at = clock.text(clock.now())
-    with record.transaction() as connection:
-        run = record.begin_run(connection, at, "doctor --repair", whoami(), __version__)
-        record.event(connection, at, run, what, whoami(), **detail)
-        record.finish_run(run, at)
+    with record.new_run("doctor --repair", whoami()) as run:
+        run.event(what, **detail)
 
 
 def _some(names: list[str]) -> str:

@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from blocklist import __version__, clock
+from blocklist import clock
 from blocklist.config import Config
 from blocklist.errors import RecordError
 from blocklist.finding import Finding
@@ -26,7 +26,7 @@ from blocklist.repair import decided, downloads, listings, references, releases,
 from blocklist.repair.account import Done, detail, findings
 from blocklist.repair.decided import GivenBack
 from blocklist.store import ledger
-from blocklist.store.database import MIGRATIONS, path_in
+from blocklist.store.database import MIGRATIONS, applied, path_in
 from blocklist.store.record import Record
 
 _JOURNALS = ("", "-wal")
@@ -59,10 +59,7 @@ def troubles_of(state: Path) -> list[str]:
 def _is_current(db: sqlite3.Connection) -> bool:
     """Is it a record of this version? Of others nothing is known of what their texts should be."""
     tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema")}
-    if "_sqlite_migrations" not in tables:
-        return False
-    names = {row[0] for row in db.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'blocklist'")}
-    return names == set(MIGRATIONS)
+    return "_sqlite_migrations" in tables and applied(db) == set(MIGRATIONS)
 
 
 def repair(config: Config) -> Iterator[Finding]:
@@ -162,7 +159,7 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
     troubles = [*ledger.verify(connection), *ledger.compare(connection)]
     now = clock.now()
     at, who = clock.text(now), whoami()
-    run = record.begin_run(connection, at, "doctor --repair", who, __version__)
+    run = record.begin_run(connection, at, "doctor --repair", who)
     for export, number in unpinned.items():
         connection.execute(
             "UPDATE pin SET until = ?, ended = ?, ended_by = ? WHERE export = ? AND until IS NULL",
@@ -198,7 +195,7 @@ def _made(config: Config, record: Record, connection: sqlite3.Connection, said: 
         troubles=troubles,
     )
     record.event(connection, at, run, ledger.REPAIRED, who, **detail(done))
-    record.finish_run(run, clock.text(clock.now()))
+    record.finish_run(run)
     return done
 
 

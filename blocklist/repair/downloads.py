@@ -83,8 +83,8 @@ def unknown(state: Path, connection: sqlite3.Connection) -> dict[int, Path]:
 
 def _taken(connection: sqlite3.Connection) -> dict[str, Taken]:
     out = {}
-    for event in ledger.events(connection):
-        if event.what == "lists taken" and event.run is not None and ledger.is_sound(event):
+    for event in ledger.events(connection, what="lists taken"):
+        if event.run is not None and ledger.is_sound(event):
             for name, sha256 in json.loads(event.detail).get("snapshots", {}).items():
                 out[name] = Taken(sha256, event.run, event.at)
     return out

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from blocklist import __version__, clock
 from blocklist.config import Config, Export
 from blocklist.errors import BlocklistError
 from blocklist.finding import Finding
@@ -96,13 +95,10 @@ def _put_back(record: Record, export: Export, release: int, wrong: list[tuple[Pa
             )
         except BlocklistError:
             continue  # computed next, or told why not
-        at = clock.text(clock.now())
-        with record.transaction() as connection:
-            run = record.begin_run(connection, at, "doctor --repair", whoami(), __version__)
-            connection.execute("UPDATE release SET reloaded = NULL WHERE id = ?", (release,))
+        with record.new_run("doctor --repair", whoami()) as run:
+            run.connection.execute("UPDATE release SET reloaded = NULL WHERE id = ?", (release,))
             told = {"export": export.name, "release": release, "path": str(path), "digest": digest, "was": how}
-            record.event(connection, at, run, "published file put back", whoami(), **told)
-            record.finish_run(run, at)
+            run.event("published file put back", **told)
         yield Finding("exports", "fixed", str(path), f"{how}; put back as release {release} had it")
 
 

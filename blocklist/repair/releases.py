@@ -19,8 +19,8 @@ def give_back(connection: sqlite3.Connection, config: Config) -> int:
     What a release was chosen from and made by stays lost: its bytes can be had as of then, a rollback to it not.
     """
     count, last = 0, dict[str, int]()
-    for event in ledger.events(connection):
-        if event.what != "release published" or event.run is None or not ledger.is_sound(event):
+    for event in ledger.events(connection, what="release published"):
+        if event.run is None or not ledger.is_sound(event):
             continue
         told = json.loads(event.detail)
         export = config.exports.get(told.get("export"))

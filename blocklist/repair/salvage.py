@@ -13,7 +13,7 @@ from pathlib import Path
 
 from blocklist.errors import RecordError
 from blocklist.repair.pages import Pages, Row, Table
-from blocklist.store.database import MIGRATIONS, of_newer_version
+from blocklist.store.database import MIGRATIONS, applied, of_newer_version
 
 # The second where the message itself names damaged bytes.
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
@@ -74,11 +74,10 @@ def tables_of(connection: sqlite3.Connection) -> list[str]:
 
 def _refuse_other_versions(path: Path, source: sqlite3.Connection, pages: Pages, roots: dict[str, int]) -> None:
     with suppress(*UNREADABLE):
-        rows = source.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'blocklist'")
-        applied = {row[0] for row in rows}
-        if unknown := sorted(applied - set(MIGRATIONS)):
+        names = applied(source)
+        if unknown := sorted(names - set(MIGRATIONS)):
             raise of_newer_version(path, unknown)
-        if set(MIGRATIONS) - applied:
+        if set(MIGRATIONS) - names:
             raise RecordError(
                 f"{path} is damaged, and was written by an earlier version of blocklist",
                 hint="repair it with that version, or restore it from a backup",

@@ -123,30 +123,8 @@ def names_between(entries: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found).unique("name").join(entries, on="name", how="anti").sort("name")
 
 
-def zone_records(entries: pl.DataFrame) -> pl.DataFrame:
-    """The owner names that give folded decisions their meaning under the wildcard rules of DNS, sorted.
-
-    In: folded decisions. Out: `name: String`, `wildcard: Boolean` (True stands for `*.name`), `block:
-    Boolean`, unique by (name, wildcard): a pair for each subtree entry, one record for each exact entry, a
-    pair for each name between (`names_between`), and for an exact entry below a subtree entry also the
-    wildcard of that one, since the entry's own existence would hide all names below it from the wildcard
-    above.
-    """
-    between = names_between(entries)
-    exact = entries.filter(~pl.col("subtree"))
-    roots = roots_of(entries)
-    hidden = (
-        _covered_names(exact.select("name"), roots).join(roots, on="name", how="anti").select("name", block="cover")
-    )
-    plain = pl.concat([exact.select("name", "block"), roots.join(exact, on="name", how="anti"), between]).select(
-        "name", pl.lit(False).alias("wildcard"), "block"
-    )
-    wild = pl.concat([roots, between, hidden]).select("name", pl.lit(True).alias("wildcard"), "block")
-    return pl.concat([plain, wild]).sort("name", "wildcard")
-
-
-def _covered_names(entries: pl.DataFrame, roots: pl.DataFrame | None = None) -> pl.DataFrame:
+def _covered_names(entries: pl.DataFrame) -> pl.DataFrame:
     """The names below a subtree entry: `name`, `above` (the nearest such ancestor), `cover` (its `block`)."""
     names = entries.select("name", pl.lit(True).alias("subtree")).unique("name", maintain_order=True)
-    covers = nearest(names, roots_of(entries) if roots is None else roots)
+    covers = nearest(names, roots_of(entries))
     return covers.select(names["name"].gather(covers["row"]), "above", "cover")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from blocklist.errors import RecordError
@@ -77,8 +77,7 @@ def open_for_reading(state: Path, *, follow: bool = False) -> sqlite3.Connection
 def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
     if not {"run", "listing", "_sqlite_migrations"} <= _tables(connection):
         raise not_a_record(path)
-    applied = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'blocklist'")
-    names = {row[0] for row in applied}
+    names = applied(connection)
     if unknown := sorted(names - set(MIGRATIONS)):
         raise of_newer_version(path, unknown)
     if set(MIGRATIONS) - names:
@@ -86,6 +85,19 @@ def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by an earlier version of blocklist",
             hint="run 'blocklist update': it keeps a backup copy and brings the record up to date",
         )
+
+
+@contextmanager
+def reading(state: Path, *, follow: bool = False) -> Iterator[sqlite3.Connection]:
+    """`open_for_reading` for the length of a block, whose errors are explained too."""
+    with explained(path_in(state)), closing(open_for_reading(state, follow=follow)) as connection:
+        yield connection
+
+
+def applied(connection: sqlite3.Connection) -> set[str]:
+    """Names of the migrations that a record has seen. Raises sqlite3.Error where there is no table of them."""
+    rows = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'blocklist'")
+    return {row[0] for row in rows}
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:

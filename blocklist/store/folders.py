@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def make(folder: Path) -> None:
@@ -28,6 +29,25 @@ def make(folder: Path) -> None:
         above = folder.parent.stat()
         with suppress(OSError):  # a share that knows no owners; 'doctor' names what belongs to others
             os.chown(folder, above.st_uid, above.st_gid)
+
+
+def put(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None:
+    """Put a file of `data`, or of what that writes, in the place of `path`, whole and on disk, or leave that as it is.
+
+    A process that is killed leaves `PATH.new`, which the next run removes. Raises OSError.
+    """
+    make(path.parent)
+    beside = path.with_name(path.name + ".new")
+    try:
+        with beside.open("wb") as out:
+            out.write(data) if isinstance(data, bytes) else data(out)
+            out.flush()
+            os.fsync(out.fileno())
+        beside.rename(path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 def of_others(state: Path) -> Iterator[tuple[Path, int]]:

@@ -8,7 +8,6 @@ with 1 % changed that is 0.13 MB after 0.2 s; a patch as `zstd --patch-from` mak
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -58,7 +57,7 @@ def keep(
     packed = _patched(state, data, digest, base, read_base) if base is not None and base != digest else None
     if packed is None:
         packed = _packer().compress(data)
-    _write(state, digest, lambda out: out.write(packed))
+    _write(state, digest, packed)
 
 
 def keep_file(
@@ -76,19 +75,11 @@ def _packer() -> zstandard.ZstdCompressor:
     return zstandard.ZstdCompressor(level=snapshots.WHOLE_LEVEL, write_checksum=True)
 
 
-def _write(state: Path, digest: str, fill: Callable[[BinaryIO], object]) -> None:
+def _write(state: Path, digest: str, data: bytes | Callable[[BinaryIO], object]) -> None:
     path = file_of(state, digest)
-    beside = path.with_suffix(".new")
     try:
-        folders.make(path.parent)
-        with beside.open("wb") as out:
-            fill(out)
-            out.flush()
-            os.fsync(out.fileno())
-        beside.rename(path)
+        folders.put(path, data)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise RecordError(
             f"{path}: the release's bytes can't be kept: {error.strerror or error}",
             hint="'blocklist doctor' says whose folder that is"

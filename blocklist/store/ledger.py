@@ -18,6 +18,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 GENESIS = "0" * 64
@@ -131,12 +132,14 @@ def head(connection: sqlite3.Connection) -> Head:
     return Head(*row) if row else Head(0, GENESIS)
 
 
-def events(connection: sqlite3.Connection, *, since: str | None = None, first: int = 0) -> Iterator[Event]:
-    """Events in their order, from the time `since` (RFC 3339) and the number `first` on."""
+def events(
+    connection: sqlite3.Connection, *, since: str | None = None, first: int = 0, what: str = "*"
+) -> Iterator[Event]:
+    """Events in their order, from the time `since` (RFC 3339) and the number `first` on, of what GLOB `what` fits."""
     rows = connection.execute(
         "SELECT id, at, run, what, who, detail, previous, digest FROM event "
-        "WHERE id >= ?1 AND (?2 IS NULL OR at >= ?2) ORDER BY id",
-        (first, since),
+        "WHERE id >= ?1 AND (?2 IS NULL OR at >= ?2) AND what GLOB ?3 ORDER BY id",
+        (first, since, what),
     )
     return (Event(*row) for row in rows)
 
@@ -199,18 +202,14 @@ def _altered(event: Event) -> str | None:
 
 
 _Told = dict[str, list[tuple[Event, dict[str, Any]]]]
+_COMPARED = ("allow *", "deny *", "hold *", "release rolled back")
 _SAID = ("name", "subtree", "reason", "ticket", "expires")
 
 
 def compare(connection: sqlite3.Connection) -> list[Trouble]:
     """Where rules, released holds and published releases are not what their events say: edited past the log."""
     told: _Told = {}
-    rows = connection.execute(
-        "SELECT id, at, run, what, who, detail, previous, digest FROM event "
-        "WHERE what GLOB 'allow *' OR what GLOB 'deny *' OR what GLOB 'hold *' "
-        "OR what = 'release rolled back' ORDER BY id"
-    )
-    for event in (Event(*row) for row in rows):
+    for event in chain.from_iterable(events(connection, what=what) for what in _COMPARED):
         try:
             detail = json.loads(event.detail)
         except ValueError:

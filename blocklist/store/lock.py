@@ -8,10 +8,10 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+from blocklist import clock
 from blocklist.errors import LockedError, RecordError
 
 
@@ -58,7 +58,7 @@ class Lock:
         if left and self._told is not None:
             self._told(f"took over the lock that {self._holder(fd)} left behind")
         os.ftruncate(fd, 0)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = clock.text(clock.now())
         with suppress(OSError):  # a full disk: who holds it is a courtesy, and 'prune' must be able to make room
             os.pwrite(fd, json.dumps({"pid": os.getpid(), "since": now, "command": self._command}).encode(), 0)
         self._fd = fd

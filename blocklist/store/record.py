@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from blocklist import __version__, clock
 from blocklist.errors import RecordError
 from blocklist.store import columns, frames, ledger, snapshots
 from blocklist.store.columns import Columns
@@ -176,16 +177,25 @@ class Record:
 
     # Runs and revisions
 
-    def begin_run(self, connection: sqlite3.Connection, started: str, command: str, by: str, version: str) -> int:
+    def begin_run(self, connection: sqlite3.Connection, started: str, command: str, by: str) -> int:
         cursor = connection.execute(
             "INSERT INTO run (started, command, by, version) VALUES (?, ?, ?, ?)",
-            (started, command, by, version),
+            (started, command, by, __version__),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def finish_run(self, run: int, finished: str) -> None:
-        self.connection.execute("UPDATE run SET finished = ? WHERE id = ?", (finished, run))
+    def finish_run(self, run: int) -> None:
+        self.connection.execute("UPDATE run SET finished = ? WHERE id = ?", (clock.text(clock.now()), run))
+
+    @contextmanager
+    def new_run(self, command: str, by: str) -> Iterator[Run]:
+        """A run that is one transaction: begun now, and finished when the block ends without an error."""
+        at = clock.text(clock.now())
+        with self.transaction() as connection:
+            run = Run(self, connection, self.begin_run(connection, at, command, by), at, by)
+            yield run
+            self.finish_run(run.id)
 
     def next_run(self) -> int:
         """The number that the next run will have, while the lock is held."""
@@ -230,23 +240,15 @@ class Record:
         ).fetchone()
         return Snapshot(*row) if row else None
 
-    def chain(self, snapshot: int) -> list[int]:
-        """Numbers of the snapshots whose files make up `snapshot`, the whole copy first."""
-        links: list[int] = []
-        at: int | None = snapshot
-        while at is not None:
-            links.append(at)
-            at = self.connection.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()[0]
-        return links[::-1]
-
     def raw(self, snapshot: int) -> bytes:
         """The bytes of `snapshot` as the publisher sent them. Raises RecordError where the files are another one's."""
         (sha256,) = self.connection.execute("SELECT sha256 FROM snapshot WHERE id = ?", (snapshot,)).fetchone()
-        return snapshots.read(self.state, self.chain(snapshot), sha256)
+        return snapshots.read(self.state, snapshots.chain(self.connection, snapshot), sha256)
 
     def has_chain(self, snapshot: int) -> bool:
         """Are all files there that make up `snapshot`? A patch on a lost base could not be read."""
-        return all(snapshots.file_of(self.state, link).exists() for link in self.chain(snapshot))
+        links = snapshots.chain(self.connection, snapshot)
+        return all(snapshots.file_of(self.state, link).exists() for link in links)
 
     def current_bytes(self, snapshot: Snapshot) -> bytes:
         """The same for a current one, from the cache where it is whole."""
@@ -516,6 +518,21 @@ class Record:
             """,
             (feed, run, *(attributes[k] for k in _VERSIONED), text),
         )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it is written: its number, when it began, and who does it."""
+
+    record: Record
+    connection: sqlite3.Connection
+    id: int
+    at: str
+    by: str
+
+    def event(self, what: str, **detail: Any) -> None:
+        """Tell of what this run does, at its time and by its author."""
+        self.record.event(self.connection, self.at, self.id, what, self.by, **detail)
 
 
 _VERSIONED = ("category", "confidence", "family", "direction", "mode", "title", "url")

@@ -377,8 +377,8 @@ def _keep_copy(connection: sqlite3.Connection, path: Path, version: str) -> None
     beside.rename(copy)
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> bool:
-    """Bring the database to this version; was anything applied?
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the database to this version.
 
     A copy of an older one is kept beside it (`backup_of`). Raises RecordError for a database of a newer version:
     sqlite-utils would accept unknown migrations in silence.
@@ -388,9 +388,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> bool:
     known = {m.name for m in migrations._migrations}
     if applied - known:
         raise of_newer_version(path, sorted(applied - known))
-    if not migrations.pending(db):
-        return False
-    if applied:
-        _keep_copy(connection, path, max(applied))
-    migrations.apply(db)
-    return True
+    if migrations.pending(db):
+        if applied:
+            _keep_copy(connection, path, max(applied))
+        migrations.apply(db)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,16 @@ def file_of(state: Path, snapshot: int) -> Path:
     return state / "snapshots" / f"{snapshot // 1000:05d}" / f"{snapshot}.zst"
 
 
+def chain(connection: sqlite3.Connection, snapshot: int) -> list[int]:
+    """Numbers of the snapshots whose files make up `snapshot`, the whole copy first."""
+    links: list[int] = []
+    at: int | None = snapshot
+    while at is not None:
+        links.append(at)
+        (at,) = connection.execute("SELECT base FROM snapshot WHERE id = ?", (at,)).fetchone()
+    return links[::-1]
+
+
 def write(
     state: Path,
     snapshot: int,
@@ -73,13 +84,7 @@ def write(
     if packed is None:
         packed = zstandard.ZstdCompressor(level=WHOLE_LEVEL, write_checksum=True).compress(data)
     path = file_of(state, snapshot)
-    folders.make(path.parent)
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as out:
-        out.write(packed)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.rename(path)
+    folders.put(path, packed)
     return Stored(len(packed), depth)
 
 

@@ -21,45 +21,23 @@ DEAD_AFTER: Final = 3  # denials in a row
 DEAD_OVER: Final = timedelta(days=7)
 
 
-def next_check(status: Status, since: datetime, checked: datetime) -> datetime:
-    """When a name with this verdict is due again.
-
-    Live, sinkholed or parked after a week. Denied after as long again as it has been denied, one day to 30, which
-    doubles the wait each time and needs no counter. Anything else after a day. `since` is when the verdict was first
-    `status`.
-    """
-    if status in _ANSWERS:
-        return checked + LIVE_EVERY
-    if status is Status.NXDOMAIN:
-        return checked + min(max(checked - since, LEAST_WAIT), MOST_WAIT)
-    return checked + DAY
-
-
 def due(names: pl.DataFrame, now: datetime, limit: int | None = None) -> pl.DataFrame:
     """The rows of `names` to check at `now`: never verified first, then the longest overdue, then what more feeds list.
 
     In: `name: String`, `status: String` (null: never verified), `checked: Datetime[us, UTC]` and optionally
     `since` of the same type (without it a denial is a day old) and `feeds: integer`, how many list it. Equals are
     sorted by name. Out: the same columns; others pass through.
-    A `checked` in the future (the clock went back) is due. The columnar form of `next_check`.
+    A `checked` in the future (the clock went back) is due.
     """
     import polars as pl
 
     moment = pl.Datetime("us", "UTC")
     checked = pl.col("checked").cast(moment)
     since = pl.col("since").cast(moment) if "since" in names.columns else checked
-    denied = (checked - since).fill_null(LEAST_WAIT).clip(LEAST_WAIT, MOST_WAIT)
-    wait = (
-        pl.when(pl.col("status").is_in([status.value for status in _ANSWERS]))
-        .then(pl.lit(LIVE_EVERY, pl.Duration("us")))
-        .when(pl.col("status") == Status.NXDOMAIN.value)
-        .then(denied)
-        .otherwise(pl.lit(DAY, pl.Duration("us")))
-    )
     most = ["feeds"] if "feeds" in names.columns else []
     present = pl.lit(now).cast(moment)
     never = pl.col("status").is_null() | pl.col("checked").is_null()
-    when = pl.when(~never).then(checked + wait).alias("_due")  # null sorts first
+    when = pl.when(~never).then(checked + _wait(checked - since)).alias("_due")  # null sorts first
     chosen = (
         names.with_columns(when)
         .filter(never | (pl.col("_due") <= present) | (checked > present))
@@ -74,16 +52,26 @@ def questions_a_day(names: pl.DataFrame, now: datetime) -> float:
     import polars as pl
 
     moment = pl.Datetime("us", "UTC")
-    held = (pl.lit(now).cast(moment) - pl.col("since").cast(moment)).clip(LEAST_WAIT, MOST_WAIT)
-    wait = (
+    wait = _wait(pl.lit(now).cast(moment) - pl.col("since").cast(moment))
+    days = names.select((pl.lit(DAY, pl.Duration("us")) / wait).sum()).item()
+    return float(days or 0)
+
+
+def _wait(held: pl.Expr) -> pl.Expr:
+    """How long a verdict stays fresh that has stood for `held`.
+
+    Live, sinkholed or parked a week. Denied as long again as it has been denied, one day to 30, which doubles the wait
+    each time and needs no counter. Anything else a day.
+    """
+    import polars as pl
+
+    return (
         pl.when(pl.col("status").is_in([status.value for status in _ANSWERS]))
         .then(pl.lit(LIVE_EVERY, pl.Duration("us")))
         .when(pl.col("status") == Status.NXDOMAIN.value)
-        .then(held)
+        .then(held.fill_null(LEAST_WAIT).clip(LEAST_WAIT, MOST_WAIT))
         .otherwise(pl.lit(DAY, pl.Duration("us")))
     )
-    days = names.select((pl.lit(DAY, pl.Duration("us")) / wait).sum()).item()
-    return float(days or 0)
 
 
 def is_registry(authority: str | None, registrable: str) -> bool:
@@ -100,11 +88,8 @@ def is_dead(
     checked: datetime,
     authority: str | None,
     registrable: str,
-    *,
-    times: int = DEAD_AFTER,
-    over: timedelta = DEAD_OVER,
 ) -> bool:
-    """Whether a name counts as dead: denied by its registry `times` in a row, over at least `over`.
+    """Whether a name counts as dead: denied by its registry `DEAD_AFTER` times in a row, over at least `DEAD_OVER`.
 
     `since` and `checked` are the first and last of those `denials`, all with this `authority`: the record
     must begin a new interval when status or authority changes, so that a host's own name server adds nothing.
@@ -112,21 +97,6 @@ def is_dead(
     return (
         status is Status.NXDOMAIN
         and is_registry(authority, registrable)
-        and denials >= times
-        and checked - since >= over
+        and denials >= DEAD_AFTER
+        and checked - since >= DEAD_OVER
     )
-
-
-def dead(times: int = DEAD_AFTER, over: timedelta = DEAD_OVER) -> pl.Expr:
-    """`is_dead` in columns, Boolean and never null.
-
-    In: `status: String`, `denials: integer`, `since`, `checked: Datetime`, `authority: String?`,
-    `registrable: String`.
-    """
-    import polars as pl
-
-    authority = pl.col("authority")
-    above = (authority == ".") | pl.col("registrable").str.ends_with(pl.lit(".") + authority)
-    long = (pl.col("checked") - pl.col("since")) >= pl.lit(over, pl.Duration("us"))
-    denied = pl.col("status") == Status.NXDOMAIN.value
-    return (denied & above & (pl.col("denials") >= times) & long).fill_null(False)

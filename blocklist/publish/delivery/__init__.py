@@ -57,8 +57,7 @@ class Consignment:
 
     @property
     def origin(self) -> str:
-        given = split.options(self.fmt, {**self.export.options, "serial": 1}, self.category)
-        return str(self.fmt.settle(given)["origin"])
+        return str(split.settled(self.fmt, self.export.options, self.category)["origin"])
 
     @property
     def reload(self) -> list[str]:
