@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import msgspec
@@ -87,6 +89,33 @@ def test_what_a_cut_entry_covered_is_told_too(tmp_path: Path) -> None:
     gone = world.why("203.0.113.9")["exports"][1]
     assert not gone["blocked"] and "cut by capacity" in gone["because"]
     assert world.why("192.0.2.200")["exports"][1]["blocked"]
+
+
+def test_of_networks_that_lie_in_each_other_what_was_not_cut_still_blocks(tmp_path: Path) -> None:
+    """By list of each direction, by piece that an allow left, by row of a list for people."""
+    world = World(tmp_path)
+    world.feed("in", ["192.0.2.0/24"], confidence=60, direction="inbound")
+    world.feed("out", ["192.0.2.64/26"], confidence=95, direction="outbound")
+    world.feed("all", ["203.0.113.7", "203.0.113.128/25"], confidence=99, direction="both")
+    world.feed("poor", ["203.0.113.0/24", "198.51.100.0/24"], confidence=55, direction="both")
+    world.run("allow", "add", "198.51.100.77", "--reason", "x")
+    world.export("fw", "nftables", max_entries=1, fit="rank")
+    world.export("sets", "ipset", max_entries=7, fit="rank")
+    world.export("nets", "cidr", max_entries=6, fit="rank")
+    world.export("people", "csv", max_entries=2, fit="rank")
+    world.export("more", "csv", max_entries=5, fit="rank")
+    assert world.update().code == 0
+    asked = [f"{net}.{i}" for net in ("192.0.2", "198.51.100", "203.0.113") for i in (1, 7, 70, 76, 77, 78, 127, 129)]
+    for what in asked:
+        told = {e["name"]: e["blocked"] for e in world.why(what)["exports"]}
+        for export in world.exports:
+            found = re.findall(r"\d+\.\d+\.\d+\.\d+(?:/\d+)?", "\n".join(world.exported(export)))
+            within = any(ip_address(what) in ip_network(text) for text in found)
+            assert told[export] == within, (what, export, world.exported(export))
+    release = world.rows("SELECT id FROM release WHERE export = 'fw'")[0][0]
+    text = world.run("release", "show", release, "--left-out").out
+    assert re.search(r"192\.0\.2\.0/24: cut by capacity: .* 1 entries, inbound\n", text)
+    assert re.search(r"198\.51\.100\.128/25: cut by capacity: .* 1 entries, both ways\n", text)
 
 
 def test_of_equal_confidence_the_newest_stay_then_those_that_answer(world: World) -> None:

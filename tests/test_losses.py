@@ -236,6 +236,18 @@ def test_an_allow_that_has_no_room_in_the_zone_takes_the_block_above_it_along() 
         assert said["bad.example"] == (True, "it is listed")
 
 
+def test_a_block_that_is_taken_along_is_not_said_again_between_others() -> None:
+    """A zone says again what holds at mid.evil.example, since ok.mid.evil.example makes that name exist."""
+    free = f"{'a' * 60}.{'b' * 60}.evil.example"
+    words = [Word("allow", free), Word("allow", "ok.mid.evil.example")]
+    origin = ".".join(["x" * 60] * 2)
+    world = World([MALWARE], [Line(0, "evil.example"), Line(0, "mid.evil.example")], words)
+    with one(world, "rpz", origin=origin, version="none") as (here, said):
+        assert "CNAME .\n" not in written(here, "x") + "\n"
+        for name in ("evil.example", "mid.evil.example", "x.mid.evil.example", "ok.mid.evil.example"):
+            assert not said[name][0], name
+
+
 def test_an_allow_with_too_many_labels_takes_the_block_above_it_along() -> None:
     deep = "a.b.c.d.e.f.g.h.i.j.evil.example"
     world = World([MALWARE], [Line(0, "evil.example"), Line(0, "b.example")], [Word("allow", deep)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from blocklist.audit.answer import InExport
@@ -10,11 +10,13 @@ from blocklist.audit.chosen import as_made, as_pinned, listings, settled
 from blocklist.audit.moment import Moment
 from blocklist.audit.releases import Live, Pin, Releases
 from blocklist.audit.rendering import Judge, Look, Rendering, none_of_kind, outcome
-from blocklist.config import Config, Export
+from blocklist.config import Config, Export, Policy
 from blocklist.evidence import Facts
 from blocklist.publish.descriptor import Format
+from blocklist.publish.left_out import Network
 from blocklist.publish.settings import Settings
-from blocklist.select.single import Outcome
+from blocklist.select.address import parse_one
+from blocklist.select.single import Outcome, Target
 
 
 class Files:
@@ -58,9 +60,9 @@ class Files:
             then = self.made(live, rendered, kind, look, judge)
         if live.left_out is not None and pin is not None and now.blocked and not then.blocked:
             # A guard may hold what no feed lists any more, and the record knows no hold of it.
-            now, _ = self._releases.without(live.left_out, now, now, rendered.format, look(live.made).rules)
+            now, _ = self.without(live, kind, now, now, rendered, look, judge)
         if live.left_out is not None and then.blocked:
-            then, now = self._releases.without(live.left_out, then, now, rendered.format, look(live.made).rules)
+            then, now = self.without(live, kind, then, now, rendered, look, judge)
         if pin is not None and missing is None:
             then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
         if then.blocked == now.blocked:
@@ -70,6 +72,44 @@ class Files:
             command = f"its release is held: see 'blocklist release', then 'blocklist release approve {name}'"
         because = f"{then.because}; not yet published: {now.because}; {command}"
         return InExport(name, fmt, then.blocked, then.by, because, live.id, live.published, now.blocked)
+
+    def without(
+        self, live: Live, kind: str, then: Outcome, now: Outcome, rendered: Rendering, look: Look, judge: Judge
+    ) -> tuple[Outcome, Outcome]:
+        """Both outcomes where `live` left out the entry that would decide; the same where it did not."""
+        assert live.left_out is not None
+        facts = look(live.made)
+        if kind not in ("ipv4", "ipv6"):
+            return self._releases.without(live.left_out, then, now, rendered.format, facts.rules)
+        cut = self._releases.networks_left_out(live.left_out, facts.asked[0])
+        if not cut:
+            return then, now
+        left = self._other_networks(live, kind, cut, rendered, look, judge)
+        left = left or replace(then, blocked=False, because=f"{cut[0].why} ({cut[0].name})")
+        return left, left if now.blocked and now.by == then.by else now
+
+    def _other_networks(
+        self, live: Live, kind: str, cut: Sequence[Network], rendered: Rendering, look: Look, judge: Judge
+    ) -> Outcome | None:
+        """How a file blocks an address by something else than the networks around it that were `cut`, if it does."""
+        judges: list[Judge] = []
+        if rendered.format.of_rows:
+            # Every listed network has a row of its own; of what is left, no piece lies within one of them.
+            names = {network.name for network in cut}
+
+            def by_rows(facts: Facts, policy: Policy, target: Target) -> Outcome:
+                if names - {x.indicator for x in facts.listings}:
+                    return Outcome(False, None, "")
+                rest = [x for x in facts.listings if x.indicator not in names and not _allowed_in(x.indicator, facts)]
+                return judge(replace(facts, listings=rest, rules=[]), policy, target)
+
+            judges = [by_rows]
+        elif rendered.format.directed:
+            for way in ("inbound", "outbound"):
+                if all(way not in network.ways for network in cut):
+                    judges.append(_one_way(judge, way))
+        found = (self.made(live, rendered, kind, look, one) for one in judges)
+        return next((said for said in found if said.blocked), None)
 
     def made(self, live: Live, rendered: Rendering, kind: str, look: Look, judge: Judge) -> Outcome:
         """What the file of a release says by what it was made of; what it left out is another matter."""
@@ -123,3 +163,23 @@ class Files:
                 return Rendering.of(made_by)
         fmt = self._formats.get(export.format)
         return Rendering(export, self._releases.policy(export.policy), fmt) if fmt is not None else None
+
+
+def _one_way(judge: Judge, way: str) -> Judge:
+    """As `judge`, for the list of one direction; where the target has none of it, nothing is blocked."""
+
+    def of_one(facts: Facts, policy: Policy, target: Target) -> Outcome:
+        if way not in target.directions:
+            return Outcome(False, None, "")
+        return judge(facts, policy, replace(target, directions=[way, "both"]))
+
+    return of_one
+
+
+def _allowed_in(network: str, facts: Facts) -> bool:
+    """Is part of a network allowed? Then it has no row, and what is left of it has some."""
+    around = parse_one(network)
+    inside = [found for r in facts.rules if not r.blocks and (found := parse_one(r.name)) is not None]
+    return around is not None and any(
+        found[0] == around[0] and around[1] <= found[1] and found[2] <= around[2] for found in inside
+    )

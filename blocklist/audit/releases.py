@@ -20,7 +20,6 @@ from blocklist.publish.left_out import ALONE, CUT
 from blocklist.publish.settings import Settings
 from blocklist.publish.standing import standing
 from blocklist.rules import Rule
-from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome
 from blocklist.store import kept
 from blocklist.store.moment import whole_since
@@ -186,18 +185,23 @@ class Releases:
         by = then.by or ""
         why = left_out.reason(data, by)
         # Of a folded list one entry stood for all below it: cut, it stands for none of them.
-        above = parents(by) if why is None and fmt.fold and parse_one(by) is None else []
+        above = parents(by) if why is None and fmt.fold else []
         # Below an allow it stands by itself.
         apart = {rule.name for rule in rules if not rule.blocks and rule.subtree and rule.kind == "domain"}
         above = list(takewhile(lambda name: name not in apart, above))
         cut = ((name, w) for name in above if (w := left_out.reason(data, name)) and CUT in w)
         why = why or next((f"{w} ({name})" for name, w in cut if not w.endswith(ALONE)), None)
-        if why is None and parse_one(by) is not None:
-            why = _around_left_out(data, by)
         if why is None:
             return then, now
         passes = replace(then, blocked=False, because=why)
         return passes, passes if now.blocked and now.by == then.by else now
+
+    def networks_left_out(self, kept_out: str, asked: str) -> list[left_out.Network]:
+        """What a release left out around an address or network; nothing where that can't be read."""
+        try:
+            return left_out.around(kept.read(self._config.state, kept_out), asked)
+        except RecordError:
+            return []
 
     def unloaded(self) -> list[str]:
         """What is in place and was not loaded: its engine may still do what an earlier release says."""
@@ -228,14 +232,3 @@ class Releases:
 
     def policy(self, name: str) -> Policy:
         return self._config.policies.get(name) or Policy()
-
-
-def _around_left_out(data: bytes, name: str) -> str | None:
-    """Why the network around `name` was left out, if one was."""
-    asked = parse_one(name)
-    for line in data.decode("ascii").splitlines():
-        text, _, why = line.partition("\t")
-        found = parse_one(text)
-        if asked and found and found[0] == asked[0] and found[1] <= asked[1] and asked[2] <= found[2]:
-            return f"{why} ({text})"
-    return None

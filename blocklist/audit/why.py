@@ -234,8 +234,7 @@ class Audit:
                 return None
             said = self._files.made(shown, rendering, thing.kind, look, judge)
             if shown.left_out is not None and said.blocked:
-                rules = look(shown.made).rules
-                said, _ = self._releases.without(shown.left_out, said, said, rendering.format, rules)
+                said, _ = self._files.without(shown, thing.kind, said, said, rendering, look, judge)
             return said
 
         return of_release

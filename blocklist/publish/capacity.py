@@ -18,7 +18,7 @@ import polars as pl
 from blocklist.config import Export
 from blocklist.names import parents
 from blocklist.publish.descriptor import Format
-from blocklist.publish.left_out import ALONE, CUT
+from blocklist.publish.left_out import ALONE, CUT, WAYS
 from blocklist.publish.render import Rendered
 from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_size
@@ -109,7 +109,7 @@ def fit(
     """
     order = _order(selection, ranks)
     sink = cast(BinaryIO, _Measure())
-    fits, over = 0, order.height
+    fits, over = 0, int(cast(int, order["place"].max() or 0)) + 1
     if most.excess(render(_best(selection, order, 0), sink)) is not None:
         return None
     # Lines are about as long as each other: mostly the second guess is near enough.
@@ -130,9 +130,12 @@ def fit(
         guess = aim if fits < aim < over else (fits + over) // 2
     why = f"{CUT}: {most.source} takes {_in_words(most)}"
     kept = _best(selection, order, fits)
-    said = pl.when("alone").then(pl.lit(why + ALONE)).otherwise(pl.lit(why)).alias("why")
-    cut = order.filter(pl.col("place") >= fits).sort("alone").select("name", said)
-    cut = cut.unique("name", keep="first", maintain_order=True)
+    end = pl.when("alone").then(pl.lit(ALONE)).otherwise(pl.lit(""))
+    for text, lists in WAYS.items():
+        end = pl.when(pl.col("ways") == ",".join(lists)).then(pl.lit(text)).otherwise(end)
+    ways = pl.col("way").drop_nulls().unique().sort().str.join(",").alias("ways")
+    gone = order.filter(pl.col("place") >= fits).group_by("name", maintain_order=True).agg(pl.col("alone").all(), ways)
+    cut = gone.select("name", pl.concat_str(pl.lit(why), end).alias("why"))
     return Fitted(kept, cut)
 
 
@@ -142,30 +145,36 @@ def _in_words(most: Limits) -> str:
 
 
 def _blocks(selection: Selection) -> list[tuple[str, pl.DataFrame]]:
-    """Each part of a selection with the names of its rows, may they be cut, and do they stand for a name alone."""
-    any_, no = pl.lit(True).alias("cuttable"), pl.lit(False).alias("alone")
+    """Each part of a selection with the names of its rows, may they be cut, do they stand for a name alone, and for
+    which direction where the target has a list for each.
+    """
+    any_, no, none = pl.lit(True).alias("cuttable"), pl.lit(False).alias("alone"), pl.lit(None, pl.String).alias("way")
+    way = pl.when(pl.col("direction").is_in(["inbound", "outbound"])).then("direction").alias("way")
+    domains = selection.domains.select(
+        "name", pl.col("block").alias("cuttable"), (~pl.col("subtree")).alias("alone"), none
+    )
     return [
-        (
-            "domains",
-            selection.domains.select("name", pl.col("block").alias("cuttable"), (~pl.col("subtree")).alias("alone")),
-        ),
-        ("networks", selection.networks.select(pl.col("cidr").alias("name"), any_, no)),
-        ("urls", selection.urls.select(pl.col("url").alias("name"), any_, no)),
-        ("rows", selection.rows.select(pl.col("indicator").alias("name"), any_, no)),
+        ("domains", domains),
+        ("networks", selection.networks.select(pl.col("cidr").alias("name"), any_, no, way)),
+        ("urls", selection.urls.select(pl.col("url").alias("name"), any_, no, none)),
+        ("rows", selection.rows.select(pl.col("indicator").alias("name"), any_, no, none)),
     ]
 
 
 def _order(selection: Selection, ranks: pl.DataFrame) -> pl.DataFrame:
-    """`part`, `row`, `name`, `alone`, `place` (0 is kept first) of all that may be cut."""
+    """`part`, `row`, `name`, `alone`, `way`, `place` (0 is kept first) of all that may be cut.
+
+    Rows of one name have one place: what is said to be cut is in no list of the file.
+    """
     rows = pl.concat(
         [
-            frame.with_row_index("row").select(pl.lit(part).alias("part"), "row", "name", "cuttable", "alone")
+            frame.with_row_index("row").select(pl.lit(part).alias("part"), "row", "name", "cuttable", "alone", "way")
             for part, frame in _blocks(selection)
         ]
     ).filter("cuttable")
     placed = rows.join(ranks.unique("name"), on="name", how="left", maintain_order="left")
     placed = placed.sort(pl.col("rank").fill_null(2**32 - 1), "name", "part", "row")
-    return placed.select("part", "row", "name", "alone", pl.int_range(pl.len(), dtype=pl.UInt32).alias("place"))
+    return placed.select("part", "row", "name", "alone", "way", pl.col("name").rle_id().alias("place"))
 
 
 def _best(selection: Selection, order: pl.DataFrame, count: int) -> Selection:

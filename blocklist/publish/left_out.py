@@ -5,10 +5,12 @@ Read without columns: `why` asks for one name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blocklist.select.address import parse_one
 from blocklist.store import kept
 
 if TYPE_CHECKING:
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
 CUT = "cut by capacity"
 # How the reason of an entry ends that stood for its name and nothing below it.
 ALONE = ", the name alone"
+# Of a network, where the target has a list for each direction: those from which it is left out.
+WAYS = {", inbound": ("inbound",), ", outbound": ("outbound",), ", both ways": ("inbound", "outbound")}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that is left out, why, and of which directions: of both where the target makes no difference."""
+
+    name: str
+    why: str
+    ways: Sequence[str]
 
 
 def text(entries: pl.DataFrame) -> bytes:
@@ -41,3 +54,16 @@ def reason(data: bytes, name: str) -> str | None:
         return None
     end = data.find(b"\n", at)
     return data[at + len(key) : end if end >= 0 else None].decode("ascii")
+
+
+def around(data: bytes, name: str) -> list[Network]:
+    """The networks around `name`, an address or a network, that are left out."""
+    asked = parse_one(name)
+    found = []
+    for line in data.decode("ascii").splitlines():
+        text, _, why = line.partition("\t")
+        parsed = parse_one(text)
+        if asked and parsed and parsed[0] == asked[0] and parsed[1] <= asked[1] and asked[2] <= parsed[2]:
+            end = next((end for end in WAYS if why.endswith(end)), "")
+            found.append(Network(text, why, WAYS.get(end, ("inbound", "outbound"))))
+    return found

@@ -19,6 +19,7 @@ from blocklist.publish import networks
 from blocklist.publish.parts import Lines, Part
 from blocklist.publish.selection import Selection
 from blocklist.publish.zone_options import budget
+from blocklist.select.fold import names_between
 from blocklist.select.networks import contains, parse
 
 if TYPE_CHECKING:
@@ -122,8 +123,9 @@ def _without_blocks_around(selection: Selection, allowed: pl.Series, lost: Count
     above = pl.Series(sorted({at for name in allowed for at in (name, *parents(name))}), dtype=pl.String).implode()
     blocks = selection.domains.select(pl.col("block") & pl.col("subtree") & pl.col("name").is_in(above)).to_series()
     lost["narrowed"] += int(blocks.sum())
-    between = selection.between.filter(~(pl.col("block") & pl.col("name").is_in(above)))
-    return replace(selection, domains=selection.domains.filter(~blocks), between=between)
+    left = selection.domains.filter(~blocks)
+    # What stood between such a block and other entries is not blocked any more either.
+    return replace(selection, domains=left, between=names_between(left))
 
 
 def _fit(domains: pl.DataFrame, room: int, lost: Counter[str]) -> _Fitted:
