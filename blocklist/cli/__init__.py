@@ -146,20 +146,25 @@ def main(argv: list[str] | None = None) -> NoReturn:
         # The reader of our output went away (`| head`).
         _let_go()
         raise SystemExit(1) from None
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of the column library is no Exception
         from blocklist.errors import BlocklistError
 
         if isinstance(error, OSError) and isinstance(error.__context__, KeyboardInterrupt):
             _interrupted()  # and the terminal is closed, to which click would have told it
         if debug:
             raise
-        if isinstance(error, BlocklistError):
-            from blocklist.cli.screen import error_text
+        from blocklist.cli.screen import error_text, safe
+        from blocklist.shortage import shortage_of
 
+        if isinstance(error, BlocklistError):
             _say(error_text(error))
             raise SystemExit(error.exit_code) from None
-        from blocklist.cli.screen import safe
-
+        if (told := shortage_of(error)) is not None:
+            _let_go()
+            _say(error_text(told))
+            raise SystemExit(told.exit_code) from None
         if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
             # Words of the command line, and names of files, that are no UTF-8 come so.
             _say(f"error: '{safe(error.object[:200])}' is no UTF-8, and the record keeps no other text")
