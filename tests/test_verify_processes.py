@@ -111,7 +111,7 @@ def test_an_error_in_the_callback_reaches_the_caller_and_ends_them_all(server: L
     assert not children(os.getpid())
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "kill", "kill -9"])
 def test_an_interrupted_run_keeps_what_it_learned_and_leaves_no_process(
     tmp_path: Path, server: LoopbackServer, ending: signal.Signals
 ) -> None:
@@ -134,8 +134,10 @@ def test_an_interrupted_run_keeps_what_it_learned_and_leaves_no_process(
         if ending is signal.SIGINT:
             os.killpg(process.pid, ending)
         else:
-            process.kill()
-        process.communicate(timeout=60)
+            process.send_signal(ending)
+        _, err = process.communicate(timeout=60)
+        assert b"Traceback" not in err, err
+        assert process.returncode == (-ending if ending is signal.SIGKILL else 128 + ending)
     for _ in range(200):
         if not any(Path(f"/proc/{pid}").exists() for pid in workers):
             break

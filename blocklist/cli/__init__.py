@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from blocklist import __version__
+from blocklist import __version__, interruption
 
 # name → (module, attribute, the line that `--help` shows), so that help imports nothing.
 _COMMANDS: dict[str, tuple[str, str]] = {
@@ -123,6 +124,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     # A thread a core is enough for the column library, and the operator may lower it.
     os.environ.setdefault("POLARS_VERBOSE", "0")
     debug = "--debug" in (argv if argv is not None else sys.argv[1:])
+    if argv is None:  # else the process is our caller's, and so are its signals
+        interruption.listen()
     try:
         status = group.main(args=argv, standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -135,9 +138,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
             _say(_usage_text(error))
         raise SystemExit(2) from None
     except (click.Abort, KeyboardInterrupt):
-        _let_go()
-        _say("interrupted; what was recorded is kept, nothing is half written")
-        raise SystemExit(130) from None
+        _interrupted()
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
@@ -145,18 +146,25 @@ def main(argv: list[str] | None = None) -> NoReturn:
         # The reader of our output went away (`| head`).
         _let_go()
         raise SystemExit(1) from None
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of the column library is no Exception
         from blocklist.errors import BlocklistError
 
+        if isinstance(error, OSError) and isinstance(error.__context__, KeyboardInterrupt):
+            _interrupted()  # and the terminal is closed, to which click would have told it
         if debug:
             raise
-        if isinstance(error, BlocklistError):
-            from blocklist.cli.screen import error_text
+        from blocklist.cli.screen import error_text, safe
+        from blocklist.shortage import shortage_of
 
+        if isinstance(error, BlocklistError):
             _say(error_text(error))
             raise SystemExit(error.exit_code) from None
-        from blocklist.cli.screen import safe
-
+        if (told := shortage_of(error)) is not None:
+            _let_go()
+            _say(error_text(told))
+            raise SystemExit(told.exit_code) from None
         if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
             # Words of the command line, and names of files, that are no UTF-8 come so.
             _say(f"error: '{safe(error.object[:200])}' is no UTF-8, and the record keeps no other text")
@@ -176,6 +184,15 @@ def main(argv: list[str] | None = None) -> NoReturn:
         )
         raise SystemExit(1) from None
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _interrupted() -> NoReturn:
+    _let_go()
+    number = interruption.heard()
+    how = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    with suppress(OSError):
+        _say(f"{how}; what was recorded is kept, nothing is half written")
+    raise SystemExit(128 + number) from None
 
 
 def _let_go() -> None:

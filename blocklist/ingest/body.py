@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import RecordError
+from ..shortage import too_many_files, way_out
 from .decompress import TooLarge
 
 
@@ -62,8 +63,8 @@ class Scratch:
         except OSError:
             free = ""
         return RecordError(
-            f"a download can't be written to {self.into}: {reason}{free}",
-            hint="make room or choose another state folder; the last good snapshots stay current",
+            f"a download can't be written to {self.into}: {reason}{'' if too_many_files(error) else free}",
+            hint=way_out(error, "make room or choose another state folder") + "; the last good snapshots stay current",
         )
 
 

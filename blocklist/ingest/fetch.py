@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import __version__
+from .. import __version__, interruption
 from ..errors import RecordError
 from .body import Body, Scratch
 from .collect import Documents, is_misp_feed, is_taxii, is_transfer
@@ -132,9 +132,7 @@ def fetch(
     """`fetch_all` for callers without an event loop; a run of `file:` URLs alone needs none at all."""
     if all(_all_local(request) for request in requests):
         return _fetch_local(requests, into=into, limits=limits, on_done=on_done)
-    import asyncio
-
-    return asyncio.run(fetch_all(requests, into=into, limits=limits, on_done=on_done, closed=closed))
+    return interruption.run(fetch_all(requests, into=into, limits=limits, on_done=on_done, closed=closed))
 
 
 async def fetch_all(

@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeVar
 
 from blocklist.errors import BlocklistError, ReleaseError
 from blocklist.publish.command import run
+from blocklist.shortage import too_many_files, way_out
 
 W = TypeVar("W")
 C = TypeVar("C")
@@ -214,6 +215,8 @@ def _ids(path: Path, owner: str | None, group: str | None) -> tuple[int | None, 
 def refusal(path: Path, folder: Path, error: OSError) -> ReleaseError:
     """`error` with the file, the folder and what to do about it."""
     text = error.strerror or str(error)
+    if too_many_files(error):
+        return ReleaseError(f"{path}: {text.lower()}", hint=way_out(error, "") + "; the file in place is unchanged")
     if isinstance(error.filename, str) and (other := Path(error.filename)).parent != folder:
         # Not of the file that is published, but of the state: its disk may be another one.
         return ReleaseError(

@@ -7,6 +7,8 @@ import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from blocklist import interruption
+
 _T = TypeVar("_T")
 
 
@@ -16,8 +18,7 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     # Millions of small tuples that are in no circle: looking through them again and again took a tenth of the time.
     gc.set_threshold(100_000, 50, 50)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(main)
+        return interruption.run(main, _loop_factory())
     finally:
         gc.set_threshold(*thresholds)
 

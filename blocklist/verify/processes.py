@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Final
 
+from blocklist import interruption
 from blocklist.verify.loop import run
 from blocklist.verify.results import Resolution, Summary, Tally
 from blocklist.verify.task import Task, ask
@@ -96,9 +97,10 @@ class _Run:
         if task.seconds is not None:
             task = replace(task, seconds=task.seconds - (time.monotonic() - self.started))
         process = self.context.Process(target=_work, args=(there, names, task), daemon=True)
-        process.start()
-        there.close()
-        self.children.append(_Child(names, process, here))
+        with interruption.postponed():  # else it reads half of what it is to do, and says so
+            process.start()
+            there.close()
+            self.children.append(_Child(names, process, here))
 
     def _hear(self, child: _Child) -> None:
         import polars as pl
