@@ -463,6 +463,7 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(world: World) -> None:
     assert "nothing was published" in shown and "to publish" in shown and "None" not in shown
     assert digest(path) == before and world.rows("SELECT * FROM release") == rows and world.left_over() == []
     assert world.run("export").code == 0 and len(world.exported("list")) == 160
+    assert world.rows("SELECT command, finished IS NULL FROM run WHERE command = 'export'") == [("export", 0)]
 
 
 def test_a_dry_run_names_the_rules_that_came_and_went(world: World) -> None:

@@ -175,6 +175,8 @@ def record_releases(
                 )
             if job.state == "held" and cursor.lastrowid is not None:
                 _tell(record, connection, cursor.lastrowid, "release held")
+        if run is None:
+            record.finish_run(number)
 
 
 def _same_held(record: Record, job: Job) -> bool:

@@ -90,7 +90,7 @@ def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
 @contextmanager
 def reading(state: Path, *, follow: bool = False) -> Iterator[sqlite3.Connection]:
     """`open_for_reading` for the length of a block, whose errors are explained too."""
-    with explained(path_in(state)), closing(open_for_reading(state, follow=follow)) as connection:
+    with closing(open_for_reading(state, follow=follow)) as connection, explained(path_in(state)):
         yield connection
 
 
