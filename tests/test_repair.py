@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sqlite3
@@ -687,6 +688,18 @@ def test_a_download_that_is_lost_for_good_stays_a_failure_with_the_way_out(world
     path.unlink()
     ran = world.run("doctor", "--repair")
     assert ran.code == 1 and "restore the files from a backup" in ran.out
+
+
+def test_a_damaged_record_that_can_not_be_kept_whole_is_not_kept_in_part(world: World) -> None:
+    """As under a quota, which no look at the disk foretells."""
+    with world.database.open("r+b") as file:
+        file.seek(3 * PAGE)
+        file.write(bytes(PAGE))
+    most = world.database.stat().st_size // 2
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # noqa: E731
+    ran = world.call("doctor", "--repair", preexec_fn=limit)
+    assert ran.code == 1 and "file too large" in ran.out and "Traceback" not in ran.text, ran.text
+    assert not list(world.state.glob("*damaged*"))
 
 
 def test_leftovers_of_killed_runs_are_removed(world: World) -> None:

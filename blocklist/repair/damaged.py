@@ -97,16 +97,23 @@ def keep_damaged(path: Path) -> Path:
     while copy.exists():
         at += _SECOND
         copy = path.with_name(f"{path.name}.damaged-{at:%Y%m%dT%H%M%SZ}")
-    # The journal first: a copy without it would be taken for a whole one.
-    for journal in reversed(_JOURNALS):
-        source = path.with_name(path.name + journal)
-        beside = copy.with_name(copy.name + journal + ".new")
-        with suppress(FileNotFoundError):
-            shutil.copyfile(source, beside)
-            shutil.copymode(source, beside)
-            with beside.open("rb") as file:
+    sources = [path.with_name(path.name + journal) for journal in reversed(_JOURNALS)]
+    copies = {s: copy.with_name(copy.name + s.name.removeprefix(path.name)) for s in sources if s.exists()}
+    beside = {source: end.with_name(f"{end.name}.new") for source, end in copies.items()}
+    try:
+        for source, new in beside.items():
+            shutil.copyfile(source, new)
+            shutil.copymode(source, new)
+            with new.open("rb") as file:
                 os.fsync(file.fileno())
-            beside.rename(copy.with_name(copy.name + journal))
+        # The journal first: a copy without it would be taken for a whole one.
+        for source, new in beside.items():
+            new.rename(copies[source])
+    except OSError:
+        for new in beside.values():
+            with suppress(OSError):
+                new.unlink(missing_ok=True)  # a quota is full, and the next try would need as much again
+        raise
     return copy
 
 
