@@ -61,12 +61,15 @@ class Entry:
 Entries = Mapping[tuple[str, bool], Entry]
 
 
-def deciding_entry(name: str, entries: Entries, allowed: Callable[[str], bool], target: Target) -> Entry | None:
+def deciding_entry(
+    name: str, entries: Entries, allowed: Callable[[str], bool], target: Target, decided: Entries | None = None
+) -> Entry | None:
     """The entry that decides for `name` in a file of `target`; None when nothing there covers it.
 
     `entries` by name and scope: all of `name` and of the names above it. `allowed(x)`: does an allow name `x` or
-    anything below it?
+    anything below it? `decided`: those before any was left out, which say what may stand as a subtree.
     """
+    decided = entries if decided is None else decided
     chain = [name, *parents(name)]
     if not target.subtree:
         return entries.get((name, False)) or entries.get((name, True))
@@ -84,7 +87,7 @@ def deciding_entry(name: str, entries: Entries, allowed: Callable[[str], bool], 
         for entry in (exact, below):
             if entry and not entry.block:
                 return entry
-        block = below or (exact if exact and _stands_as_subtree(exact, entries) else None)
+        block = below or (exact if exact and _stands_as_subtree(exact, decided) else None)
         if block and (target.allow or not allowed(at)):
             return block
     return None
@@ -117,9 +120,10 @@ def judge_name(name: str, facts: Facts, policy: Policy, target: Target, suffixes
     def allowed(at: str) -> bool:
         return any(not r.blocks and (r.name == at or r.name.endswith("." + at)) for r in rules)
 
-    meant = deciding_entry(name, entries, allowed, target)
+    decided = dict(entries)
+    meant = deciding_entry(name, decided, allowed, target)
     _leave_out(chain, entries, reasons, rules, target, allowed)
-    entry = deciding_entry(name, entries, allowed, target)
+    entry = deciding_entry(name, entries, allowed, target, decided)
     if entry is not None:
         return Outcome(entry.block, entry.name, _said(name, entry, target))
     if meant is not None and meant.block:
@@ -144,7 +148,7 @@ def _leave_out(
     A block goes too where an allow at or below it can't be written, and with a block what was folded into it.
     """
     unsaid = [rule for rule in rules if not rule.blocks and target.allow and not _redundant(rule, rules)]
-    fitted = dict(entries)
+    decided = dict(entries)
     above: Entry | None = None
     gone = False
     for at in reversed(chain):
@@ -153,7 +157,7 @@ def _leave_out(
                 continue
             folded = target.subtree and above is not None and above.block == entry.block
             covered = above is not None and above.name != at
-            wide = _said_wide(entry, fitted, target, allowed)
+            wide = _said_wide(entry, decided, target, allowed)
             why = None
             if folded and gone and above is not None:
                 why = reasons[above.name]
@@ -172,11 +176,11 @@ def _leave_out(
                 above, gone = entry, why is not None
 
 
-def _said_wide(entry: Entry, entries: Entries, target: Target, allowed: Callable[[str], bool]) -> bool:
+def _said_wide(entry: Entry, decided: Entries, target: Target, allowed: Callable[[str], bool]) -> bool:
     """Is `entry` fitted to `target` as one for all below its name too?"""
     if entry.block and not target.allow and allowed(entry.name):
         return False
-    return entry.subtree or (not target.exact and (not entry.block or _stands_as_subtree(entry, entries)))
+    return entry.subtree or (not target.exact and (not entry.block or _stands_as_subtree(entry, decided)))
 
 
 def _redundant(rule: Rule, rules: Sequence[Rule]) -> bool:
