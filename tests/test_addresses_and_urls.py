@@ -148,6 +148,7 @@ def test_a_deny_of_low_ipv6_addresses_denies_no_ipv4_client(tmp_path: Path) -> N
 
 
 URLS = ["//evil.example/a/b.php?c=1&d=2", "//exact.example/x(1)+y.exe", "//evil.example/deep/"]
+URLS += ["//evil.example/a%20b%2fc%25%41", "//evil.example/%5E%5B%5c%5D%00"]
 ASKED = {
     "http://evil.example/a/b.php?c=1&d=2": True,
     "http://EVIL.example/a/b.php?c=1&d=2": True,
@@ -159,6 +160,14 @@ ASKED = {
     "http://evil.example/deep/er": False,
     "http://exact.example/x(1)+y.exe": True,
     "http://ok.example/http://evil.example/deep/": False,
+    # Squid compares what escapes stand for, decoded once.
+    "http://evil.example/a%20b%2fc%25%41": True,
+    "http://evil.example/a%20b%2Fc%25A": True,
+    "http://evil.example/a%20b%2fc%2525%41": False,
+    "http://evil.example/a%20b%2fc%25%42": False,
+    "http://evil.example/a%21b%2fc%25%41": False,
+    "http://evil.example/%5E%5B%5c%5D%00": True,
+    "http://evil.example/%5B%5E%5c%5D%00": False,
 }
 
 

@@ -202,6 +202,7 @@ def test_a_denied_address_stands_and_an_allowed_one_does_not_where_networks_can_
         ("checkpoint", "//evil.example/a,b"),
         ("paloalto-url", "//evil.example:8080/x"),
         ("zscaler", "//_x.example/x"),
+        ("squid-url", "//evil.example/%C3%BC"),
     ],
 )
 def test_a_url_that_the_target_would_read_as_something_else_is_told(fmt: str, url: str) -> None:

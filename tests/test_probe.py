@@ -143,6 +143,18 @@ def test_the_entries_of_a_list_are_found_in_its_lines_again(world: World, fmt: s
     assert ("wide.example" in found) == any("wide.example" in line for line in world.exported("dns"))
 
 
+def test_an_escape_of_a_url_is_asked_for_as_an_escape(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    urls = ["//evil.test/a%20b%5B%5E.exe?x=%25%41", "//[2001:db8::7]/(%5C)"]
+    world.feed("u", [f"http:{url}" for url in urls], format="urls")
+    path = world.export("urls", "squid-url")
+    assert world.update().code == 0
+    assert set(entries(FORMATS["squid-url"], {}, path)["text"]) == {
+        "evil.test/a%20b%5B%5E.exe?x=%25%41",
+        "[2001:db8::7]/(%5C)",
+    }
+
+
 def test_urls_and_networks_are_found_again(world: World) -> None:
     urls, nets = world.export("urls", "squid-url"), world.export("nets", "squid-dst")
     world.update()

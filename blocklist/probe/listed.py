@@ -13,6 +13,7 @@ import polars as pl
 from blocklist.errors import ReleaseError
 from blocklist.probe.resolver import FIXED, RULES, Question, Questions
 from blocklist.publish.descriptor import Format
+from blocklist.publish.patterns import DECODED
 from blocklist.publish.reading import pattern_of, templates
 from blocklist.rules import Rule
 
@@ -40,7 +41,8 @@ def entries(fmt: Format, options: Mapping[str, object], path: Path) -> pl.DataFr
         found.append(texts.drop_nulls().alias("text").to_frame().with_columns(pl.lit(what).alias("what")))
         rest = rest.filter(texts.is_null())
     out = pl.concat(found)
-    if fmt.url is not None and "{regex}" in fmt.url:
+    if fmt.url is not None and ("{regex}" in fmt.url or "{unescaped}" in fmt.url):
+        out = out.with_columns(pl.col("text").str.replace_many(list(DECODED.values()), list(DECODED), leftmost=True))
         out = out.with_columns(pl.col("text").str.replace_all(r"\\(.)", "${1}"))
     return out
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import polars as pl
 
+from blocklist.publish.patterns import DECODED
+
 
 def _plain(value: pl.Expr) -> pl.Expr:
     return value
@@ -23,6 +25,17 @@ def _regex(value: pl.Expr) -> pl.Expr:
 def _regex_of_name(value: pl.Expr) -> pl.Expr:
     # Half the time: of the letters of a name only the dot means something.
     return value.str.replace_all(".", r"\.", literal=True)
+
+
+def _unescaped(value: pl.Expr) -> pl.Expr:
+    """A URL as `_regex`, with its escapes decoded; what can't be written decoded stays an escape."""
+    spelled = {text: char for escape, char in DECODED.items() for text in _spellings(escape)}
+    return _regex(value).str.replace_many(list(spelled), list(spelled.values()), leftmost=True)
+
+
+def _spellings(escape: str) -> set[str]:
+    """`%2F`, `%2f`: the digits of an escape in either case, one by one."""
+    return {f"%{high}{low}" for high in (escape[1], escape[1].lower()) for low in (escape[2], escape[2].lower())}
 
 
 def _base64(value: pl.Expr) -> pl.Expr:
@@ -86,6 +99,7 @@ def _first_to_last(networks: pl.Series) -> pl.Series:
 _MAKE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "name": _plain,
     "regex": _regex_of_name,
+    "unescaped": _unescaped,
     "base64": _base64,
     "cidr": _cidr,
     "address": _address,

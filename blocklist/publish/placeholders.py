@@ -10,7 +10,7 @@ PLACEHOLDER = re.compile(r"\{(\w+)\}")
 WORDS: dict[str, tuple[str, ...]] = {
     "domain": ("name", "regex", "base64"),
     "network": ("name", "cidr", "address", "length", "mask", "groups", "range"),
-    "url": ("name", "regex", "base64"),
+    "url": ("name", "regex", "unescaped", "base64"),
 }
 ALL_WORDS = frozenset(word for words in WORDS.values() for word in words)
 

@@ -38,6 +38,9 @@ def pattern_of(template: str, options: Mapping[str, object], value: str) -> str 
     if not placeholder:
         before, placeholder, after = line.partition("{regex}")
         value = _URL
+    if not placeholder:
+        before, placeholder, after = line.partition("{unescaped}")
+        value = "(.+)"
     if not placeholder or "{" in before + after:
         return None
     return f"^{re.escape(before)}{value}{re.escape(after)}$"

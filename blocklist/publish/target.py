@@ -13,7 +13,7 @@ from dataclasses import replace
 from blocklist.config import Export
 from blocklist.names import MAX_NAME
 from blocklist.publish.descriptor import Format
-from blocklist.publish.patterns import UNSHARED, URL
+from blocklist.publish.patterns import DECODED, UNSHARED, URL
 from blocklist.publish.placeholders import with_options
 from blocklist.publish.zone_options import longest_of_split
 from blocklist.select.single import Target
@@ -73,9 +73,12 @@ def _line(template: str, name: str, values: Mapping[str, object], *, url: bool =
     words = {
         "{name}": name,
         "{regex}": _SYNTAX.sub(r"\\\1", name) if url else name.replace(".", r"\."),
+        "{unescaped}": re.sub(
+            "%[0-9A-Fa-f]{2}", lambda found: DECODED.get(found[0].upper(), found[0]), _SYNTAX.sub(r"\\\1", name)
+        ),
         "{base64}": base64.b64encode(name.encode()).decode(),
     }
-    return re.sub(r"\{(?:name|regex|base64)\}", lambda found: words[found[0]], line)
+    return re.sub(r"\{(?:name|regex|unescaped|base64)\}", lambda found: words[found[0]], line)
 
 
 __all__ = ["target"]
