@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from turns import Turns
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("blocklist", deadline=None)
 settings.load_profile("blocklist")
+
+# Under nohup, and what some runners start, this is ignored, and would be in all that the tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REQUIRED = os.environ.get("BLOCKLIST_REQUIRE_ENGINES") == "1"
 

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -121,6 +121,17 @@ def group(ctx: click.Context, /, **options: Any) -> None:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point: errors become a message and an exit code, never a traceback (but with --debug)."""
+    try:
+        _main(argv)
+    finally:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            # The terminal is closed: at its end Python would try once more, and end with 120 instead.
+            _let_go(sys.stderr)
+
+
+def _main(argv: list[str] | None) -> NoReturn:
     # A thread a core is enough for the column library, and the operator may lower it.
     os.environ.setdefault("POLARS_VERBOSE", "0")
     debug = "--debug" in (argv if argv is not None else sys.argv[1:])
@@ -195,10 +206,10 @@ def _interrupted() -> NoReturn:
     raise SystemExit(128 + number) from None
 
 
-def _let_go() -> None:
+def _let_go(stream: TextIO | None = None) -> None:
     """Leave what standard output has not taken: at the end Python would wait for a reader that takes no more."""
     with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 
 def _usage_text(error: click.UsageError) -> str:
