@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -240,9 +244,8 @@ def test_a_reference_that_would_unblock_much_waits_for_a_person(world: World, da
     world.assert_sound()
 
 
-def test_a_record_of_the_first_version_is_migrated_once_and_a_copy_kept(world: World, day: Days) -> None:
-    world.feed("malware", ["evil.example"])
-    world.update()
+def as_of_the_first_version(world: World) -> None:
+    """Give the record the tables of the first version, with the rows that these can hold."""
     old = world.state / "old.db"
     with closing(sqlite3.connect(old)) as db:
         schema.migrations.apply(Database(db, execute_plugins=False), stop_before="0002_backoff")
@@ -257,17 +260,55 @@ def test_a_record_of_the_first_version_is_migrated_once_and_a_copy_kept(world: W
     for left in world.state.glob("record.db*"):
         left.unlink()
     old.rename(world.database)
+
+
+def test_a_record_of_the_first_version_is_migrated_once_and_a_copy_kept(world: World, day: Days) -> None:
+    world.feed("malware", ["evil.example"])
+    world.update()
+    as_of_the_first_version(world)
+    world.database.chmod(0o600)
     told = world.run("why", "evil.example")
     assert told.code == 1 and "earlier version" in told.err
     assert world.update().code == 0
     copies = list(world.state.glob("record-*.db"))
     assert [c.name for c in copies] == ["record-0001_record.db"]
+    assert copies[0].stat().st_mode & 0o777 == 0o600  # what is hidden in the record is not shown in its copy
     with closing(sqlite3.connect(copies[0])) as db:
         assert db.execute("SELECT name FROM listing").fetchall() == [("evil.example",)]
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert world.why("evil.example")["listings"] and world.update().code == 0
     assert len(list(world.state.glob("record-*"))) == 1
     world.assert_sound()
+
+
+@pytest.mark.parametrize("migration", range(1, len(schema.migrations._migrations)))
+def test_a_migration_that_is_killed_has_done_nothing_and_the_next_run_does_all(world: World, migration: int) -> None:
+    world.feed("malware", ["evil.example"])
+    world.update()
+    as_of_the_first_version(world)
+    killed = (
+        "import os, signal; from blocklist.cli import main; from blocklist.store import schema; "
+        f"it = schema.migrations._migrations[{migration}]; before = it.fn; "
+        "it.fn = lambda db: (before(db), os.kill(os.getpid(), signal.SIGKILL)); main()"
+    )
+    words = [sys.executable, "-c", killed, "--config", str(world.config), "update"]
+    ran = subprocess.run(words, capture_output=True, check=False)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert world.rows("SELECT name FROM _sqlite_migrations") == [("0001_record",)]
+    assert world.update().code == 0 and world.listed() == ["evil.example"]
+    assert [copy.name for copy in world.state.glob("record-*")] == ["record-0001_record.db"]
+    world.assert_sound()
+
+
+def test_half_a_copy_is_not_left_on_a_disk_without_room(world: World) -> None:
+    world.feed("malware", names(3000))
+    world.update()
+    as_of_the_first_version(world)
+    most = world.database.stat().st_size // 2
+    ran = world.call("update", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
+    assert ran.code == 1 and "free space" in ran.err and "Traceback" not in ran.err, ran.err
+    assert not list(world.state.glob("record-*"))
+    assert world.update().code == 0 and len(world.listed()) == 3000
 
 
 @given(

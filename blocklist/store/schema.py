@@ -7,7 +7,9 @@ views beside them say the words.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
@@ -371,10 +373,19 @@ def _keep_copy(connection: sqlite3.Connection, path: Path, version: str) -> None
         return
     beside = copy.with_name(copy.name + ".new")
     beside.unlink(missing_ok=True)
-    connection.execute("VACUUM INTO ?", (str(beside),))
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.rename(copy)
+    try:
+        # SQLite takes an empty file that is there: whom the record is hidden from never sees the copy.
+        beside.touch(mode=0o600)
+        connection.execute("VACUUM INTO ?", (str(beside),))
+        shutil.copymode(path, beside)
+        with suppress(OSError):  # not the owner's to give: the folder is shared by its mode then
+            os.chown(beside, path.stat().st_uid, path.stat().st_gid)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.rename(copy)
+    except BaseException:
+        beside.unlink(missing_ok=True)  # half a copy, on a disk that has no room as it seems
+        raise
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -391,4 +402,5 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     if migrations.pending(db):
         if applied:
             _keep_copy(connection, path, max(applied))
-        migrations.apply(db)
+        with db.atomic():  # all or none: a state in between would be copied as a version of its own
+            migrations.apply(db)
