@@ -296,11 +296,6 @@ def listed_above(record: Record, thing: Thing) -> str | None:
     return None
 
 
-def remove_rule(record: Record, action: str, number: int, *, reason: str, author: str) -> Rule:
-    """End a rule; it stays in the record with who ended it and why. Raises IndicatorError when there is none."""
-    return remove_rules(record, action, [number], reason=reason, author=author)[0]
-
-
 def remove_rules(
     record: Record,
     action: str,
@@ -313,7 +308,8 @@ def remove_rules(
 ) -> list[Rule]:
     """End rules at once, all or none: those of `numbers`, or those that `named` names and that bear `ticket`.
 
-    A name means its rules of either scope, unless it is wanted `exact`; one that no rule names is passed over.
+    They stay in the record with who ended them and why. A name means its rules of either scope, unless it is wanted
+    `exact`; one that no rule names is passed over.
     Raises IndicatorError for a number that is no rule in force, for what is no name, and when nothing is left to end.
     """
     _require(reason)
@@ -424,7 +420,6 @@ __all__: Sequence[str] = [
     "approve_release",
     "end_within",
     "release_hold",
-    "remove_rule",
     "remove_rules",
     "revoke_hold",
     "until_text",

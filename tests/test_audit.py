@@ -17,7 +17,7 @@ from blocklist.audit import Answer, InExport
 from blocklist.catalog import Feed
 from blocklist.cli.why import as_json
 from blocklist.config import Policy
-from blocklist.decisions import add_rule, release_hold, remove_rule
+from blocklist.decisions import add_rule, release_hold, remove_rules
 from blocklist.publish import descriptor
 from blocklist.suffixes import builtin_rules, builtin_rules_about
 
@@ -228,7 +228,7 @@ def test_a_rule_added_after_the_release_is_pending_and_the_file_still_blocks() -
 
 def test_a_rule_removed_after_the_release_still_acts_in_the_file() -> None:
     with settled(replace(LISTED, words=[Word("allow", "evil.example")]), ALL) as here:
-        remove_rule(here.record, "allow", 1, reason="over", author="ana")
+        remove_rules(here.record, "allow", [1], reason="over", author="ana")
         said = after(here, "evil.example")
         assert not said.blocked and said.pending is True
         assert said.because.startswith("allowed by rule 1 ") and "not yet published: it is listed" in said.because

@@ -406,6 +406,8 @@ def test_a_feed_is_read_from_its_last_good_download_for_a_while(world: World) ->
     assert world.update().code == 0 and world.exported("list") == names(120)
     assert world.run("feeds", "show", "a", "--snapshot", "99", "-o", world.base / "x").code != 0
     assert world.run("feeds", "show", "a", "--snapshot", "1").code == 2
+    nowhere = world.run("feeds", "show", "a", "--snapshot", "1", "-o", world.base / "no" / "good.txt")
+    assert nowhere.code == 1 and "no/good.txt" in nowhere.err and "bug" not in nowhere.err, nowhere.text
 
 
 def test_what_came_to_the_gate_once_is_not_offered_for_ever(world: World) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from engines import driver
 from installation import World
 
 PAGE = (Path(__file__).parent.parent / "docs" / "moving.md").read_text("utf-8")
@@ -53,8 +53,9 @@ def blocks() -> list[str]:
 
 
 @pytest.mark.engine
-@pytest.mark.skipif(any(shutil.which(tool) is None for tool in TOOLS), reason=f"needs {', '.join(TOOLS)}")
 def test_what_other_tools_keep_comes_along(tmp_path: Path) -> None:
+    for tool in TOOLS:
+        driver.program(tool)
     world = World(tmp_path)
     world.export("dns", "rpz")
     for name, text in LISTS.items():

@@ -144,7 +144,7 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
             (feed,),
         ).fetchone()
     if output is not None:
-        Path(output).write_bytes(data)
+        _put(output, data)
     lines = [line.decode("utf-8", "replace")[:120] for line in data[:65_536].splitlines()[:20]]
     screen.json({**waiting, "current_entries": current and current[0], "first_lines": lines})
     screen.line(f"{feed}: {safe(waiting['gate'])}")
@@ -173,10 +173,18 @@ def _write_snapshot(screen: Screen, config: Config, feed: str, number: int, outp
             ).fetchone()
     if row is None:
         raise FeedError(f"{feed} has no snapshot {number}", hint=f"'blocklist feeds show {feed}' lists the newest")
-    Path(output).write_bytes(_bytes_of(config, number, row[0]))
+    _put(output, _bytes_of(config, number, row[0]))
     screen.json({"feed": feed, "snapshot": number, "sha256": row[0], "bytes": row[1], "fetched": row[2]})
     screen.line(f"written to {output}: {row[1]:,} bytes as fetched {moment(row[2])}, sha256 {row[0]}")
     return 0
+
+
+def _put(output: str, data: bytes) -> None:
+    """Write a download to a file of the person's, whole or not at all."""
+    from blocklist.publish.file import no_release, replace
+
+    with no_release():
+        replace(Path(output), lambda out: out.write(data), lambda path, written: None)
 
 
 def _bytes_of(config: Config, number: int, sha256: str) -> bytes:
