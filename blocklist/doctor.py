@@ -21,6 +21,7 @@ from blocklist.finding import Finding, Word
 from blocklist.person import running_as
 from blocklist.publish.check import tool_of, where_is
 from blocklist.publish.descriptor import Format
+from blocklist.publish.failures import Failure, failures
 from blocklist.publish.standing import file_digest, pending
 from blocklist.repair import beyond
 from blocklist.store import columns, folders, kept, ledger, snapshots
@@ -276,6 +277,7 @@ def _kept(state: Path, db: sqlite3.Connection, deep: bool) -> Iterator[Finding]:
 
 def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
     live: dict[str, list[tuple[Path, str]]] | None = {}
+    failing: dict[str, Failure] = {}
     half: dict[tuple[Path, str], int] = {}
     if beyond.advice(config.state) is not None:
         live = None  # said already, with what to do about it
@@ -283,6 +285,7 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
         with reading(config.state) as db:
             rows = db.execute("SELECT export, digest, path, files FROM release WHERE state = 'live'")
             live = {name: _files(digest, path, files) for name, digest, path, files in rows}
+            failing = failures(db)
             half = {
                 (place, digest): number
                 for name in config.exports
@@ -305,6 +308,9 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
             )
         if live is None:
             continue
+        if (failure := failing.get(export.name)) is not None:
+            hint = f"{failure.hint + '; ' if failure.hint else ''}'blocklist export {export.name}' tries again"
+            yield Finding("exports", "fail", export.name, f"fails since {failure.since}: {failure.error}", hint)
         if export.name not in live:
             yield Finding("exports", "warn", export.name, "was never published", "run 'blocklist update'")
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from blocklist.config import Config
 from blocklist.lifetime import stale_since
 from blocklist.overlap import Contribution, overlap
 from blocklist.picture import Picture
+from blocklist.publish.failures import failures
 from blocklist.rules import ending_soon, rules_in_force
 from blocklist.select.current import Current
 from blocklist.select.fold import parents
@@ -290,6 +291,7 @@ class _Reporter:
             for row in _rows(self._db, "SELECT export, entries, published AS at FROM release WHERE state = 'live'")
         }
         zero = dict.fromkeys(("published", "held", "failed", "added", "removed"), 0)
+        failing = failures(self._db)
         return [
             {
                 "export": e.name,
@@ -298,6 +300,7 @@ class _Reporter:
                 "at": live.get(e.name, {}).get("at"),
                 **zero,
                 **{k: v for k, v in sums.get(e.name, {}).items() if k != "export"},
+                "failing": asdict(failing[e.name]) if e.name in failing else None,
             }
             for e in self._config.exports.values()
         ]

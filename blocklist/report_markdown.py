@@ -31,6 +31,8 @@ def markdown(report: Report) -> str:
     ]
     rules = [(f"{x['action']} {x['name']}", minute(x["expires"]), x["author"], x["reason"]) for x in r.rules["ending"]]
     out += _table("Rules that end within a week", ("rule", "ends", "by", "reason"), rules)
+    broken = [(e["export"], minute(e["failing"]["since"]), e["failing"]["error"]) for e in r.exports if e["failing"]]
+    out += _table("Exports that fail", ("export", "since", "why"), broken)
     out += _table(
         "What came and went by day",
         ("day", "came", "went"),
@@ -99,7 +101,10 @@ def markdown(report: Report) -> str:
     out += _table(
         "Exports",
         ("export", "format", "entries", "published", "releases", "held", "failed", "added", "removed"),
-        [tuple(minute(v) if k == "at" else "" if v is None else v for k, v in e.items()) for e in r.exports],
+        [
+            tuple(minute(v) if k == "at" else "" if v is None else v for k, v in e.items() if k != "failing")
+            for e in r.exports
+        ],
     )
     out += _table(
         "Releases",

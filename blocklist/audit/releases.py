@@ -16,6 +16,7 @@ from blocklist.errors import RecordError
 from blocklist.names import parents
 from blocklist.publish import left_out, settings
 from blocklist.publish.descriptor import Format
+from blocklist.publish.failures import failures
 from blocklist.publish.left_out import ALONE, CUT
 from blocklist.publish.settings import Settings
 from blocklist.publish.standing import standing
@@ -204,13 +205,18 @@ class Releases:
             return []
 
     def unloaded(self) -> list[str]:
-        """What is in place and was not loaded: its engine may still do what an earlier release says."""
+        """Exports that fail, and what is in place and was not loaded: engines may do what an earlier release says."""
         if self._now.run is not None:
             return []
         rows = self._db.execute(
             "SELECT export, id FROM release WHERE state = 'live' AND reloaded IS NULL ORDER BY export"
         )
-        told = []
+        told = [
+            f"{name} fails since {failure.since}, so that what is in place may be older than what is recorded: "
+            f"{failure.error}"
+            for name, failure in failures(self._db).items()
+            if name in self._config.exports
+        ]
         for name, release in rows:
             export = self._config.exports.get(name)
             if export is not None and (export.reload or export.primary is not None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,8 @@ from blocklist.cli.unconfirmed import unconfirmed
 def command(screen: Screen) -> int:
     """Age and state of every feed, gate, hold and export, on one screen.
 
-    The exit code is for monitoring: 0 all well, 3 a feed failed, is gated or stale, 4 a release is held.
+    The exit code is for monitoring: 0 all well, 3 a feed failed, is gated or stale, 4 a release is held, or an export
+    was not written or not loaded.
 
     \b
     Examples:
@@ -30,6 +32,7 @@ def command(screen: Screen) -> int:
     config, _ = configuration(screen)
     from blocklist import clock
     from blocklist.lifetime import stale_since
+    from blocklist.publish.failures import failures
     from blocklist.rules import ending_soon
     from blocklist.store.database import reading
     from blocklist.store.moment import last_confirmed
@@ -61,6 +64,7 @@ def command(screen: Screen) -> int:
             row[0]: f"pinned to release {row[1]} by {row[2]}: {row[3]}"
             for row in db.execute("SELECT export, release, author, reason FROM pin WHERE until IS NULL")
         }
+        failing = failures(db)
         holds = db.execute("SELECT count(DISTINCT indicator) FROM holds_now WHERE released_by IS NULL").fetchone()[0]
         rules = db.execute(
             "SELECT count(*) FROM rule WHERE until IS NULL AND (expires IS NULL OR expires > ?)", (clock.text(now),)
@@ -96,7 +100,8 @@ def command(screen: Screen) -> int:
     for export in config.exports.values():
         live, waits = exports.get(export.name), held.get(export.name)
         unloaded = bool(live and (export.reload or export.primary) and live[6] is None)
-        status = 4 if waits or unloaded else status
+        failure = failing.get(export.name)
+        status = 4 if waits or unloaded or failure else status
         told.append(
             {
                 "name": export.name,
@@ -107,14 +112,23 @@ def command(screen: Screen) -> int:
                 if waits
                 else "not loaded"
                 if unloaded
+                else "failed"
+                if failure
                 else "live"
                 if live
                 else "never published",
                 "entries": live[4] if live else None,
                 "published": live[2] if live else None,
                 "serial": live[3] if live else None,
+                "failing": None if failure is None else asdict(failure),
                 "note": "; ".join(
-                    x for x in (f"release {waits[0]}: {waits[1]}" if waits else "", pins.get(export.name)) if x
+                    x
+                    for x in (
+                        f"release {waits[0]}: {waits[1]}" if waits else "",
+                        f"fails since {moment(failure.since)}: {failure.error}" if failure else "",
+                        pins.get(export.name),
+                    )
+                    if x
                 ),
             }
         )
@@ -134,6 +148,9 @@ def command(screen: Screen) -> int:
         ],
         right=(3,),
     )
+    for e in told:
+        if e["failing"] is not None and e["failing"]["hint"]:
+            screen.note(f"{e['name']}: {one_line(e['failing']['hint'])}")
     show_ending(screen, ending)
     screen.line(
         f"{holds:,} held · {several(rules, 'rule')} · last run {moment(run[0])} ({run[1]})" if run else "no run yet"

@@ -23,9 +23,9 @@ import polars as pl
 
 from blocklist import clock
 from blocklist.config import REASONS, Config, Export, Policy
-from blocklist.errors import BlocklistError, ReleaseError
+from blocklist.errors import BlocklistError, RecordError, ReleaseError
 from blocklist.picture import Picture
-from blocklist.publish import approved, capacity, left_out, reasons, rpz, settings, split, standing
+from blocklist.publish import approved, capacity, failures, left_out, reasons, rpz, settings, split, standing
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.descriptor import Format
@@ -122,7 +122,7 @@ def export_all(
         # What a person said goes out before what is held, so that the held release stays the newest.
         every = [one for job in jobs for one in (job.amended, job) if one is not None]
         ready = [job for job in every if job.candidate is not None and job.state == "pending"]
-        if any(job.state in ("held", "failed") for job in every) or ready:
+        if any(job.state == "held" for job in every) or ready:
             record_releases(record, every, run, clock.text(now), judged, config, picture.suffix_digest)
         keeping = stack.enter_context(Keeping(record.state))
         for job in ready:
@@ -141,6 +141,7 @@ def export_all(
             kept.forget_others(record.state, wanted_bytes(record, config))
         for job in jobs:
             _reload(job, record, config.base, load_again)
+        _note_failures(record, [job.outcome for job in jobs], config.exports, run)
     return [job.outcome for job in jobs]
 
 
@@ -186,6 +187,16 @@ def _failed(job: Job, error: BlocklistError | OSError) -> None:
     told = error if isinstance(error, BlocklistError) else refusal(job.path, job.path.parent, error)
     job.outcome.outcome = "failed"
     job.outcome.error, job.outcome.hint = told.message, told.hint
+
+
+def _note_failures(record: Record, outcomes: Sequence[ExportOutcome], names: Collection[str], run: int | None) -> None:
+    """What failed, for those who look later; where the record takes no note, the outcomes are told all the same."""
+    try:
+        failures.note(record, outcomes, names, run)
+    except RecordError as error:
+        for outcome in outcomes:
+            if outcome.outcome == "failed":
+                outcome.add_note(f"'blocklist status' will not tell: {error.message}")
 
 
 def _floor(job: Job, base: Path) -> tuple[int, int, bool]:

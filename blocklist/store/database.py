@@ -29,6 +29,7 @@ MIGRATIONS = (
     "0006_plans",
     "0007_verdict_detail",
     "0008_history",
+    "0009_failures",
 )
 
 

@@ -361,6 +361,22 @@ def _history(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0009_failures")
+def _failures(db: Database) -> None:
+    """Exports that could not be written or loaded by the last run that tried."""
+    db.execute(
+        """
+        CREATE TABLE export_failure (
+            export TEXT NOT NULL PRIMARY KEY,
+            since TEXT NOT NULL,
+            last TEXT NOT NULL,
+            error TEXT NOT NULL,
+            hint TEXT
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
 def backup_of(path: Path, version: str) -> Path:
     """Where the copy of a database is kept that the migration `version` last touched."""
     return path.with_name(f"{path.stem}-{version}{path.suffix}")
