@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -159,11 +160,12 @@ class Work:
             outcome = FeedOutcome(feed.id, "failed", error=f"{where}{error.strerror or error}")
         except Exception as error:
             # A mistake of ours that this feed's text brought to light must not cost the other feeds their update.
+            logging.getLogger(__name__).debug("feed %s", feed.id, exc_info=True)
             outcome = FeedOutcome(
                 feed.id,
                 "failed",
                 error=f"unexpected {type(error).__name__}: {str(error)[:200]}",
-                hint="this is a bug; please report it with the feed's name",
+                hint=f"this is a bug; please report what 'blocklist --debug update --force {feed.id}' prints",
             )
         outcome.seconds = (fetched.seconds if fetched else 0.0) + time.perf_counter() - started
         if outcome.error and feed.id in self.ids and (kept := self.snapshots.get(self.ids[feed.id])):

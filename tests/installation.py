@@ -188,6 +188,7 @@ class World:
         """`update --json`; no traceback and nothing unexpected, whatever comes out."""
         ran = self.run("update", "--json", *words)
         assert "Traceback" not in ran.text and "unexpected" not in ran.err, ran.text
+        assert "this is a bug" not in ran.text, ran.text
         return ran
 
     def start(self, *words: object, under: Sequence[str] = (), **keys: Any) -> subprocess.Popen[bytes]:

@@ -99,6 +99,27 @@ def test_a_reload_that_fails_says_why_between_the_runs(world: World) -> None:
     assert told["state"] == "not loaded" and "no such zone" in str(told["note"])
 
 
+def test_a_mistake_of_ours_in_one_format_costs_no_other_export_its_list(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from blocklist.publish import rpz
+
+    def broken(*_: object) -> None:
+        raise ValueError("zone \x1b[31m of nobody")
+
+    world.export("zone", "rpz")
+    assert world.update().code == 0
+    monkeypatch.setattr(rpz, "parts", broken)
+    world.lines("a", names(160))
+    ran = world.run("update", "--json")
+    assert ran.code == 4 and ran.export("other")["outcome"] == "published" and len(world.exported("other")) == 160
+    assert "unexpected ValueError" in ran.export("zone")["error"] and "this is a bug" in ran.export("zone")["hint"]
+    assert world.run("status").code == 4
+    ran = world.run("--debug", "export", "zone")
+    assert ran.code == 4 and "Traceback" in ran.err and "\x1b" not in ran.text
+    assert len([line for line in world.exported("zone") if line.endswith("CNAME .")]) == 150, "the last good one stays"
+
+
 def test_a_run_that_changes_nothing_writes_nothing(world: World) -> None:
     world.update()
     before = world.rows("SELECT max(id) FROM event"), world.rows("SELECT count(*) FROM export_failure")

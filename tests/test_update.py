@@ -139,8 +139,9 @@ def test_what_nobody_thought_of_costs_one_feed_alone(world: World) -> None:
     world.change("UPDATE snapshot SET account = 'no JSON' WHERE feed = (SELECT id FROM feed WHERE name = 'a')")
     world.lines("a", ["a.example", "new.example"])
     world.lines("b", ["b.example", "c.example"])
-    ran = world.update()
+    ran = world.run("--debug", "update", "--json")
     assert ran.code == 3 and ran.feed("a")["error"].startswith("unexpected JSONDecodeError")
+    assert "Traceback" in ran.err, "for whoever reports it"
     assert ran.feed("b")["added"] == 1 and world.listed() == ["a.example", "b.example", "c.example"]
 
 

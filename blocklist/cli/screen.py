@@ -173,6 +173,8 @@ def shared_options(function: F) -> F:
             name: kwargs.pop(name) or before.get(name)
             for name in ("config", "as_json", "quiet", "verbose", "debug", "no_color")
         }
+        if got["debug"]:
+            _show_tracebacks()
         color = not got["no_color"] and "NO_COLOR" not in os.environ and sys.stdout.isatty()
         screen = Screen(got["config"], bool(got["as_json"]), bool(got["quiet"]), bool(got["verbose"]), color)
         return ctx.invoke(function, screen, *args, **kwargs)
@@ -181,6 +183,21 @@ def shared_options(function: F) -> F:
     for option in reversed(_SHARED):
         decorated = option(decorated)
     return decorated  # type: ignore[no-any-return]
+
+
+def _show_tracebacks() -> None:
+    """On standard error, also those of mistakes that cost only one feed or one export its turn."""
+    import logging
+
+    class Safe(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return "\n".join(safe(line) for line in super().format(record).splitlines())
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Safe("%(message)s"))
+    logger = logging.getLogger("blocklist")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG)
 
 
 def error_text(error: BlocklistError) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import time
 from collections import Counter
@@ -52,6 +53,7 @@ from blocklist.publish.zone_options import longest_of_split
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule, rules_in_force
 from blocklist.select.express import Capability
+from blocklist.shortage import shortage_of
 from blocklist.store import derived, kept
 from blocklist.store.record import Record
 
@@ -131,7 +133,7 @@ def export_all(
             started = time.perf_counter()
             try:
                 _publish(job, record, selector, keeping)
-            except (BlocklistError, OSError) as error:
+            except Exception as error:
                 _failed(job, error)
             job.outcome.seconds += time.perf_counter() - started
         for job in jobs:
@@ -140,7 +142,10 @@ def export_all(
             forget_entries(record)
             kept.forget_others(record.state, wanted_bytes(record, config))
         for job in jobs:
-            _reload(job, record, config.base, load_again)
+            try:
+                _reload(job, record, config.base, load_again)
+            except Exception as error:
+                _failed(job, error)
         _note_failures(record, [job.outcome for job in jobs], config.exports, run)
     return [job.outcome for job in jobs]
 
@@ -177,14 +182,27 @@ def _prepared(job: Job, config: Config, selector: Selector, record: Record, stac
     started = time.perf_counter()
     try:
         _prepare(job, config, selector, record, stack, dry_run)
-    except (BlocklistError, OSError) as error:
+    except Exception as error:
         job.state = "failed"
         _failed(job, error)
     job.outcome.seconds = time.perf_counter() - started
 
 
-def _failed(job: Job, error: BlocklistError | OSError) -> None:
-    told = error if isinstance(error, BlocklistError) else refusal(job.path, job.path.parent, error)
+def _failed(job: Job, error: Exception) -> None:
+    """What `error` says is the outcome of this export: no mistake, even one of ours, costs the others their list."""
+    told: BlocklistError
+    if isinstance(error, BlocklistError):
+        told = error
+    elif isinstance(error, OSError):
+        told = refusal(job.path, job.path.parent, error)
+    elif shortage_of(error) is not None:
+        raise error  # the others would have no more of it
+    else:
+        logging.getLogger(__name__).debug("export %s", job.export.name, exc_info=True)
+        told = ReleaseError(
+            f"unexpected {type(error).__name__}: {str(error)[:200]}",
+            hint=f"this is a bug; please report what 'blocklist --debug export {job.export.name}' prints",
+        )
     job.outcome.outcome = "failed"
     job.outcome.error, job.outcome.hint = told.message, told.hint
 
