@@ -191,7 +191,8 @@ class Work:
         checked, outcome, retry_at, retry_host, failures = row if row else (None, None, None, None, 0)
         not_before = None
         # With another URL, what the old one said is of no matter.
-        moved = _source(self.record.feed_version(number)) not in (None, _source(attributes_of(feed)[1]))
+        source = source_of(self.record.feed_version(number))
+        moved = source not in (None, source_of(attributes_of(feed)[1]))
         # A clock that was ahead would keep feeds waiting until it is there again.
         ahead = checked is not None and clock.parse(checked) > self.at
         if not self.force and not moved and not ahead:
@@ -242,8 +243,8 @@ class Work:
             entries = now.entries if now else None
             self._settle(FeedOutcome(feed.id, "failed", entries=entries, error=error.message, hint=error.hint))
             return None
-        # Validators of one URL, or of one file of an archive, say nothing about another.
-        same = now is not None and _source(self.record.feed_version(number, now.run)) == _source(attributes_of(feed)[1])
+        # Validators of one URL, or of one file of an archive, say nothing about another; an update forgets them.
+        same = now is not None and source is not None and not moved
         return replace(
             request,
             etag=now.etag if now and same and not self.force else None,
@@ -459,7 +460,7 @@ def _ago(span: timedelta) -> str:
     return f"{seconds} s"
 
 
-def _source(attributes: str | None) -> tuple[object, ...] | None:
+def source_of(attributes: str | None) -> tuple[object, ...] | None:
     """Of a feed's attributes (JSON), those that decide which bytes are fetched."""
     if attributes is None:
         return None

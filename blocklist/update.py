@@ -17,7 +17,7 @@ from blocklist import clock, holding
 from blocklist.cases import Case, close_dropped
 from blocklist.catalog import ESSENTIAL
 from blocklist.config import Config
-from blocklist.gathering import FeedOutcome, Lapse, Work, attributes_of, lapses_of
+from blocklist.gathering import FeedOutcome, Lapse, Work, attributes_of, lapses_of, source_of
 from blocklist.ingest.backoff import next_try
 from blocklist.ingest.intake import Intake, account_text, parse_key
 from blocklist.lifetime import stale_since
@@ -133,6 +133,8 @@ def _record(work: Work, out: Updated) -> None:
         this = Run(record, connection, record.begin_run(connection, said, "update", who), said, who)
         assert this.id == run
         for feed_id, text in versions.items():
+            if feed_id not in taken and source_of(record.feed_version(work.ids[feed_id])) != source_of(text):
+                _forget_validators(connection, work.ids[feed_id])
             attributes = attributes_of(config.feeds[feed_id])[0]
             record.add_feed_version(connection, work.ids[feed_id], run, attributes, text)
         _tell(this, work, taken, versions)
@@ -267,6 +269,13 @@ def _snapshot_row(work: Work, intake: Intake) -> Snapshot:
         entries=intake.entries,
         account=account_text(intake.account),
         gate=intake.gate,
+    )
+
+
+def _forget_validators(connection: sqlite3.Connection, feed: int) -> None:
+    """Those of the current snapshot are of a source that is asked no more; what the new one answers comes after."""
+    connection.execute(
+        "UPDATE snapshot SET etag = NULL, last_modified = NULL WHERE feed = ? AND state = 'current'", (feed,)
     )
 
 

@@ -168,11 +168,40 @@ def test_f4_new_validators_of_the_same_bytes_are_kept(world: World, server: Feed
         world.update()
     world.update()
     assert [talk.headers.get("if-none-match") for talk in server.talks] == [None, '"1"', '"2"']
-    server.routes["/new"] = lambda talk: talk.reply(200, LIST)
-    world.feeds["web"]["url"] = server.url("/new")
-    world.write()
-    world.update()
-    assert "if-none-match" not in server.talks[-1].headers, "another URL knows nothing of this ETag"
+
+
+def test_f4_validators_of_one_url_are_never_sent_to_another(world: World, server: FeedServer) -> None:
+    """Nor is a list that moved and stays as it is loaded whole at every run."""
+    sent = []
+
+    def route(path: str, status: int = 200) -> None:
+        server.routes[path] = lambda talk: talk.reply(status, LIST, {"ETag": f'"{path}"'})
+
+    def ask(path: str, *words: str) -> None:
+        world.feeds["web"]["url"] = server.url(path)
+        world.write()
+        before = len(server.talks)
+        world.update(*words)
+        sent.extend(talk.headers.get("if-none-match") for talk in server.talks[before:])
+
+    world.feed("web", LIST, allow_private=True)
+    world.feed("other", names(3))
+    route("/a")
+    route("/b")
+    for path in ("/a", "/a", "/b", "/b", "/b", "/a", "/a"):
+        ask(path)
+    assert sent == [None, '"/a"', None, '"/b"', '"/b"', None, '"/a"']
+    # What failed, or was not even asked, leaves nothing of the one before.
+    sent.clear()
+    route("/c", 404)
+    ask("/c", "--force")
+    route("/c")
+    ask("/c", "--force")
+    ask("/c")
+    ask("/b", "other")
+    ask("/b")
+    ask("/b")
+    assert sent == [None, None, '"/c"', None, '"/b"']
 
 
 class Proxy:
