@@ -70,8 +70,12 @@ def writing(config: Config, screen: Screen, command: str, first: Callable[[], No
 
     `first` is called with the lock held, before the record is opened.
     """
+    from blocklist.shortage import narrow
     from blocklist.store.lock import Lock
     from blocklist.store.record import Record
+
+    if (remark := narrow()) is not None:
+        screen.note(remark)
 
     with screen.at_work(), Lock(config.state, command, wait=10.0, told=screen.note):
         if first is not None:
