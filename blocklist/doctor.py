@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import grp
 import json
 import os
+import pwd
 import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from blocklist import clock, credentials
@@ -139,6 +142,36 @@ def _folders(config: Config) -> Iterator[Finding]:
             f"belongs to user {other}, the state to user {owner}",
             f"'chown -R --reference={config.state} {config.state}'; run commands as the user that owns the state",
         )
+    yield from _open_to_others(config.state)
+
+
+def _open_to_others(state: Path) -> Iterator[Finding]:
+    """Who may write the record may release, allow and forget, and need not be in its log."""
+    found: dict[Word, list[Path]] = {"fail": [], "warn": []}
+    for path in (state, *sorted(state.iterdir())):
+        with suppress(OSError):  # of a run that ends just now
+            status = path.stat()
+            if status.st_mode & stat.S_IWOTH:
+                found["fail"].append(path)
+            elif status.st_mode & stat.S_IWGRP and not _of_one(status):
+                found["warn"].append(path)
+    for word, paths in found.items():
+        if paths:
+            who = "everybody" if word == "fail" else f"group {paths[0].stat().st_gid}"
+            more = f", and {len(paths) - 1} more" if len(paths) > 1 else ""
+            what = f"{who} may write it, and so change what is blocked"
+            mode = "o-w" if word == "fail" else "go-w"
+            hint = f"'chmod -R {mode} {state}', and a umask of 022 for what runs blocklist"
+            yield Finding("folders", word, f"{paths[0]}{more}", what, hint)
+
+
+def _of_one(status: os.stat_result) -> bool:
+    """Is the group that of the owner alone, as where each user has one of the same name?"""
+    try:
+        group = grp.getgrgid(status.st_gid)
+        return pwd.getpwuid(status.st_uid).pw_gid == status.st_gid and not group.gr_mem
+    except KeyError:
+        return False
 
 
 def _lock(config: Config) -> Iterator[Finding]:

@@ -41,6 +41,14 @@ def heard() -> signal.Signals:
     return _heard or signal.SIGINT
 
 
+def wakeable() -> None:
+    """From now on Ctrl-C breaks into waiting for threads: the column library, once imported, keeps it from that.
+
+    Its own handler, which then calls ours, is set with SA_RESTART: a wait begins again before Python looks (signal(7)).
+    """
+    signal.siginterrupt(signal.SIGINT, True)
+
+
 @contextmanager
 def postponed() -> Iterator[None]:
     """A signal that comes within is told at the end: for what must not be left half done, and takes a moment."""

@@ -7,11 +7,14 @@ run removes.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from typing import Final
 
 from blocklist import clock
 from blocklist.config import Config
@@ -20,6 +23,28 @@ from blocklist.quantities import parse_duration
 from blocklist.store import kept, snapshots
 from blocklist.store.moment import forget_before, last_confirmed
 from blocklist.store.record import Record
+
+_ROOM: Final = 4 << 20  # bytes that SQLite wants for its journal before the first row can go
+
+
+def make_room(state: Path) -> int:
+    """On a full disk remove the caches, so that the record can be written at all; how many bytes that gave.
+
+    The caller holds the lock. The next update makes them again, of downloads that are kept.
+    """
+    try:
+        disk = os.statvfs(state)
+    except FileNotFoundError:
+        return 0
+    if disk.f_bavail * disk.f_frsize >= _ROOM:
+        return 0
+    freed = 0
+    for path in (path for folder in ("columns", "decided") for path in (state / folder).glob("*.*")):
+        with suppress(OSError):
+            size = path.stat().st_blocks * 512
+            path.unlink()
+            freed += size
+    return freed
 
 
 @dataclass(frozen=True)

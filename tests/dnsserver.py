@@ -139,9 +139,9 @@ class HostileServer(LoopbackServer):
             case "nxdomain by a stranger":
                 response.set_rcode(dns.rcode.NXDOMAIN)
                 response.authority.append(dns.rrset.from_text("other.example.", 60, "IN", "SOA", "a. b. 1 1 1 1 1"))
-            case "formerr to edns" if query.edns >= 0:
-                response.set_rcode(dns.rcode.FORMERR)
-            case "formerr to edns":
+            case "formerr to edns" | "notimp to edns" if query.edns >= 0:
+                response.set_rcode(getattr(dns.rcode, manner.kind.split()[0].upper()))
+            case "formerr to edns" | "notimp to edns" | "honest":
                 return honest
             case "silent":
                 return None
@@ -178,7 +178,7 @@ class HostileServer(LoopbackServer):
                 return honest[: len(data) - 11][:6] + b"\0\x05\0\x05\0\x05" + data[12:] + self.random.randbytes(99)
             case "compression loop":
                 head = data[:2] + bytes.fromhex("8180 0001 0001 0000 0000")
-                body = data[12 : len(data) - 11]
+                body = data[12 : 12 + len(question.name.to_wire() or b"") + 4]
                 here = 0xC000 | (12 + len(body))
                 return head + body + struct.pack(">HHHIH", here, question.rdtype, 1, 60, 4) + bytes(4)
             case "cname loop":

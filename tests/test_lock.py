@@ -120,3 +120,22 @@ def test_a_lock_that_a_full_disk_keeps_from_saying_who_holds_it_is_no_bug(world:
     assert ran.code == 1 and "unexpected" not in ran.err and str(world.state) in ran.err, ran.text
     assert "nothing is half written" in ran.err or "make room" in ran.err, ran.text
     assert world.update().code == 0 and world.exported("list") == names(40)
+
+
+@pytest.mark.parametrize("what", ["var", "var/record.db", "var/kept"])
+def test_the_doctor_names_what_of_the_state_others_may_write(world: World, what: str) -> None:
+    world.update()
+    path = world.base / what
+    before = path.stat().st_mode
+    assert "may write it" not in world.run("doctor").out
+    path.chmod(before | 0o022)
+    ran = world.run("doctor")
+    assert ran.code == 1 and f"{path}: everybody may write it" in ran.out and f"chmod -R o-w {world.state}" in ran.out
+    for beside in world.state.glob("record.db-*"):
+        beside.chmod(0o644)  # SQLite gives them the mode of the record
+    # A group of more than one: it may be meant so.
+    os.chown(path, -1, 4711) if os.geteuid() == 0 else None
+    path.chmod(before | 0o020)
+    ran = world.run("doctor")
+    if os.geteuid() == 0:
+        assert ran.code == 0 and f"warn  folders        {path}: group 4711 may write it" in ran.out, ran.out

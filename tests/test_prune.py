@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from installation import World, names
+from installation import PROGRAM, World, names
 
 from blocklist import clock
 
@@ -190,3 +191,40 @@ def test_a_day_of_runs_or_a_person_confirms_the_clock(lived: Lived) -> None:
     assert ran.json["as_of"] is None and "far ahead" not in ran.err
     assert ran.json["listings"] >= trusted["listings"]
     assert world.run("status", "--json").json["clock_unconfirmed_since"] is None
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0,
+    reason="a small disk takes the right to mount one",
+)
+def test_on_a_disk_without_a_free_byte_it_makes_room_for_itself(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.set("gates", max_change=1.0)
+    world.set("keep", snapshots="0d", history="0d", releases="0d")
+    world.feed("a", names(2000))
+    world.export("list")
+    world.update()
+    world.lines("a", names(2000, 1000))
+    world.update()
+    assert world.rows("SELECT count(*) FROM listing_closed") == [(1000,)]
+    # The state alone on a disk of four megabytes, and all that is left of it written full.
+    script = (
+        'mount -t tmpfs -o size=4m,mode=755 tmpfs "$2" && cp -r "$1"/. "$2" && '
+        '{ head -c 4M /dev/zero > "$2/fill"; shift 2; "$@" update; echo "update $?"; "$@" prune; echo "prune $?"; '
+        '"$@" prune; rm -f "$0/fill"; "$@" update --force; echo "update $?"; "$@" doctor --deep; }'
+    )
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    world.set("verify", resolvers=[])
+    world.config.write_text(f'state = "{disk}"\n' + world.config.read_text())
+    command = [*PROGRAM, "--config", str(world.config)]
+    ran = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, str(disk), str(world.state), str(disk), *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "update 1" in ran.stdout and "prune 0" in ran.stdout, ran
+    assert "the disk is full: caches went" in ran.stderr and "went: 1,000 listings" in ran.stdout, ran
+    assert ran.stdout.count("update 0") == 1 and " 0 failed" in ran.stdout, ran

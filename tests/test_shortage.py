@@ -103,3 +103,19 @@ def test_memory_that_ran_out_is_no_bug() -> None:
 @pytest.mark.parametrize("error", [RuntimeError("dictionary changed size"), OSError(5, "I/O error"), BlockingIOError()])
 def test_other_errors_are_not_of_the_system(error: Exception) -> None:
     assert shortage_of(error) is None
+
+
+@pytest.mark.parametrize("limit", [resource.RLIMIT_AS, resource.RLIMIT_DATA])
+def test_a_limit_in_which_the_column_library_may_abort_is_told_before_it_does(world: World, limit: int) -> None:
+    # Whether it does is chance. A run that is aborted tears nothing.
+    ran = limited(world, limit, 1000 << 20, "update", "--force")
+    assert ran.err.startswith("it may have 1,000 MB of memory ('ulimit -") and "memory allocation failed" in ran.err
+    assert ran.code in (0, 1, -6), ran.err
+    assert "it may have" not in world.call("update").err
+    assert world.exported("list") == names(60)
+    world.assert_sound()
+
+
+def test_a_column_library_that_can_not_be_loaded_is_told(world: World) -> None:
+    ran = limited(world, resource.RLIMIT_AS, 150 << 20, "update", "--force")
+    assert_told(world, ran, "the column library (Polars) can't be loaded", "ulimit -v")

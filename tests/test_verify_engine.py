@@ -233,6 +233,66 @@ def test_the_last_resolver_to_fall_silent_ends_the_run_and_says_so() -> None:
     assert set(result.frame["status"]) <= {"unknown"}
 
 
+def test_many_names_of_a_silent_name_server_condemn_no_resolver() -> None:
+    """One person may have thousands of names that are asked in a row."""
+    silent = [f"h{number}.silent.example" for number in range(150)]
+    table = living(["evil.example", *(f"h{number}.example" for number in range(50))])
+    servers = [HostileServer(table, dict.fromkeys(silent, "silent")) for _ in range(2)]
+    names = [*silent, *(name for name in table if name != "evil.example")]
+    result = verify(names, *servers, timeout=0.3, attempts=2, window=100, control=CONTROL)
+    assert [report.dropped for report in result.summary.resolvers] == [None, None]
+    assert result.summary.verdicts == {"live": 50, "unknown": 150} and result.summary.unfinished == 0
+
+
+def test_a_resolver_whose_answers_come_too_late_is_dropped_and_that_is_said() -> None:
+    names = [f"h{number}.example" for number in range(3000)]
+    server = HostileServer(living(["evil.example", *names]), delay=0.4)
+    result = verify(names, server, timeout=0.2, attempts=2, control=CONTROL)
+    assert re.search(r"no answer to \d+ queries in a row \(\d+ replies came too late\)", str(result.summary.resolvers))
+    assert set(result.summary.verdicts) <= {"unknown"} and result.summary.unfinished > 0
+
+
+class NoTcp(HostileServer):
+    """Takes connections and says nothing on them; after `faith` questions each answer is cut short."""
+
+    faith = 0
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader.read()
+        writer.close()
+
+    def treat(self, manner: Manner, query: Any, data: bytes, *, tcp: bool) -> bytes | None:
+        manner = manner if self.queries > self.faith else Manner("honest")
+        return super().treat(manner, query, data, tcp=tcp)
+
+
+def test_a_resolver_that_cuts_each_answer_short_and_is_silent_over_tcp_holds_up_nothing() -> None:
+    names = [f"h{number}.example" for number in range(1000)]
+    table = living(["evil.example", *names])
+    options: dict[str, Any] = {"timeout": 0.3, "attempts": 2, "control": CONTROL, "batch": 20}
+    turned, honest = NoTcp(table, default="truncated"), LoopbackServer(table)
+    turned.faith = 200
+    began = time.monotonic()
+    result = verify(names, turned, honest, **options)
+    # A connection for each of some 2,000 questions, 16 at a time and 0.6 seconds each, would be 75 seconds.
+    assert time.monotonic() - began < 40
+    assert result.summary.verdicts.get("live", 0) + result.summary.verdicts.get("unknown", 0) == 1000
+    assert result.summary.verdicts["live"] > 500
+    alone = NoTcp(table, default="truncated")
+    alone.faith = 200
+    result = verify(names, alone, rate=200, **options)
+    assert "gave no answer to a control name 3 times in a row" in str(result.summary.resolvers[0].dropped)
+
+
+@pytest.mark.parametrize("kind", ["formerr to edns", "notimp to edns"])
+def test_what_is_under_way_when_a_resolver_refuses_edns_is_asked_again_without(kind: str) -> None:
+    names = [f"h{number}.example" for number in range(100)]
+    server = HostileServer(living(names), default=kind)
+    result = verify(names, server, attempts=1)
+    assert result.summary.verdicts == {"live": 100}
+
+
 def test_where_the_kernel_cannot_send_many_at_once_they_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"h{number}.example" for number in range(200)]
     asked = []

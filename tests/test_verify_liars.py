@@ -58,6 +58,9 @@ class Turncoat(LoopbackServer):
                 response.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode.FILTERED, "by order")])
         elif self.lie == "nullifies" and listed and question.rdtype == 1:
             response.answer = [dns.rrset.from_text(question.name, 60, "IN", "A", "0.0.0.0")]
+        elif self.lie == "fails all":
+            response.set_rcode(dns.rcode.SERVFAIL)
+            response.answer, response.authority = [], []
         elif self.lie == "denies all":
             response.set_rcode(dns.rcode.NXDOMAIN)
             response.answer, response.authority = [], [self._soa(question.name)]
@@ -81,6 +84,7 @@ def truth(name: str) -> str:
         ("denies", "names that exist by another's word: it filters, or loads this very list"),
         ("nullifies", "names that exist by another's word: it filters, or loads this very list"),
         ("denies all", "which must exist: it filters"),
+        ("fails all", "answers only errors during the run (SERVFAIL)"),
         ("says so", "that it filters them (RFC 8914)"),
     ],
 )
@@ -114,6 +118,13 @@ def test_when_the_last_resolver_lies_the_run_stops_says_so_and_keeps_nothing_of_
     found = dict(result.frame.select("name", "status").iter_rows())
     assert 0 < len(found) < len(NAMES) and result.summary.unfinished == len(NAMES) - len(found)
     assert all(status == truth(name) for name, status in found.items())
+
+
+def test_when_every_resolver_loses_its_line_no_name_is_broken() -> None:
+    result = verify(*(Turncoat("fails all", faith=100) for _ in range(2)))
+    assert "answers only errors during the run (SERVFAIL)" in str(result.summary.stopped)
+    found = dict(result.frame.select("name", "status").iter_rows())
+    assert found and all(status in (truth(name), "unknown") for name, status in found.items())
 
 
 def test_when_too_few_are_left_for_a_quorum_no_name_is_denied_and_the_run_says_so() -> None:

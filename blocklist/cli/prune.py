@@ -20,7 +20,8 @@ def command(screen: Screen, dry_run: bool, trust_clock: bool) -> int:
 
     Listings, verdicts and holds that ended longer ago than `history`; downloads older than `snapshots`, but for one a
     month and those that a listing began with; bytes of releases older than `releases`. Digests, times, rules and the
-    log of events stay. Put it beside 'blocklist update' in the timer, once a month.
+    log of events stay. Put it beside 'blocklist update' in the timer, once a month. On a full disk caches go first:
+    without room nothing can be forgotten.
 
     While the clock is more than 35 days ahead of the runs before, [keep] counts from the last of those: what a wrong
     clock forgets never comes back. A day of runs confirms the clock, or --trust-clock.
@@ -32,9 +33,13 @@ def command(screen: Screen, dry_run: bool, trust_clock: bool) -> int:
     """
     config, _ = configuration(screen)
     from blocklist.person import whoami
-    from blocklist.retention import prune
+    from blocklist.retention import make_room, prune
 
-    with writing(config, screen, "prune") as record:
+    def first() -> None:
+        if not dry_run and (freed := make_room(config.state)):
+            screen.note(f"the disk is full: caches went ({freed / 1e6:.1f} MB), which the next update makes again")
+
+    with writing(config, screen, "prune", first) as record:
         done = prune(record, config, author=whoami(), dry_run=dry_run, trust_clock=trust_clock)
     screen.json({**asdict(done), "dry_run": dry_run})
     if done.as_of is not None:

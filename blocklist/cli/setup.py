@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -65,12 +65,21 @@ def _asks(engine: str, fmt: Format) -> str | None:
 
 
 @contextmanager
-def writing(config: Config, screen: Screen, command: str) -> Iterator[Record]:
-    """The record, locked and open for writing. No list waits for a screen that can't be written to."""
+def writing(config: Config, screen: Screen, command: str, first: Callable[[], None] | None = None) -> Iterator[Record]:
+    """The record, locked and open for writing. No list waits for a screen that can't be written to.
+
+    `first` is called with the lock held, before the record is opened.
+    """
+    from blocklist.shortage import narrow
     from blocklist.store.lock import Lock
     from blocklist.store.record import Record
 
+    if (remark := narrow()) is not None:
+        screen.note(remark)
+
     with screen.at_work(), Lock(config.state, command, wait=10.0, told=screen.note):
+        if first is not None:
+            first()
         record = Record.open(config.state)
         try:
             yield record

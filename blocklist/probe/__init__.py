@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
-from blocklist import clock
+from blocklist import clock, interruption
 from blocklist.config import LOCAL_SETS, REASONS, Config, Export
 from blocklist.errors import ReleaseError
 from blocklist.probe import listed, proxy, resolver, sets
@@ -29,7 +30,7 @@ class Report:
     """One engine and one export. `lag` is in seconds, since the first release that the engine does not have yet.
 
     `part`: of a split export, the category whose file this is about. `proved`: sampled blocks whose answer names this
-    very zone; another NXDOMAIN may be the name's own.
+    very zone; another NXDOMAIN may be the name's own. `unanswered`: questions that are in no other count.
     """
 
     export: str
@@ -47,6 +48,7 @@ class Report:
     proved: int = 0
     missed: int = 0
     missed_names: list[str] = field(default_factory=list)
+    unanswered: int = 0
     sets: dict[str, tuple[int, int]] = field(default_factory=dict)
     note: str = ""
     seconds: float = 0.0
@@ -77,6 +79,7 @@ def examine(
     """
     now = clock.now()
     rules = rules_in_force(db, now)
+    interruption.wakeable()
     for export in config.exports.values():
         engines = _engines(export)
         if (only and export.name not in only) or not engines:
@@ -94,10 +97,16 @@ def examine(
             questions = None
             if any(role != "firewall" for _, role in engines):
                 questions = _questions(export, fmt, part, path, sample, rules, config)
+            stop = Event()
             with ThreadPoolExecutor(min(len(reports), 8), "probe") as pool:
-                done = [pool.submit(_one, report, export, fmt, path, questions) for report in reports]
-            for report, future in zip(reports, done, strict=True):
-                future.result()
+                done = [pool.submit(_one, report, export, fmt, path, questions, stop) for report in reports]
+                try:
+                    for future in done:
+                        future.result()
+                except BaseException:  # Ctrl-C: else all that waits would still be asked
+                    stop.set()
+                    raise
+            for report in reports:
                 _judge(report, db, live, now, grace)
                 yield report
 
@@ -135,7 +144,9 @@ def _live(db: sqlite3.Connection, export: str) -> _Live | None:
     return _Live(row[0], row[1], clock.parse(row[2]), files)
 
 
-def _one(report: Report, export: Export, fmt: Format, path: Path, questions: resolver.Questions | None) -> None:
+def _one(
+    report: Report, export: Export, fmt: Format, path: Path, questions: resolver.Questions | None, stop: Event
+) -> None:
     """Ask the engine, and write into `report` what it showed."""
     if report.role == "firewall":
         try:
@@ -146,13 +157,14 @@ def _one(report: Report, export: Export, fmt: Format, path: Path, questions: res
         return
     assert questions is not None
     if report.role == "proxy":
-        found = proxy.ask(report.engine, questions)
+        found = proxy.ask(report.engine, questions, stop)
     else:
-        found = resolver.ask(parse_resolver(report.engine), questions, primary=report.role == "primary")
+        found = resolver.ask(parse_resolver(report.engine), questions, primary=report.role == "primary", stop=stop)
     report.served, report.note, report.seconds = found.serial, found.note, found.seconds
     report.canaries, report.canaries_wrong = found.canaries, found.canaries_wrong
     report.sampled, report.proved = found.sampled, found.proved
     report.missed, report.missed_names = len(found.missed), found.missed[:5]
+    report.unanswered = found.unanswered
     if not found.answers:
         report.state = "silent"
 

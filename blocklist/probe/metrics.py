@@ -17,6 +17,7 @@ _GAUGES: list[tuple[str, str, Callable[[Report], float | None]]] = [
     ("canaries_wrong", "canaries whose answer was not the one expected", lambda r: len(r.canaries_wrong)),
     ("sample_asked", "entries asked at random", lambda r: r.sampled),
     ("sample_missed", "entries of these on which the engine does not act", lambda r: r.missed),
+    ("unanswered", "questions to which no answer came", lambda r: r.unanswered),
     ("seconds", "time that the questions took", lambda r: round(r.seconds, 3)),
 ]
 

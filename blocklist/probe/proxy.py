@@ -6,16 +6,17 @@ deny, its own echo where they allow. Other proxies send the request on, to a hos
 
 from __future__ import annotations
 
+import re
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException
+from threading import Event
 from urllib.parse import urlsplit
 
-from blocklist.probe.resolver import Found, Question, Questions
+from blocklist.probe.resolver import Found, Question, Questions, Shown, put
 
 _PATIENCE = 5.0
 _AT_ONCE = 16
+_FIRST_LINE = 4096  # octets
 SCHEME = "http://"
 
 
@@ -27,8 +28,8 @@ def address_of(engine: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 3128
 
 
-def ask(engine: str, asked: Questions) -> Found:
-    """All the questions to one proxy."""
+def ask(engine: str, asked: Questions, stop: Event) -> Found:
+    """All the questions to one proxy, until `stop` is set."""
     started = time.perf_counter()
     found = Found()
     where = address_of(engine)
@@ -39,41 +40,44 @@ def ask(engine: str, asked: Questions) -> Found:
         found.answers = False
         found.note = f"no answer: {error.strerror or error}".lower()
         return found
-    with ThreadPoolExecutor(_AT_ONCE, "probe") as pool:
-        for _ in range(2):
-            right = list(pool.map(lambda q: _shows(where, q), asked.canaries))
-            found.canaries_wrong += [q.name for q, fine in zip(asked.canaries, right, strict=True) if not fine]
-        found.canaries = 2 * len(asked.canaries)
-        right = list(pool.map(lambda q: _shows(where, q), asked.sample))
-    found.sampled = len(right)
-    found.missed = [q.name for q, fine in zip(asked.sample, right, strict=True) if not fine]
+    put(found, asked, lambda question: _shows(where, question), _AT_ONCE, stop)
     found.seconds = time.perf_counter() - started
     return found
 
 
-def _shows(where: tuple[str, int], question: Question) -> bool:
+def _shows(where: tuple[str, int], question: Question) -> Shown:
     try:
         status = _status(where, question.name)
-    except (OSError, HTTPException):
-        return False
-    return status == 403 if question.action == "blocked" else status == 200
+    except (OSError, ValueError):
+        return None
+    return status == (403 if question.action == "blocked" else 200), False
 
 
 def _status(where: tuple[str, int], target: str) -> int:
-    """What the proxy says to a request for `target`: a host, or what follows `http://` in a URL."""
+    """What the proxy says to a request for `target`: a host, or what follows `http://` in a URL.
+
+    The first line of the answer is enough, and it has all of _PATIENCE for it, however slowly it comes. Raises OSError
+    and ValueError where it is none of HTTP, or `target` can't be asked for.
+    """
     url = target if target.startswith(SCHEME) else f"{SCHEME}{target}" + ("" if "/" in target else "/")
-    connection = HTTPConnection(*where, timeout=_PATIENCE)
-    try:
-        connection.putrequest("TRACE", url, skip_host=True, skip_accept_encoding=True)
-        connection.putheader("Host", urlsplit(url).netloc)
-        connection.putheader("Max-Forwards", "0")
-        connection.putheader("Connection", "close")
-        connection.endheaders()
-        reply = connection.getresponse()
-        reply.read(1 << 16)
-        return reply.status
-    finally:
-        connection.close()
+    if re.search(r"[^!-~]", url):
+        raise ValueError(url)  # it would be read as more than one word of the request
+    host = urlsplit(url).netloc
+    request = f"TRACE {url} HTTP/1.1\r\nHost: {host}\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n"
+    until = time.monotonic() + _PATIENCE
+    said = b""
+    with socket.create_connection(where, _PATIENCE) as connection:
+        connection.sendall(request.encode("ascii"))
+        while b"\n" not in said and len(said) < _FIRST_LINE:
+            connection.settimeout(max(until - time.monotonic(), 0.001))
+            more = connection.recv(_FIRST_LINE)
+            if not more:
+                break
+            said += more
+    line = re.match(rb"HTTP/1\.\d (\d{3})\b", said)
+    if line is None:
+        raise ValueError(said[:80])
+    return int(line[1])
 
 
 __all__ = ["SCHEME", "address_of", "ask"]

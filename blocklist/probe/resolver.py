@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from threading import Event
 
 import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
 import dns.name
+import dns.query
 import dns.rcode
 import dns.rdatatype
 
@@ -25,6 +27,7 @@ from blocklist.verify.exchange import udp
 
 _PATIENCE = 2.0
 _AT_ONCE = 32
+_GIVE_UP = 64  # questions in a row without an answer, after which an engine is asked nothing more
 RULES, FIXED = 4, 2
 # Extended errors of a policy: Blocked, Censored, Filtered, Prohibited (RFC 8914 §4.16–4.19).
 _POLICY = (15, 16, 17, 18)
@@ -53,7 +56,10 @@ class Questions:
 
 @dataclass
 class Found:
-    """What one engine answered. `serial`: by its version record or SOA; `missed`: names of the sample not acted on."""
+    """What one engine answered. `serial`: by its version record or SOA; `missed`: names of the sample not acted on.
+
+    `unanswered`: questions, of canaries and sample, to which nothing came; they are in none of the other counts.
+    """
 
     answers: bool = True
     serial: int | None = None
@@ -62,6 +68,7 @@ class Found:
     sampled: int = 0
     proved: int = 0
     missed: list[str] = field(default_factory=list)
+    unanswered: int = 0
     note: str = ""
     seconds: float = 0.0
 
@@ -94,8 +101,50 @@ def _question(line: str) -> Question:
     return Question(name if len(name) <= 253 else owner, action)
 
 
-def ask(server: Resolver, asked: Questions, *, primary: bool) -> Found:
-    """All the questions to one server; a primary is asked for its SOA only."""
+Shown = tuple[bool, bool] | None
+"""Does the answer show the action? And does it name the zone as its reason? None where nothing was answered."""
+
+
+def put(found: Found, asked: Questions, shows: Callable[[Question], Shown], at_once: int, stop: Event) -> None:
+    """Put canaries and sample to one engine, and write what it showed into `found`; nothing more once `stop` is set.
+
+    An engine that answers nothing more is not waited for 10,000 times. A zone may want just that of it (`rpz-drop.`).
+    """
+    silent = 0
+
+    def show(question: Question) -> Shown:
+        nonlocal silent
+        if stop.is_set() or silent >= _GIVE_UP:
+            return None
+        shown = shows(question)
+        if question.action != "rpz-drop.":
+            silent = 0 if shown is not None else silent + 1
+        return shown
+
+    with ThreadPoolExecutor(at_once, "probe") as pool:
+
+        def answers(questions: Sequence[Question]) -> list[tuple[str, bool, bool]]:
+            pairs = list(zip(questions, pool.map(show, questions), strict=True))
+            found.unanswered += sum(shown is None for _, shown in pairs)
+            return [(question.name, *shown) for question, shown in pairs if shown is not None]
+
+        # Twice: an answer that is in the cache must be judged as one that is not.
+        for _ in range(2):
+            canaries = answers(asked.canaries)
+            found.canaries += len(canaries)
+            found.canaries_wrong += [name for name, right, _ in canaries if not right]
+        sample = answers(asked.sample)
+    found.sampled = len(sample)
+    found.missed = [name for name, right, _ in sample if not right]
+    found.proved = sum(named for _, _, named in sample)
+    if found.unanswered:
+        asked_in_all = found.canaries + found.sampled + found.unanswered
+        found.note = found.note or f"no answer to {found.unanswered:,} of {asked_in_all:,} questions"
+        found.answers = silent < _GIVE_UP and 2 * found.unanswered <= asked_in_all
+
+
+def ask(server: Resolver, asked: Questions, *, primary: bool, stop: Event) -> Found:
+    """All the questions to one server, until `stop` is set; a primary is asked for its SOA only."""
     started = time.perf_counter()
     found = Found()
     try:
@@ -115,16 +164,7 @@ def ask(server: Resolver, asked: Questions, *, primary: bool) -> Found:
         return found
     finally:
         found.seconds = time.perf_counter() - started
-    with ThreadPoolExecutor(_AT_ONCE, "probe") as pool:
-        # Twice: an answer that is in the cache must be judged as one that is not.
-        for _ in range(2):
-            answers = list(pool.map(lambda q: _shows(server, q, asked.origin), asked.canaries))
-            found.canaries_wrong += [q.name for q, (right, _) in zip(asked.canaries, answers, strict=True) if not right]
-        found.canaries = 2 * len(asked.canaries)
-        answers = list(pool.map(lambda q: _shows(server, q, asked.origin), asked.sample))
-    found.sampled = len(answers)
-    found.missed = [q.name for q, (right, _) in zip(asked.sample, answers, strict=True) if not right]
-    found.proved = sum(named for _, named in answers)
+    put(found, asked, lambda question: _shows(server, question, asked.origin), _AT_ONCE, stop)
     found.seconds = time.perf_counter() - started
     return found
 
@@ -164,12 +204,15 @@ def _version(server: Resolver, version: str, found: Found) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
 
 
-def _shows(server: Resolver, question: Question, origin: str) -> tuple[bool, bool]:
-    """Does the answer show the action? And does it name the zone as its reason?"""
+def _shows(server: Resolver, question: Question, origin: str) -> Shown:
     try:
         reply = _exchange(server, question.name, "A")
-    except (dns.exception.DNSException, OSError):
-        return question.action == "rpz-drop.", False
+        if reply.flags & dns.flags.TC and question.action != "rpz-tcp-only.":
+            # Cut short it shows nothing: without a record it looks like one that leads nowhere.
+            query = dns.message.make_query(reply.question[0].name, "A", use_edns=0)
+            reply = dns.query.tcp(query, server.address, _PATIENCE, server.port)
+    except (dns.exception.DNSException, OSError, EOFError):
+        return (True, False) if question.action == "rpz-drop." else None
     named = _names_zone(reply, origin) if origin else False
     nothing = not reply.answer
     match question.action:
@@ -214,4 +257,4 @@ def _names_zone(reply: dns.message.Message, origin: str) -> bool:
     return soa or any(isinstance(option, dns.edns.EDEOption) and option.code in _POLICY for option in reply.options)
 
 
-__all__ = ["FIXED", "RULES", "Found", "Question", "Questions", "ask", "questions"]
+__all__ = ["FIXED", "RULES", "Found", "Question", "Questions", "Shown", "ask", "put", "questions"]

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 
 def udp(query: dns.message.Message, server: Resolver, seconds: float) -> dns.message.Message:
-    """The answer. Raises dns.exception.Timeout after `seconds`, ConnectionRefusedError where no server is."""
+    """The answer; what is none to this question is not heard.
+
+    Raises dns.exception.Timeout after `seconds`, ConnectionRefusedError where no server is.
+    """
     family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as connected:
         # Connected, the system tells of a closed port (RFC 1122 §4.1.3.3); else that takes the whole time.
         connected.connect((server.address, server.port))
         connected.setblocking(False)
-        return dns.query.udp(query, server.address, seconds, server.port, sock=connected)
+        return dns.query.udp(query, server.address, seconds, server.port, sock=connected, ignore_errors=True)

@@ -14,11 +14,12 @@ from blocklist.verify.endpoint import Resolver
 from blocklist.verify.known import Known
 from blocklist.verify.results import Resolution, ResolverReport, Summary
 from blocklist.verify.settled import Settled
-from blocklist.verify.upstream import FIRST_WINDOW, Case, Channel, Idents, Name, Pending, Probe, Upstream
+from blocklist.verify.upstream import FIRST_WINDOW, GIVE_UP, Case, Channel, Idents, Name, Pending, Probe, Upstream
 from blocklist.verify.watch import Watch
 from blocklist.verify.wire import (
     AAAA,
     FORMERR,
+    NOTIMP,
     TIMED_OUT,
     A,
     Answer,
@@ -40,7 +41,6 @@ SEGMENTS: Final = 64  # queries given to one socket at a time: what Linux takes 
 DRAIN: Final = 128  # replies read from one socket before the others get their turn
 TICK: Final = 0.01  # seconds between looks at clocks: time-outs, rate, deadline
 BURST: Final = 0.02  # seconds' worth of queries that the rate cap lets through at once
-GIVE_UP: Final = 30  # losses in a row, over three time-outs at least, after which a resolver is dropped
 FLUSH_EVERY: Final = 5.0  # seconds after which learned rows are handed over even if the batch is small
 
 
@@ -149,7 +149,9 @@ class _Engine:
 
     def watch_by(self, control: Control) -> None:
         """Test the resolvers during the run."""
-        self.watch = Watch(control, self.known, self.attempts, self.upstreams, self.live, self._distrust, self._watched)
+        self.watch = Watch(
+            control, self.known, self.attempts, self.upstreams, self.live, self._distrust, self._drop, self._watched
+        )
 
     async def run(self) -> Resolution:
         self.loop = asyncio.get_running_loop()
@@ -290,7 +292,6 @@ class _Engine:
     def _drain(self, upstream: Upstream, channel: Channel) -> None:
         receive, pending = channel.socket.recv, channel.pending
         replied = same_case = 0
-        heard = False
         for _ in range(DRAIN):
             try:
                 data = receive(4096)
@@ -304,8 +305,7 @@ class _Engine:
             ident = data[0] << 8 | data[1]
             query = pending.get(ident)
             if query is None:
-                # Late or forged: no answer, but a sign of life if nothing waits for that id any more.
-                heard = True
+                upstream.late += 1  # or forged, or twice: no answer to anything
                 continue
             name, qtype, question = query
             if repeats(data, question):
@@ -325,15 +325,16 @@ class _Engine:
             answer = read_reply(data, question, name.text)
             if answer.outcome is Outcome.TRUNCATED:
                 self._ask_by_tcp(upstream, query)
-            elif answer.rcode == FORMERR and upstream.edns:
-                upstream.edns = False  # RFC 6891 §7: it does not know EDNS
+            elif answer.rcode in (FORMERR, NOTIMP) and upstream.edns:
+                # RFC 6891 §7: it does not know EDNS. Some say NOTIMP.
+                upstream.without_edns()
                 upstream.queue.append((name, qtype))
             else:
                 self._learn(upstream, name, qtype, answer)
             if upstream.dropped is not None or self.finished.done():
                 break
         upstream.same_case += same_case
-        if (heard or replied) and upstream.dropped is None:
+        if replied and upstream.dropped is None:
             upstream.heard_from(replied, self.now)
 
     def _ask_by_tcp(self, upstream: Upstream, query: Pending) -> None:
@@ -345,13 +346,16 @@ class _Engine:
         """One question over a connection of its own (RFC 7766 §8: two octets of length, then the message)."""
         answer = TIMED_OUT
         async with upstream.tcp:
-            upstream.sent += 1
-            upstream.tokens -= 1
-            try:
-                async with asyncio.timeout(2 * self.timeout):
-                    answer = await self._exchange(upstream, query)
-            except (OSError, TimeoutError, EOFError):
-                upstream.lost += 1
+            if upstream.may_connect(time.monotonic(), 2 * self.timeout):
+                upstream.sent += 1
+                upstream.tokens -= 1
+                try:
+                    async with asyncio.timeout(2 * self.timeout):
+                        answer = await self._exchange(upstream, query)
+                    upstream.lost_over_tcp = 0
+                except (OSError, TimeoutError, EOFError):
+                    upstream.lost += 1
+                    upstream.lost_over_tcp += 1
         try:
             self._learn(upstream, query[0], query[1], answer)
             self._pump()
@@ -480,11 +484,18 @@ class _Engine:
                     self._learn(upstream, query[0], query[1], TIMED_OUT)
                 upstream.judge_window()
                 if upstream.lost_in_a_row >= GIVE_UP and now - upstream.heard >= 3 * self.timeout:
-                    why = f" ({upstream.error})" if upstream.error else ""
-                    self._drop(upstream, f"no answer to {upstream.lost_in_a_row} queries in a row{why}")
+                    self._doubt(upstream)
         if now - self.flushed >= FLUSH_EVERY:
             self._flush()
         self._pump()
+
+    def _doubt(self, upstream: Upstream) -> None:
+        """Drop a resolver that has been silent, unless it may be the name servers of a row of names that are."""
+        if self.watch is not None and self.watch.may_speak(upstream):
+            return
+        late = f"{upstream.late} replies came too late" if upstream.late else None
+        why = ", ".join(filter(None, (upstream.error, late)))
+        self._drop(upstream, f"no answer to {upstream.lost_in_a_row} queries in a row" + (f" ({why})" if why else ""))
 
     # Ending
 

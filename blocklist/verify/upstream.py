@@ -27,6 +27,7 @@ LEAST_WINDOW: Final = 16.0  # what any resolver bears; keeps a lossy path moving
 TOLERATED_LOSS: Final = 0.05  # below this a loss says nothing about the window: 2 % by chance each way are 4 %
 ENOUGH: Final = 4  # replies that repeated the case of a question before a resolver counts as one that keeps it
 TCP_AT_ONCE: Final = 16  # connections to one resolver
+GIVE_UP: Final = 30  # losses in a row after which a resolver is doubted, and its TCP spared
 
 
 class Case(Enum):
@@ -100,7 +101,12 @@ class Upstream:
     replied: int = 0  # since the window was last judged
     missed: int = 0  # 〃
     lost_in_a_row: int = 0
+    late: int = 0  # replies in that time which came too late
     heard: float = 0.0
+    doubt: Probe | None = None  # the control name that it is asked for since it is silent about others
+    mute: int = 0  # rounds of control names in a row to which it had no answer
+    lost_over_tcp: int = 0  # in a row
+    tcp_rests_until: float = 0.0
     edns: bool = True
     case: Case = Case.PLAIN
     same_case: int = 0  # replies that repeated the question letter by letter
@@ -168,8 +174,9 @@ class Upstream:
 
     def heard_from(self, replied: int, now: float) -> None:
         """Open the window by what came back: as much again at the start, later two a round trip."""
-        self.lost_in_a_row = 0
+        self.lost_in_a_row = self.late = 0
         self.heard = now
+        self.doubt = None
         self.flying -= replied
         self.replied += replied
         gain = replied if self.starting else 2 * replied / self.window
@@ -212,6 +219,24 @@ class Upstream:
         if self.case is Case.LEARN:
             return not self.miscased if self.miscased or self.same_case >= ENOUGH else None
         return True if self.case is Case.KEPT else None
+
+    def may_connect(self, now: float, patience: float) -> bool:
+        """Is TCP worth a try? After many losses in a row one connection each `patience` seconds tells.
+
+        Else a few names with large answers keep all others waiting, where TCP is filtered or nobody answers there.
+        """
+        if self.dropped is not None or (self.lost_over_tcp >= GIVE_UP and now < self.tcp_rests_until):
+            return False
+        self.tcp_rests_until = now + patience
+        return True
+
+    def without_edns(self) -> None:
+        """From now on it is asked without EDNS, and again what is under way with it."""
+        self.edns = False
+        for channel in self.channels:
+            self.flying -= len(channel.pending)
+            self.queue.extend((query[0], query[1]) for query in channel.pending.values())
+            channel.pending.clear()
 
     def unanswered(self) -> list[tuple[Name, int]]:
         """Take away everything that is under way or waits."""
