@@ -74,7 +74,7 @@ def _target(record: Record, feed: str, to: int | None, at: datetime | None) -> S
             f"nothing was ever taken in from {feed}", hint="the first list that comes is taken by 'blocklist update'"
         )
     if to is not None:
-        found = record.snapshot(to)
+        found = record.snapshot(min(to, 2**63 - 1))
         if found is None or found.feed != number:
             raise IndicatorError(f"{feed} has no snapshot {to}", hint=_SHOWN.format(feed))
         if found.gate is not None:

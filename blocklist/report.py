@@ -213,7 +213,7 @@ class _Reporter:
                     feed=feed.id,
                     category=feed.category,
                     state=f"{state}, shadow" if feed.mode == "shadow" else state,
-                    error=(pin.said if pin is not None else gate) or error,
+                    error=(pin.said.removeprefix("pinned ") if pin is not None else gate) or error,
                     changed=changed,
                     entries=entries or 0,
                     came=came,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import random
+import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +20,7 @@ from typing import Any
 
 import pytest
 from feedserver import FeedServer, Talk
-from installation import KILLER, Ran, World, names
+from installation import KILLER, PROGRAM, Ran, World, names
 
 from blocklist import clock
 from blocklist.repair import decided
@@ -110,7 +113,7 @@ def test_it_goes_back_and_stays_while_the_others_go_on(world: World) -> None:
 def test_every_screen_says_so(world: World) -> None:
     rolled_back(world, "--now")
     world.update()
-    said = f"pinned to snapshot {first(world)} of "
+    said = f" to snapshot {first(world)} of "
     pin = world.update().feed("bad")["pinned"]
     assert (pin["snapshot"], pin["reason"], pin["ticket"]) == (first(world), "taken over", "INC-7")
     assert set(pin) == {"snapshot", "taken", "since", "author", "reason", "ticket"}
@@ -275,6 +278,7 @@ def test_what_waited_at_the_gate_goes_and_what_comes_next_waits(world: World) ->
         (("cert-pl",), 2, "'blocklist feeds enable cert-pl' enables it"),
         (("never",), 2, "nothing was ever taken in from never"),
         (("bad", "--to", "999"), 2, "bad has no snapshot 999"),
+        (("bad", "--to", "9" * 30), 2, "bad has no snapshot 999"),
         (("bad", "--to", "1", "--at", "now"), 2, "not both"),
         (("bad", "--dry-run", "--now"), 2, "leave out --now"),
         (("bad", "--at", "2999-01-01"), 2, "lies in the future"),
@@ -608,6 +612,41 @@ def test_lost_it_is_given_back_from_the_log(world: World) -> None:
     assert world.run("events", "verify").code == 0
 
 
+INCIDENTS = Path(__file__).parent.parent / "docs" / "incidents.md"
+
+
+def test_the_story_of_a_feed_that_was_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of the page, in its order, on the morning after."""
+    world = World(tmp_path)
+    world.export("list")
+    world.export("dns", "rpz")
+    world.set("gates", max_change=2.0)
+    start = datetime(2026, 3, 1, 6, tzinfo=UTC)
+    world.feed("phish", GOOD)
+    for day in range(2):
+        monkeypatch.setattr(clock, "now", lambda day=day: start + timedelta(days=day))
+        world.lines("phish", [GOOD, BAD][day])
+        assert world.update().code == 0
+    # No feed of the catalogue, which would have to be enabled.
+    ours = {"15": first(world, "phish"), "16": last(world, "phish")[0], "openphish": "phish"}
+    section = re.split(r"^## ", INCIDENTS.read_text("utf-8"), flags=re.M)
+    (story,) = (part for part in section if part.startswith("A feed was taken over"))
+    commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^    (blocklist .+)", story, re.M)]
+    assert len(commands) >= 13
+    for at, words in enumerate(commands, 1):
+        if words[0] == "update":
+            world.lines("phish", [*GOOD, "new.example"])
+        monkeypatch.setattr(clock, "now", lambda at=at: start + timedelta(days=1, minutes=at))
+        ran = world.run(*(ours.get(word, word) for word in words))
+        assert ran.code == 0, (words, ran.text)
+        if words[:2] == ["feeds", "rollback"] and "--now" in words:
+            assert world.exported("list") == sorted(GOOD)
+        if words[:2] == ["feeds", "unpin"] and "--now" in words:
+            assert world.exported("list") == sorted([*GOOD, "new.example"])
+    assert world.exported("list") == sorted(GOOD)
+    assert world.rows("SELECT count(*) FROM pin WHERE until IS NULL") == [(0,)]
+
+
 # What one feed changed
 
 
@@ -641,3 +680,24 @@ def test_what_one_feed_changed_between_its_snapshots(world: World) -> None:
         assert ran.code == 2 and says in ran.err
     ran = world.run("diff", "--feed", "bod")
     assert ran.code == 2 and "did you mean 'bad'" in ran.err
+
+
+def test_tab_offers_what_it_was_read_from_and_what_is_pinned(world: World) -> None:
+    rolled_back(world)
+    world.update()
+    taken = world.rows(
+        "SELECT s.id FROM snapshot s JOIN feed f ON f.id = s.feed WHERE f.name = 'bad' AND gate IS NULL ORDER BY 1 DESC"
+    )
+    assert tab(world.config, "feeds", "rollback", "bad", "--to", "") == [str(number) for (number,) in taken]
+    assert str(last(world)[0]) in tab(world.config, "feeds", "show", "bad", "--snapshot", "")
+    assert tab(world.config, "feeds", "unpin", "") == ["bad"]
+    assert tab(world.config, "diff", "--feed", "oth") == ["other"]
+
+
+def tab(config: Path, *words: str) -> list[str]:
+    """What the shell's completion offers after `words`, of which the last is incomplete."""
+    asked = {"COMP_WORDS": shlex.join(("blocklist", *words)), "COMP_CWORD": str(len(words))}
+    environment = {**os.environ, **asked, "_BLOCKLIST_COMPLETE": "bash_complete", "BLOCKLIST_CONFIG": str(config)}
+    done = subprocess.run(PROGRAM, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]

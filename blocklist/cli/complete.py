@@ -37,8 +37,8 @@ def _with_sets(config: Config) -> Iterable[str]:
     return [*config.catalog, *(f"{PREFIX}{name}" for name in sets_of(config.catalog))]
 
 
-def _in_record(sql: str, *of: str) -> Complete:
-    """First columns of the rows of `sql`, whose parameters are what was typed for the parameters `of`."""
+def _in_record(sql: str) -> Complete:
+    """First columns of the rows of `sql`, whose parameter `:feed` is the feed that was typed before."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         from blocklist.config import load
@@ -47,7 +47,9 @@ def _in_record(sql: str, *of: str) -> Complete:
         try:
             config = load(ctx.params.get("config") or ctx.find_root().params.get("config"))
             with reading(config.state) as db:
-                found = [str(row[0]) for row in db.execute(sql, [ctx.params.get(name) for name in of])]
+                # Behind an option whose value is still missing click has parsed no argument yet.
+                feed = ctx.params.get("feed") or next(iter(ctx.args), None)
+                found = [str(row[0]) for row in db.execute(sql, {"feed": feed})]
         except BlocklistError:
             return []
         return [text for text in found if text.startswith(incomplete)]
@@ -62,10 +64,9 @@ exports = _of(lambda config: config.exports)
 formats = _of(_formats)
 pinned_feeds = _in_record("SELECT f.name FROM feed_pin p JOIN feed f ON f.id = p.feed WHERE p.until IS NULL ORDER BY 1")
 snapshots = _in_record(
-    "SELECT s.id FROM snapshot s JOIN feed f ON f.id = s.feed WHERE f.name = ? AND s.stored > 0 ORDER BY 1 DESC", "feed"
+    "SELECT s.id FROM snapshot s JOIN feed f ON f.id = s.feed WHERE f.name = :feed AND s.stored > 0 ORDER BY 1 DESC"
 )
 taken_snapshots = _in_record(
-    "SELECT s.id FROM snapshot s JOIN feed f ON f.id = s.feed WHERE f.name = ? AND s.stored > 0 AND s.gate IS NULL "
+    "SELECT s.id FROM snapshot s JOIN feed f ON f.id = s.feed WHERE f.name = :feed AND s.stored > 0 AND s.gate IS NULL "
     "ORDER BY 1 DESC",
-    "feed",
 )

@@ -51,7 +51,7 @@ command.add_command(feeds_rollback.unpin)
 @click.option(
     "--snapshot",
     "number",
-    type=click.IntRange(1, 2**63 - 1),
+    type=click.IntRange(1),
     metavar="N",
     shell_complete=complete.snapshots,
     help="With -o: an earlier download.",
@@ -184,6 +184,9 @@ def _list_snapshots(screen: Screen, config: Config, feed: str) -> int:
     )
     if not found:
         screen.line(f"nothing was ever fetched from {feed}")
+    taken = [s["id"] for s in found if s["taken_in"]]
+    if len(taken) > 1:
+        screen.line(f"what one of them changed: blocklist diff --feed {feed} {taken[1]} {taken[0]} --names")
     return 0
 
 
@@ -254,7 +257,7 @@ def _write_snapshot(screen: Screen, config: Config, feed: str, number: int, outp
             row = db.execute(
                 "SELECT s.sha256, s.bytes, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
                 "WHERE f.name = ? AND s.id = ?",
-                (feed, number),
+                (feed, min(number, 2**63 - 1)),
             ).fetchone()
     if row is None:
         raise FeedError(f"{feed} has no snapshot {number}", hint=f"'blocklist feeds show {feed} --all' lists them")

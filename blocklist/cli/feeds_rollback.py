@@ -29,7 +29,7 @@ _NAMED = 5
 @click.argument("feed", shell_complete=complete.enabled_feeds)
 @click.option(
     "--to",
-    type=click.IntRange(1, 2**63 - 1),
+    type=click.IntRange(1),
     metavar="SNAPSHOT",
     shell_complete=complete.taken_snapshots,
     help="The number of a snapshot, as 'feeds show FEED --all' lists them.",

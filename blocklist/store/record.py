@@ -174,7 +174,8 @@ class Record:
             try:
                 yield
             finally:
-                self.connection.execute("ROLLBACK")
+                if self.connection.in_transaction:  # a full disk ends it by itself
+                    self.connection.execute("ROLLBACK")
                 self._undoing, self._holds = False, None
                 snapshots.remove_unrecorded(self.state, last)
                 columns.remove_others(self.state, {now.id for now in self.current_snapshots().values()})
