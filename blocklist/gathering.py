@@ -386,7 +386,7 @@ class Work:
         if pin is not None and now is not None and now.parse_key != parse_key(feed, now.sha256):
             # What it stands at is read by the options of now first; what came comes again.
             fetched.path.unlink(missing_ok=True)
-            again = Fetched(feed.id, "fetched", url=now.url, etag=now.etag, last_modified=now.last_modified)
+            again = Fetched(feed.id, "fetched", url=now.url)
             self.fetched[feed.id] = again
             return self._intake(feed, self.record.current_bytes(now), now.sha256, again)
         waiting = self.record.gated_snapshot(self.ids[feed.id])
@@ -453,7 +453,8 @@ class Work:
                     hint=f"its format or options in the configuration were changed since: 'blocklist feeds show "
                     f"{feed.id}' shows those of now; set them as they were, or choose a later snapshot",
                 ) from None
-        self.fetched[feed.id] = _again(feed, target)
+        # Without validators: its URL may be another one now.
+        self.fetched[feed.id] = replace(_again(feed, target), etag=None, last_modified=None)
         done = self._intake(feed, data, target.sha256, self.fetched[feed.id], accept=True, back=target)
         done.outcome = "pinned"
         return done
@@ -468,7 +469,10 @@ class Work:
                 kept = self.record.raw(waiting.id)
         if waiting is None or kept is None:
             return FeedOutcome(feed.id, "unchanged", entries=now.entries if now else None, note="nothing else came yet")
-        self.fetched[feed.id] = _again(feed, waiting)
+        again = _again(feed, waiting)
+        if source_of(self.record.feed_version(waiting.feed, waiting.run)) != source_of(attributes_of(feed)[1]):
+            again = replace(again, etag=None, last_modified=None)
+        self.fetched[feed.id] = again
         return self._intake(feed, kept, waiting.sha256, self.fetched[feed.id])
 
     def _intake(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feedserver import FeedServer, Talk
+from feedserver import FeedServer, Script, Talk
 from installation import KILLER, PROGRAM, Ran, World, names
 
 from blocklist import clock
@@ -484,6 +484,29 @@ def test_a_publisher_is_asked_as_ever_and_a_failure_is_told(tmp_path: Path, serv
     assert world.run("feeds", "unpin", "bad", "--reason", "well").code == 0
     assert world.update("--force").feed("bad")["outcome"] == "unchanged"
     assert world.exported("list") == sorted(GOOD)
+
+
+def test_validators_of_another_url_are_not_sent(tmp_path: Path, server: FeedServer) -> None:
+    def serving(lines: list[str]) -> Script:
+        def answer(talk: Talk) -> None:
+            if talk.headers.get("if-none-match") == '"same"':
+                return talk.reply(304)
+            talk.reply(200, "".join(f"{name}\n" for name in lines).encode(), {"ETag": '"same"'})
+
+        return answer
+
+    server.routes["/old"], server.routes["/new"] = serving(GOOD), serving(BAD)
+    world = World(tmp_path)
+    world.feed("bad", url=server.url("/old"), allow_private=True)
+    world.update()
+    world.feeds["bad"]["url"] = server.url("/new")
+    world.write()
+    world.update()
+    assert world.listed("bad") == sorted(BAD)
+    rolled_back(world)
+    assert world.update().feed("bad")["note"].startswith("what came waits"), "not taken for what it stands at"
+    assert world.run("feeds", "unpin", "bad", "--reason", "well").code == 0
+    assert world.update().feed("bad")["outcome"] == "unchanged" and world.listed("bad") == sorted(BAD)
 
 
 # Over and under it
