@@ -26,6 +26,7 @@ from blocklist.errors import BlocklistError, IndicatorError
 from blocklist.plain import safe
 from blocklist.regular import NotAFileError, open_regular, read_regular
 from blocklist.store import folders
+from blocklist.store.feed_pins import feed_pins
 
 if TYPE_CHECKING:
     from blocklist.bundle.collect import Bundle
@@ -242,8 +243,10 @@ def close_dropped(run: Run) -> list[Case]:
     An allow that came with one goes on until its end: publishers drop and list again.
     """
     closed, connection = [], run.connection
+    pinned = feed_pins(connection)
     for one in cases(connection):
-        if any(x.listed for x in one.cited):
+        # Of a feed that was put back to an earlier list nobody knows what its publisher lists.
+        if any(x.listed or x.feed in pinned for x in one.cited):
             continue
         off = {row[0] for row in connection.execute("SELECT name FROM feed WHERE NOT enabled")}
         names = sorted({x.feed for x in one.cited})

@@ -166,7 +166,7 @@ def _prepared(wanted: Wanted, now: datetime) -> _Prepared:
         raise IndicatorError(
             f"{wanted.what}: a rule for the whole Internet is not taken", hint="name the networks meant"
         )
-    _require(wanted.reason)
+    require_reason(wanted.reason)
     if wanted.exact and thing.kind != "domain":
         means = "a URL is that URL alone" if thing.kind == "url" else "a network is all its addresses"
         raise IndicatorError(
@@ -254,7 +254,8 @@ def end_within(run: Run, number: int, *, reason: str) -> None:
     run.event(f"{row[0]} removed", rule=number, name=row[1], reason=reason)
 
 
-def _require(reason: str) -> None:
+def require_reason(reason: str) -> None:
+    """Raises IndicatorError for a reason that says nothing."""
     if not reason.strip():
         raise IndicatorError("--reason is empty", hint="say why: whoever asks in a year reads only this")
 
@@ -312,7 +313,7 @@ def remove_rules(
     `exact`; one that no rule names is passed over.
     Raises IndicatorError for a number that is no rule in force, for what is no name, and when nothing is left to end.
     """
-    _require(reason)
+    require_reason(reason)
     now = clock.text(clock.now())
     standing = {rule.id: rule for rule in rules_where(record.connection, "action = ? AND until IS NULL", (action,))}
     shows = f"'blocklist {action} list' shows them"
@@ -361,7 +362,7 @@ def _meant(named: Sequence[tuple[str, Wanted]]) -> set[tuple[str, bool]]:
 def release_hold(record: Record, what: str, *, reason: str, author: str) -> str:
     """Let a held name pass until it is revoked. Raises IndicatorError when nothing holds it."""
     name = recognise(what).name
-    _require(reason)
+    require_reason(reason)
     if record.connection.execute("SELECT 1 FROM hold WHERE name = ? AND until IS NULL", (name,)).fetchone() is None:
         raise IndicatorError(f"{name} is not held", hint="'blocklist held' lists what is; 'blocklist why' says more")
     if name in record.released_names():
@@ -379,7 +380,7 @@ def release_hold(record: Record, what: str, *, reason: str, author: str) -> str:
 def revoke_hold(record: Record, what: str, *, reason: str, author: str) -> str:
     """Take a release of a hold back. Raises IndicatorError when there is none."""
     name = recognise(what).name
-    _require(reason)
+    require_reason(reason)
     if name not in record.released_names():
         raise IndicatorError(f"nobody let {name} pass", hint="'blocklist held --released' lists those that were")
     with record.new_run("held revoke", author) as run:
@@ -421,6 +422,7 @@ __all__: Sequence[str] = [
     "end_within",
     "release_hold",
     "remove_rules",
+    "require_reason",
     "revoke_hold",
     "until_text",
 ]

@@ -5,6 +5,7 @@ What came and went again in between changed nothing. From the record alone.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -30,18 +31,29 @@ _CHANGED = {
     "feed": Column("feed", pl.UInt16),
     "category": Column("extra ->> '$.category'", pl.String, nullable=True),
 }
+# All that a row says: one that went and came again as it was is no change. Read of these alone, since of all rows it
+# would take as long as everything else.
+_SAYS = {
+    "name": Column("name", pl.String),
+    "feed": Column("feed", pl.UInt16),
+    "says": Column("subtree || ' ' || coalesce(confidence, '') || ' ' || coalesce(extra, '')", pl.String),
+}
 Change = Literal["added", "removed", "changed"]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One end of a difference: the record after `run`; `at`, RFC 3339; of a `release`, its export and policy too."""
+    """One end of a difference: the record after `run`; `at`, RFC 3339; of a `release`, its export and policy too.
+
+    `snapshot`: what of one feed was taken in with that run.
+    """
 
     run: int
     at: str
     release: int | None = None
     export: str | None = None
     policy: Policy | None = None
+    snapshot: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,10 +105,39 @@ def point(db: sqlite3.Connection, text: str, now: datetime, place: str) -> Point
     return Point(row[1], row[2], row[0], row[3], made_by.own.policy if made_by else None)
 
 
-class Difference:
-    """The difference of `a` and `b`, two points of the record that `db` reads. Raises IndicatorError for b before a."""
+def point_of(db: sqlite3.Connection, feed: str, text: str, now: datetime, place: str) -> Point:
+    """A date, or the number of a snapshot of `feed`: the record once that was taken in.
 
-    def __init__(self, db: sqlite3.Connection, a: Point, b: Point) -> None:
+    Raises IndicatorError for another feed's, and for one that never was taken in; RecordError.
+    """
+    if not text.isdigit():
+        return point(db, text, now, place)
+    row = db.execute(
+        "SELECT s.id, s.run, r.started, s.gate FROM snapshot s JOIN feed f ON f.id = s.feed JOIN run r ON r.id = s.run "
+        "WHERE s.id = ? AND f.name = ?",
+        (int(text[:18]), feed),
+    ).fetchone()
+    if row is None:
+        raise IndicatorError(
+            f"{place}: {feed} has no snapshot {text}",
+            hint=f"'blocklist feeds show {feed} --all' lists them; a date is written 2026-03-03, 7d or yesterday",
+        )
+    if row[3] is not None:
+        raise IndicatorError(
+            f"{place}: snapshot {text} of {feed} was never taken in: {row[3]}",
+            hint=f"'blocklist feeds show {feed} --snapshot {text} -o FILE' writes it out",
+        )
+    require_kept(db, row[1], f"snapshot {text}")
+    return Point(row[1], row[2], snapshot=row[0])
+
+
+class Difference:
+    """The difference of `a` and `b`, two points of the record that `db` reads; of one `feed`, where it is named.
+
+    Raises IndicatorError for b before a.
+    """
+
+    def __init__(self, db: sqlite3.Connection, a: Point, b: Point, feed: str | None = None) -> None:
         if b.run < a.run:
             raise IndicatorError("the second is earlier than the first", hint="give the earlier one first")
         if a.export is not None and b.export is not None and a.export != b.export:
@@ -108,7 +149,9 @@ class Difference:
         self._found: Mapping[Change, pl.DataFrame] | None = None
         self.export = a.export or b.export
         self._policy = b.policy or a.policy
-        self._names = dict(db.execute("SELECT id, name FROM feed"))
+        self._names: dict[int, str] = dict(db.execute("SELECT id, name FROM feed"))
+        number = next((i for i, name in self._names.items() if name == feed), None)
+        self._only = "" if feed is None else f" AND feed = {number if number is not None else -1:d}"
         self._feeds = (settings.feeds_at(db, a.run), settings.feeds_at(db, b.run))
 
     def items(self) -> Iterator[Item]:
@@ -168,33 +211,33 @@ class Difference:
     def _changes(self) -> Mapping[Change, pl.DataFrame]:
         """Frames of `name`, `kind`, `feed`, `category` by what became of the listings."""
         if self._found is None:
-            was, came = self._was(), self._came()
+            was, came = self._was({**_CHANGED, "until": Column("until", pl.Int64)}), self._came(_CHANGED)
             key = ["name", "feed"]
+            both = came.join(was, on=key, how="semi")
+            if both.height:
+                among = json.dumps(both["name"].unique().to_list())
+                same = self._came(_SAYS, among).join(self._was(_SAYS, among), on=[*key, "says"], how="semi")
+                both = both.join(same, on=key, how="anti")
             self._found = {
                 "added": came.join(was, on=key, how="anti"),
-                "changed": came.join(was, on=key, how="semi"),
+                "changed": both,
                 "removed": was.filter(pl.col("until") <= self.b.run).drop("until").join(came, on=key, how="anti"),
             }
         return self._found
 
-    def _was(self) -> pl.DataFrame:
-        """What was open at `a` and ended since, with `until`."""
-        return frames.read(
-            self._db,
-            {**_CHANGED, "until": Column("until", pl.Int64)},
-            f"listing_closed WHERE {self._ended_after(self.a)} AND since <= ?1 AND until > ?1",
-            (self.a.run,),
-        )
+    def _was(self, columns: Mapping[str, Column], among: str | None = None) -> pl.DataFrame:
+        """What was open at `a` and ended since; of the names `among` (JSON), where they are given."""
+        source = f"listing_closed WHERE {self._ended_after(self.a)} AND since <= ?1 AND until > ?1"
+        return frames.read(self._db, columns, source + self._only + _of_names(among), (self.a.run, None, among))
 
-    def _came(self) -> pl.DataFrame:
-        """What came since `a` and was open at `b`."""
-        runs = (self.a.run, self.b.run)
+    def _came(self, columns: Mapping[str, Column], among: str | None = None) -> pl.DataFrame:
+        """What came since `a` and was open at `b`; likewise."""
+        values = (self.a.run, self.b.run, among)
         closed = f"listing_closed WHERE {self._ended_after(self.b)} AND since > ?1 AND since <= ?2 AND until > ?2"
+        opened = "listing WHERE since > ?1 AND since <= ?2"
         return pl.concat(
-            [
-                frames.read(self._db, _CHANGED, "listing WHERE since > ?1 AND since <= ?2", runs),
-                frames.read(self._db, _CHANGED, closed, runs),
-            ]
+            frames.read(self._db, columns, source + self._only + _of_names(among), values)
+            for source in (opened, closed)
         )
 
     def _ended_after(self, end: Point) -> str:
@@ -214,3 +257,8 @@ class Difference:
         return policy is None or (
             category in policy.categories and kind in policy.kinds and (policy.feeds is None or feed in policy.feeds)
         )
+
+
+def _of_names(among: str | None) -> str:
+    """The condition that a row is of the names in parameter 3; with it that parameter is used in any case."""
+    return " AND ?3 IS NULL" if among is None else " AND name IN (SELECT value FROM json_each(?3))"

@@ -29,6 +29,7 @@ from blocklist.publish.standing import file_digest, pending
 from blocklist.repair import beyond
 from blocklist.store import columns, folders, kept, ledger, snapshots
 from blocklist.store.database import REPAIR, path_in, reading
+from blocklist.store.feed_pins import feed_pins
 from blocklist.store.moment import last_confirmed
 
 _LOW = 500_000_000  # bytes free below which an update may not fit
@@ -225,6 +226,9 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
                 f"{clock.said(clock.text(before))}",
                 "set it if it is wrong; until a day of runs confirms it, [keep] counts from then",
             )
+        for name, pin in sorted(feed_pins(db).items()):
+            hint = f"once its publisher is well: 'blocklist feeds unpin {name} --reason …'"
+            yield Finding("feeds", "warn", name, f"stands still, {pin.said}", hint)
         yield from _log(path, db)
         yield from _cases(config.state, db)
         yield from _kept(config.state, db, deep)

@@ -22,20 +22,24 @@ from blocklist.asking import limits_of, request_for
 from blocklist.catalog import Feed
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, FeedError, RecordError
+from blocklist.ingest import gate
 from blocklist.ingest.body import TEMPORARY
 from blocklist.ingest.fetch import Fetched, Request, fetch
 from blocklist.ingest.gate import Known, ways_out
 from blocklist.ingest.intake import Intake, parse_key, take_in
+from blocklist.ingest.parse import parse
+from blocklist.person import whoami
 from blocklist.picture import Picture
 from blocklist.quantities import parse_duration
 from blocklist.select import lifetime
 from blocklist.select.lifetime import lasts, seconds
 from blocklist.store import columns, folders, snapshots
 from blocklist.store.columns import Columns
-from blocklist.store.record import Record, Snapshot
+from blocklist.store.feed_pins import FeedPin, feed_pins, pin_over
+from blocklist.store.record import Record, Run, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
 
-FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped"]
+FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped", "pinned"]
 
 
 @dataclass
@@ -43,7 +47,7 @@ class FeedOutcome:
     """What an update did to one feed; a line of the screen and an item of `--json`.
 
     `expired`: its listings that are over but still listed or lingering. `stale`: when it changed last, where that is
-    too long ago.
+    too long ago. `pinned`: what it stands at whatever comes.
     """
 
     id: str
@@ -60,6 +64,51 @@ class FeedOutcome:
     note: str = ""
     error: str | None = None
     hint: str | None = None
+    pinned: FeedPin | None = None
+
+
+@dataclass(frozen=True)
+class Back:
+    """A person's word that `feed` goes back to the snapshot `to`, and stays there."""
+
+    feed: str
+    to: Snapshot
+    reason: str
+    ticket: str | None = None
+
+    def write(self, run: Run) -> None:
+        """The pin in the place of one that stands, and the event."""
+        end_pin(run, self.to.feed, None)
+        run.connection.execute(
+            "INSERT INTO feed_pin (feed, snapshot, reason, ticket, author, created, since) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (self.to.feed, self.to.id, self.reason, self.ticket, run.by, run.at, run.id),
+        )
+        said = {"snapshot": self.to.id, "sha256": self.to.sha256, "reason": self.reason, "ticket": self.ticket}
+        run.event("feed rolled back", feed=self.feed, **said)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A person's word that `feed`, which is pinned, goes on with what its publisher sends."""
+
+    feed: str
+    reason: str
+    ticket: str | None = None
+
+    def write(self, run: Run) -> None:
+        """The end of the pin, and the event."""
+        pin = feed_pins(run.connection)[self.feed]
+        end_pin(run, run.record.feed_ids()[self.feed], self.reason)
+        run.event("feed unpinned", feed=self.feed, snapshot=pin.snapshot, reason=self.reason, ticket=self.ticket)
+
+
+def end_pin(run: Run, feed: int, reason: str | None) -> None:
+    """End the pin of a feed with this run, where there is one; without a reason another takes its place."""
+    run.connection.execute(
+        "UPDATE feed_pin SET ended = ?, until = ?, ended_by = ?, ended_reason = ? WHERE feed = ? AND until IS NULL",
+        (run.at, run.id, run.by, reason, feed),
+    )
 
 
 class Work:
@@ -76,11 +125,28 @@ class Work:
         force: bool,
         accept: set[str],
         on_feed: Callable[[FeedOutcome], None] | None,
+        decision: Back | Resume | None = None,
     ) -> None:
         self.config, self.record, self.picture, self.run, self.at = config, record, picture, run, at
-        self.force, self.accept, self.on_feed = force, accept, on_feed
+        self.force, self.accept, self.on_feed, self.decision = force, accept, on_feed, decision
         self.ids = record.feed_ids()
         self.snapshots = record.current_snapshots()
+        self.pins = feed_pins(record.connection)
+        # Snapshots that feeds go back to in this run.
+        self.back: dict[str, Snapshot] = {}
+        if isinstance(decision, Back):
+            self.back[decision.feed] = decision.to
+            run_began = record.started(decision.to.run)
+            said = (decision.to.id, run_began, clock.text(at), whoami(), decision.reason, decision.ticket)
+            self.pins[decision.feed] = FeedPin(*said)
+        elif decision is not None:
+            self.pins.pop(decision.feed, None)
+        for feed_id in self.pins.keys() & config.feeds.keys():
+            # It was disabled, and is enabled again: what it stands at is taken in, not what comes.
+            if self.ids[feed_id] not in self.snapshots and feed_id not in self.back:
+                pinned = record.snapshot(self.pins[feed_id].snapshot)
+                assert pinned is not None
+                self.back[feed_id] = pinned
         # Drawn by threads side by side: `next` of a counter is one step, reading and adding would be two.
         self.last_snapshot = record.next_snapshot() - 1
         self.numbers = itertools.count(self.last_snapshot + 1)
@@ -89,8 +155,15 @@ class Work:
         self.fetched: dict[str, Fetched] = {}
         self.again: set[str] = set()
         self.unasked: set[str] = set()
+        # What became of them says nothing of their publishers.
+        self.by_word: set[str] = set()
         self.next_ends = record.next_ends()
         self.again_read: list[Fetched] = []
+
+    @property
+    def approved(self) -> set[str]:
+        """Feeds whose list a person has seen: no gate holds it."""
+        return self.accept | self.back.keys()
 
     def gather(self, feeds: list[Feed]) -> None:
         """Fetch and take in; parsing of one feed runs beside the fetching of others."""
@@ -109,6 +182,10 @@ class Work:
             for feed in feeds:
                 if feed.id in self.accept:
                     futures[pool.submit(self._guarded, feed, self._accept, None)] = feed
+                elif feed.id in self.back:
+                    futures[pool.submit(self._guarded, feed, self._go_back, None)] = feed
+                elif self.decision is not None and self.decision.feed == feed.id:
+                    futures[pool.submit(self._guarded, feed, self._resume, None)] = feed
                 elif (request := self._request(feed, closed)) is not None:
                     requests.append(request)
             by_id = {f.id: f for f in feeds}
@@ -174,6 +251,7 @@ class Work:
 
     def _settle(self, outcome: FeedOutcome) -> None:
         """What became of a feed, and told at once."""
+        outcome.pinned = self.pins.get(outcome.id)
         self.outcomes[outcome.id] = outcome
         if self.on_feed is not None:
             self.on_feed(outcome)
@@ -217,7 +295,12 @@ class Work:
                 self.unasked.add(feed.id)
                 self._settle(_still_gated(feed, waiting))
                 return None
-            if checked and now and outcome in ("updated", "unchanged") and clock.parse(checked) + wait > self.at:
+            if (
+                checked
+                and now
+                and outcome in ("updated", "unchanged", "pinned")
+                and clock.parse(checked) + wait > self.at
+            ):
                 if now.parse_key != parse_key(feed, now.sha256):
                     # Other options for the bytes we have: no reason to ask the publisher.
                     self.again_read.append(
@@ -292,27 +375,51 @@ class Work:
             if now.parse_key == parse_key(feed, now.sha256):
                 note = f"{fetched.status}" if fetched.status else "same bytes"
                 self._resolve_gate(feed, now)
-                return FeedOutcome(feed.id, "unchanged", entries=now.entries, note=note)
+                return FeedOutcome(feed.id, self._stands(feed) or "unchanged", entries=now.entries, note=note)
             # The same bytes, read by a better parser or by other options.
             waiting = self.record.gated_snapshot(self.ids[feed.id])
             if waiting and waiting.sha256 == now.sha256 and self._judged(feed, waiting):
                 return _still_gated(feed, waiting)
             return self._intake(feed, self.record.current_bytes(now), now.sha256, fetched)
         assert fetched.path is not None and fetched.sha256 is not None
+        pin = self.pins.get(feed.id)
+        if pin is not None and now is not None and now.parse_key != parse_key(feed, now.sha256):
+            # What it stands at is read by the options of now first; what came comes again.
+            fetched.path.unlink(missing_ok=True)
+            again = Fetched(feed.id, "fetched", url=now.url)
+            self.fetched[feed.id] = again
+            return self._intake(feed, self.record.current_bytes(now), now.sha256, again)
         waiting = self.record.gated_snapshot(self.ids[feed.id])
         if waiting and waiting.sha256 == fetched.sha256 and self._judged(feed, waiting):
             fetched.path.unlink(missing_ok=True)
-            return _still_gated(feed, waiting)
+            return self._kept_back(feed, waiting.id, waiting.gate) if pin is not None else _still_gated(feed, waiting)
         data = fetched.path.read_bytes()
         fetched.path.unlink(missing_ok=True)
-        return self._intake(feed, data, fetched.sha256, fetched)
+        return self._intake(feed, data, fetched.sha256, fetched, keep_back=pin)
 
     def _judged(self, feed: Feed, waiting: Snapshot) -> bool:
         """Would `waiting` be read and judged as it was when it came to the gate?"""
         if waiting.parse_key != parse_key(feed, waiting.sha256):
             return False
-        then = self.record.feed_version(self.ids[feed.id], waiting.run)
+        number = self.ids[feed.id]
+        if pin_over(self.record.connection, number, waiting.run) != pin_over(self.record.connection, number):
+            return False
+        then = self.record.feed_version(number, waiting.run)
         return then is None or _limits(then) == _limits(attributes_of(feed)[1])
+
+    def _stands(self, feed: Feed) -> Literal["pinned"] | None:
+        return "pinned" if feed.id in self.pins else None
+
+    def _kept_back(self, feed: Feed, snapshot: int, gate_: str | None) -> FeedOutcome:
+        """What came from a feed that is pinned waits, for one more reason where a gate would hold it too."""
+        pin, now = self.pins[feed.id], self.current(feed)
+        more = f", which its gate would hold: {gate_}" if gate_ not in (None, _kept_back_by(pin)) else ""
+        return FeedOutcome(
+            feed.id,
+            "pinned",
+            entries=now.entries if now else None,
+            note=f"what came waits as snapshot {snapshot}{more}",
+        )
 
     def _resolve_gate(self, feed: Feed, now: Snapshot) -> None:
         """Where the publisher has gone back to the bytes that are current, nothing waits at the gate any more."""
@@ -326,16 +433,47 @@ class Work:
         if waiting is None:
             raise FeedError(f"{feed.id}: no snapshot waits at its gate", hint="'blocklist status' lists those that do")
         data = self.record.raw(waiting.id)
-        self.fetched[feed.id] = Fetched(
-            feed.id,
-            "fetched",
-            sha256=waiting.sha256,
-            size=waiting.bytes,
-            etag=waiting.etag,
-            last_modified=waiting.last_modified,
-            url=waiting.url,
-        )
+        self.fetched[feed.id] = _again(feed, waiting)
         return self._intake(feed, data, waiting.sha256, self.fetched[feed.id], accept=True)
+
+    def _go_back(self, feed: Feed, fetched: Fetched | None) -> FeedOutcome:
+        """Take in a snapshot of before, without asking the publisher. Raises FeedError where it reads otherwise now."""
+        target, now = self.back[feed.id], self.current(feed)
+        self.by_word.add(feed.id)
+        if now and now.sha256 == target.sha256 and now.parse_key == parse_key(feed, now.sha256):
+            return FeedOutcome(feed.id, "pinned", entries=now.entries, note="it is what it lists already")
+        data = self.record.raw(target.id)
+        if target.parse_key != parse_key(feed, target.sha256):
+            try:
+                gate.check(feed, parse(data, feed), target.entries)
+            except FeedError as error:
+                raise FeedError(
+                    f"{feed.id}: snapshot {target.id} held {target.entries:,} entries then, and does not as it is read "
+                    f"now: {error.message.removeprefix(f'{feed.id}: ')}",
+                    hint=f"its format or options in the configuration were changed since: 'blocklist feeds show "
+                    f"{feed.id}' shows those of now; set them as they were, or choose a later snapshot",
+                ) from None
+        # Without validators: its URL may be another one now.
+        self.fetched[feed.id] = replace(_again(feed, target), etag=None, last_modified=None)
+        done = self._intake(feed, data, target.sha256, self.fetched[feed.id], accept=True, back=target)
+        done.outcome = "pinned"
+        return done
+
+    def _resume(self, feed: Feed, fetched: Fetched | None) -> FeedOutcome:
+        """What came while the feed was pinned, and waits, judged as if it came now; else it goes on where it is."""
+        self.by_word.add(feed.id)
+        waiting, now = self.record.gated_snapshot(self.ids[feed.id]), self.current(feed)
+        kept = None
+        if waiting is not None:
+            with suppress(RecordError):  # lost bytes must not keep it pinned: they are fetched again
+                kept = self.record.raw(waiting.id)
+        if waiting is None or kept is None:
+            return FeedOutcome(feed.id, "unchanged", entries=now.entries if now else None, note="nothing else came yet")
+        again = _again(feed, waiting)
+        if source_of(self.record.feed_version(waiting.feed, waiting.run)) != source_of(attributes_of(feed)[1]):
+            again = replace(again, etag=None, last_modified=None)
+        self.fetched[feed.id] = again
+        return self._intake(feed, kept, waiting.sha256, self.fetched[feed.id])
 
     def _intake(
         self,
@@ -345,10 +483,16 @@ class Work:
         fetched: Fetched,
         *,
         accept: bool = False,
+        keep_back: FeedPin | None = None,
+        back: Snapshot | None = None,
     ) -> FeedOutcome:
         number = self.ids[feed.id]
         now = self.current(feed)
         times = self.times_of(feed, now)
+        undone = pl.Series("name", [], dtype=pl.String)
+        if back is not None and times is not None:
+            # What came after the snapshot that it goes back to was never meant to linger.
+            undone = self.record.listed_after(number, back.run)
         snapshot = next(self.numbers)
         base = self._kept_bytes(now)  # lost ones must not stop the feed
         try:
@@ -368,6 +512,8 @@ class Work:
                 at=seconds(self.at),
                 times=times,
                 known=Known(json.loads(now.account), now.last_modified, fetched.last_modified) if now else None,
+                keep_back=_kept_back_by(keep_back) if keep_back is not None else None,
+                undone=undone,
             )
         except BaseException:
             # Others of this run may be recorded with higher numbers: the next run would leave it where it is.
@@ -376,6 +522,8 @@ class Work:
             raise
         self.intakes[feed.id] = intake
         rejected = {reason.value: n for reason, n in intake.parsed.rejects.items()}
+        if keep_back is not None:
+            return self._kept_back(feed, snapshot, intake.gate)
         if intake.gate is not None:
             return FeedOutcome(
                 feed.id,
@@ -441,6 +589,24 @@ def lapses_of(work: Work, taken: Mapping[str, Intake], versions: Collection[str]
         kept = Columns(left, repeated)
         out.append(Lapse(feed, now.id, kept, times, over, lifetime.next_end(left, times, feed, at)))
     return out
+
+
+def _again(feed: Feed, kept: Snapshot) -> Fetched:
+    """A kept snapshot as if it were fetched now."""
+    return Fetched(
+        feed.id,
+        "fetched",
+        sha256=kept.sha256,
+        size=kept.bytes,
+        etag=kept.etag,
+        last_modified=kept.last_modified,
+        url=kept.url,
+    )
+
+
+def _kept_back_by(pin: FeedPin) -> str:
+    """What stands at a snapshot as its gate, where nothing but the pin holds it."""
+    return f"the feed is {pin.said}"
 
 
 def _still_gated(feed: Feed, waiting: Snapshot) -> FeedOutcome:

@@ -135,7 +135,7 @@ def gate_overtaken(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
         i: w.added.select("name", "kind").unique("name", maintain_order=True)
         for i, w in taken.items()
         if not w.feed.is_reference
-        and i not in work.accept
+        and i not in work.approved
         and work.ids[i] in work.snapshots
         and w.added.height >= gate.FROM_ENTRIES
     }
@@ -188,7 +188,7 @@ def gate_references(work: Work, taken: dict[str, Intake], again: Callable[[], Co
         and w.feed.action == "hold"
         and w.added.height
         and work.ids[i] in work.snapshots
-        and i not in work.accept
+        and i not in work.approved
     ]
     if not suspects:
         return taken

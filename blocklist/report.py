@@ -24,6 +24,7 @@ from blocklist.rules import ending_soon, rules_in_force
 from blocklist.select.current import Current
 from blocklist.select.fold import parents
 from blocklist.select.policy import IPV4, IPV6
+from blocklist.store.feed_pins import feed_pins
 from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules
 
@@ -186,14 +187,17 @@ class _Reporter:
                 "GROUP BY l.feed"
             )
         }
-        leads = _leads(db, self._first)
+        leads, pins = _leads(db, self._first), feed_pins(db)
         out = []
         for feed in self._config.feeds.values():
             outcome, error, changed, entries, number, gate = known.get(feed.id, (None,) * 6)
             stale = stale_since(feed, changed, self._now) is not None
+            pin = pins.get(feed.id)
             state = (
                 "never"
                 if outcome is None
+                else "pinned"
+                if pin is not None and outcome != "failed"
                 else "gated"
                 if gate
                 else "stale"
@@ -209,7 +213,7 @@ class _Reporter:
                     feed=feed.id,
                     category=feed.category,
                     state=f"{state}, shadow" if feed.mode == "shadow" else state,
-                    error=gate or error,
+                    error=(pin.said.removeprefix("pinned ") if pin is not None else gate) or error,
                     changed=changed,
                     entries=entries or 0,
                     came=came,

@@ -122,10 +122,12 @@ def _history(db: sqlite3.Connection, before: str) -> tuple[int, int, int, str | 
 def _downloads(db: sqlite3.Connection, before: str) -> tuple[list[int], int]:
     """Let go of older downloads: their numbers, and what they take on disk. Their rows stay, with nothing `stored`.
 
-    One a month of each feed stays, and what a listing of the record began with; and what these are patches of.
+    One a month of each feed stays, what a listing of the record began with, and what a feed is pinned to; and what
+    these are patches of.
     """
     rows = db.execute("SELECT id, feed, run, state, base, stored, fetched FROM snapshot ORDER BY id").fetchall()
     cited = set(db.execute("SELECT feed, since FROM listing UNION SELECT feed, since FROM listing_closed"))
+    pinned = {row[0] for row in db.execute("SELECT snapshot FROM feed_pin WHERE until IS NULL")}
     bases = {row[0]: row[4] for row in rows}
     months: set[tuple[int, str]] = set()
     stay: set[int] = set()
@@ -133,7 +135,7 @@ def _downloads(db: sqlite3.Connection, before: str) -> tuple[list[int], int]:
         first = stored > 0 and state in ("current", "superseded") and (feed, fetched[:7]) not in months
         if first:
             months.add((feed, fetched[:7]))
-        if first or state in ("current", "gated") or fetched >= before or (feed, run) in cited:
+        if first or state in ("current", "gated") or fetched >= before or (feed, run) in cited or number in pinned:
             stay.update(_chain(bases, number))
     gone = {row[0]: row[5] for row in rows if row[5] > 0 and row[0] not in stay}
     db.executemany("UPDATE snapshot SET stored = 0 WHERE id = ?", [(number,) for number in gone])

@@ -17,7 +17,8 @@ from blocklist import clock, holding
 from blocklist.cases import Case, close_dropped
 from blocklist.catalog import ESSENTIAL
 from blocklist.config import Config
-from blocklist.gathering import FeedOutcome, Lapse, Work, attributes_of, lapses_of, source_of
+from blocklist.errors import FeedError
+from blocklist.gathering import Back, FeedOutcome, Lapse, Resume, Work, attributes_of, lapses_of, source_of
 from blocklist.ingest.backoff import next_try
 from blocklist.ingest.intake import Intake, account_text, parse_key
 from blocklist.lifetime import stale_since
@@ -30,7 +31,11 @@ from blocklist.stretches import stretches
 
 @dataclass
 class Updated:
-    """What an update did: `feeds` in the order of the configuration; counts over all of them; `cases` it closed."""
+    """What an update did: `feeds` in the order of the configuration; counts over all of them; `cases` it closed.
+
+    `came` and `went`: where it was a person's word about one feed, the names (String) that this one began and ceased
+    to list.
+    """
 
     run: int
     feeds: list[FeedOutcome]
@@ -41,6 +46,8 @@ class Updated:
     newly_held: int = 0
     changed: bool = False
     cases: list[Case] = field(default_factory=list)
+    came: pl.Series = field(default_factory=lambda: pl.Series("name", [], pl.String))
+    went: pl.Series = field(default_factory=lambda: pl.Series("name", [], pl.String))
     seconds: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -53,24 +60,36 @@ def update(
     accept: Collection[str] = (),
     force: bool = False,
     on_feed: Callable[[FeedOutcome], None] | None = None,
+    decision: Back | Resume | None = None,
+    command: str = "update",
 ) -> tuple[Updated, Picture]:
     """Bring the record up to date with the enabled feeds (or those of `only`).
 
     Every feed stands alone: one that fails or is gated keeps its last good snapshot. Everything that changed is
     written in one transaction, after the files it names are on disk. Raises RecordError when that can't be.
+
+    `decision`: a person's word about one feed, recorded with what it changes, as a run of `command`. Where that feed
+    fails nothing is recorded at all, and FeedError is raised.
     """
     started_at, started = clock.now(), time.perf_counter()
     run = record.next_run()
     picture = Picture(config, record, at=started_at)
     _sync_feeds(config, record)
-    work = Work(config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed)
+    work = Work(
+        config, record, picture, run, started_at, force=force, accept=set(accept), on_feed=on_feed, decision=decision
+    )
     out = Updated(run, [])
     # Without the built-in reference nothing is published; a first run over one feed must not fail for that.
     missing = record.feed_ids().get(ESSENTIAL) not in record.current_snapshots()
     feeds = [f for f in config.feeds.values() if not only or f.id in only or (f.id == ESSENTIAL and missing)]
     work.gather(feeds)
     out.timings["gather"] = time.perf_counter() - started
-    _record(work, out)
+    if decision is not None and (failed := work.outcomes[decision.feed]).outcome == "failed":
+        raise FeedError(failed.error or f"{failed.id} failed", hint=failed.hint)
+    _record(work, out, command)
+    if decision is not None and (intake := work.intakes.get(decision.feed)) is not None:
+        out.came = intake.added.join(intake.removed, on="name", how="anti")["name"]
+        out.went = pl.concat([intake.removed, intake.over]).join(intake.added, on="name", how="anti")["name"]
     picture.unload()
     out.feeds = [work.outcomes[f.id] for f in feeds]
     out.seconds = time.perf_counter() - started
@@ -88,7 +107,7 @@ def _sync_feeds(config: Config, record: Record) -> None:
         record.add_feeds(record.connection, new)
 
 
-def _record(work: Work, out: Updated) -> None:
+def _record(work: Work, out: Updated, command: str) -> None:
     """Everything that changed, in one transaction; when nothing did, the run and the time each feed was asked."""
     record, config, picture, run, at = work.record, work.config, work.picture, work.run, work.at
     started = time.perf_counter()
@@ -130,13 +149,15 @@ def _record(work: Work, out: Updated) -> None:
     names = {number: name for name, number in work.ids.items()}
     with record.transaction() as connection, ThreadPoolExecutor(2, "beside") as beside:
         said, who = clock.text(at), whoami()
-        this = Run(record, connection, record.begin_run(connection, said, "update", who), said, who)
+        this = Run(record, connection, record.begin_run(connection, said, command, who), said, who)
         assert this.id == run
         for feed_id, text in versions.items():
             if feed_id not in taken and source_of(record.feed_version(work.ids[feed_id])) != source_of(text):
                 _forget_validators(connection, work.ids[feed_id])
             attributes = attributes_of(config.feeds[feed_id])[0]
             record.add_feed_version(connection, work.ids[feed_id], run, attributes, text)
+        if work.decision is not None:
+            work.decision.write(this)
         _tell(this, work, taken, versions)
         for intake in work.intakes.values():
             record.add_snapshot(connection, _snapshot_row(work, intake))
@@ -150,8 +171,14 @@ def _record(work: Work, out: Updated) -> None:
             connection.execute("UPDATE feed SET enabled = 0, next_end = NULL WHERE id = ?", (number,))
             this.event("feed disabled", feed=names[number])
         if taken:
-            removed = pl.concat(_with_feed(work, taken, "removed"))
-            record.close_listings(connection, run, period, removed, "no longer listed")
+            by_cause: dict[str, dict[str, Intake]] = {}
+            for feed_id, intake in taken.items():
+                back = work.back.get(feed_id)
+                cause = f"feed rolled back to snapshot {back.id}" if back is not None else "no longer listed"
+                by_cause.setdefault(cause, {})[feed_id] = intake
+            for cause, some in by_cause.items():
+                removed = pl.concat(_with_feed(work, some, "removed"))
+                record.close_listings(connection, run, period, removed, cause)
             for feed_id, intake in taken.items():
                 record.mark_dropped(connection, run, work.ids[feed_id], intake.dropped)
                 record.mark_dropped(connection, None, work.ids[feed_id], intake.back)
@@ -181,13 +208,14 @@ def _record(work: Work, out: Updated) -> None:
         record.finish_run(run)
     out.timings["record"] = time.perf_counter() - started
     # After the transaction: rows of before that a crash leaves in a file have ended by their times all the same.
-    for lapse in lapses:
+    for lapse in lapses if not record.undoing else ():
         if lapse.over.height:
             columns.write(record.state, lapse.snapshot, lapse.columns)
             if lapse.times is not None:
                 columns.write_times(record.state, lapse.snapshot, lapse.times)
     _tell_ends(work, taken, lapses)
-    columns.remove_others(record.state, {s.id for s in record.current_snapshots().values()})
+    if not record.undoing:
+        columns.remove_others(record.state, {s.id for s in record.current_snapshots().values()})
     out.changed = listings_changed or bool(versions)
     out.added = sum(o.added for o in work.outcomes.values())
     out.removed = sum(o.removed for o in work.outcomes.values())
@@ -241,7 +269,8 @@ def _tell_ends(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse])
             work.outcomes[lapse.feed.id].removed += lapse.over.height
     for feed_id, outcome in work.outcomes.items():
         outcome.expired = counts.get(work.ids[feed_id], 0)
-        if outcome.outcome in ("unchanged", "skipped"):
+        # One that is pinned can't change.
+        if outcome.outcome in ("unchanged", "skipped") and outcome.pinned is None:
             outcome.stale = stale_since(work.config.feeds[feed_id], changed.get(feed_id), work.at)
 
 
@@ -284,6 +313,12 @@ def _feed_row(connection: sqlite3.Connection, work: Work, feed_id: str, outcome:
         return
     fetched = work.fetched.get(feed_id)
     number = work.ids[feed_id]
+    if feed_id in work.by_word:
+        connection.execute(
+            "UPDATE feed SET enabled = 1, outcome = ?, error = ?, hint = ?, changed = iif(?, ?, changed) WHERE id = ?",
+            (outcome.outcome, outcome.error, outcome.hint, outcome.outcome == "updated", clock.text(work.at), number),
+        )
+        return
     failures = 0
     retry = host = None
     if fetched is not None:
@@ -295,7 +330,10 @@ def _feed_row(connection: sqlite3.Connection, work: Work, feed_id: str, outcome:
             host = fetched.host if fetched.strain == "host" else None
         elif fetched.outcome in ("fetched", "not-modified") and retry is None:
             failures = 0
-        if outcome.outcome == "unchanged" and fetched.status == 200 and (fetched.etag or fetched.last_modified):
+        now = work.snapshots.get(number)
+        stands = outcome.outcome == "pinned" and now is not None and fetched.sha256 == now.sha256
+        same = outcome.outcome == "unchanged" or stands
+        if same and fetched.status == 200 and (fetched.etag or fetched.last_modified):
             # The same bytes under new validators: with the old ones they would come whole every time.
             connection.execute(
                 "UPDATE snapshot SET etag = ?1, last_modified = ?2 WHERE feed = ?3 AND state = 'current' "

@@ -368,6 +368,8 @@ def test_commands_that_the_demo_shows_can_be_pasted() -> None:
         (("release", "rollback", ""), ["dns", "list"]),
         (("formats", "show", "unb"), ["unbound"]),
         (("update", "--acc"), ["--accept"]),
+        (("feeds", "rollback", "fir"), ["first"]),
+        (("feeds", "unpin", ""), []),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
 )

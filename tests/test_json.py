@@ -278,6 +278,20 @@ def test_every_command_writes_what_the_page_says(world: World, shapes: Shapes, t
     check("evidence check", tmp_path / "e.zip")
     check("history", "evil.example")
 
+    before = world.rows("SELECT max(s.id) FROM snapshot s JOIN feed f ON f.id = s.feed WHERE f.name = 'second'")[0][0]
+    world.lines("second", ["evil.example", "shared.example", *names(190)])
+    world.update()
+    check("feeds show --all", "second", "--all")
+    check("diff --feed", "--feed", "second", before)
+    check("feeds rollback", "second", "--reason", "r", "--dry-run")
+    check("feeds rollback", "second", "--reason", "r", "--ticket", "T", "--now")
+    check("update")
+    check("status")
+    check("feeds list")
+    check("feeds show", "second")
+    check("feeds unpin", "second", "--reason", "r", "--dry-run")
+    check("feeds unpin", "second", "--reason", "r")
+
     check("release list")
     number = world.rows("SELECT max(id) FROM release WHERE export = 'small'")[0][0]
     check("release show", number)

@@ -26,6 +26,7 @@ from blocklist.rules import Rule
 from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target, judge_name, judge_network, judge_url, refusal, score
 from blocklist.store.database import explained, open_for_reading, path_in
+from blocklist.store.feed_pins import feed_pins
 from blocklist.store.moment import run_at, whole_since
 from blocklist.suffixes import builtin_rules_about
 
@@ -280,18 +281,20 @@ class Audit:
 
     def _of_feeds(self, listings: Sequence[Listing], blocked: bool) -> list[str]:
         """What feeds that are not well have to do with the answer: old listings, and new ones that nobody saw yet."""
+        pins, listing = feed_pins(self._db, self._now.run), {x.feed for x in listings}
+        notes = [f"feed {name} is {pins[name].said}" for name in sorted(pins.keys() & listing)]
         if self._now.run is not None:
-            return []
+            return notes
         rows = self._db.execute("SELECT name, outcome, changed FROM feed WHERE enabled").fetchall()
-        now, listing = clock.parse(self._now.at), {x.feed for x in listings}
-        notes, unseen = [], []
+        now, unseen = clock.parse(self._now.at), []
         for name, came, changed in rows:
             feed = self._config.feeds.get(name)
             if feed is None:
                 continue
-            if name in listing and (since := stale_since(feed, changed, now)) is not None:
+            if name in listing and name not in pins and (since := stale_since(feed, changed, now)) is not None:
                 notes.append(f"feed {name} is stale: its list has not changed since {clock.said(since)}")
-            if came in ("failed", "gated") and not blocked and not feed.is_reference:
+            came = "pinned" if name in pins else came
+            if came in ("failed", "gated", "pinned") and not blocked and not feed.is_reference:
                 unseen.append(f"{name} ({came})")
         if unseen:
             more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""

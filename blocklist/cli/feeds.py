@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from blocklist.catalog import SCHEMES, Feed, FormatName
-from blocklist.cli import complete, feeds_choose, feeds_list, feeds_overlap
+from blocklist.cli import complete, feeds_choose, feeds_list, feeds_overlap, feeds_rollback, shapes
 from blocklist.cli.screen import ListingGroup, Screen, moment, number, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
 from blocklist.decode import nearest
 
 if TYPE_CHECKING:
+    from blocklist.store.feed_pins import FeedPin
     from blocklist.trial import Trial
 
 
@@ -31,6 +32,7 @@ def command() -> None:
       blocklist feeds show cert-pl
       blocklist feeds test downloaded.txt
       blocklist feeds overlap
+      blocklist feeds rollback cert-pl --reason "it was taken over"
     """
 
 
@@ -39,20 +41,31 @@ command.add_command(feeds_list.sets)
 command.add_command(feeds_choose.enable)
 command.add_command(feeds_choose.disable)
 command.add_command(feeds_overlap.command)
+command.add_command(feeds_rollback.rollback)
+command.add_command(feeds_rollback.unpin)
 
 
 @command.command("show")
 @click.argument("feed", shell_complete=complete.feeds)
 @click.option("--gated", is_flag=True, help="The snapshot that waits at the gate: why, and its first lines.")
-@click.option("--snapshot", "number", type=click.IntRange(1), metavar="N", help="With -o: an earlier download.")
+@click.option(
+    "--snapshot",
+    "number",
+    type=click.IntRange(1),
+    metavar="N",
+    shell_complete=complete.snapshots,
+    help="With -o: an earlier download.",
+)
+@click.option("--all", "every", is_flag=True, help="All its downloads, a line each: what it can be rolled back to.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the bytes of either to this file.")
 @shared_options
-def show(screen: Screen, feed: str, gated: bool, number: int | None, output: str | None) -> int:
+def show(screen: Screen, feed: str, gated: bool, number: int | None, every: bool, output: str | None) -> int:
     """One feed: its facts, its state, and what became of every line of its snapshots.
 
     \b
     Examples:
       blocklist feeds show cert-pl
+      blocklist feeds show cert-pl --all
       blocklist feeds show openphish --gated -o suspect.txt
       blocklist feeds show openphish --snapshot 15 -o last-good.txt
     """
@@ -63,6 +76,10 @@ def show(screen: Screen, feed: str, gated: bool, number: int | None, output: str
         raise click.UsageError("-o goes with --gated or --snapshot")
     if number is not None and output is None:
         raise click.UsageError("--snapshot needs -o FILE")
+    if every:
+        if gated or number is not None:
+            raise click.UsageError("--all lists every download; leave out --gated and --snapshot")
+        return _list_snapshots(screen, config, feed)
     if gated:
         return _show_gated(screen, config, feed, output)
     if number is not None and output is not None:
@@ -71,8 +88,9 @@ def show(screen: Screen, feed: str, gated: bool, number: int | None, output: str
 
     facts: dict[str, Any] = msgspec.to_builtins(config.catalog[feed])
     snapshots = _snapshots(config, feed)
-    state = _state(config, feed)
-    screen.json({**facts, "enabled_here": feed in config.feeds, **state, "snapshots": snapshots})
+    state, pin = _state(config, feed), _pin(config, feed)
+    on = {"enabled_here": feed in config.feeds, "pinned": shapes.feed_pin(pin)}
+    screen.json({**facts, **on, **state, "snapshots": snapshots})
     for key, value in facts.items():
         screen.line(f"{key:15} {safe(_fact(value))}")
     if state["outcome"] is not None:
@@ -80,6 +98,8 @@ def show(screen: Screen, feed: str, gated: bool, number: int | None, output: str
         screen.line(f"{'outcome':15} {safe(state['outcome'] + error)}")
         for key, at in (("asked", "checked"), ("changed", "changed")):
             screen.line(f"{key:15} {moment(state[at])}")
+    if pin is not None:
+        screen.line(f"{'stands still':15} {safe(pin.said)}")
     for s in snapshots:
         screen.line(f"\nsnapshot {s['id']} ({s['state']}) of {moment(s['fetched'])}, sha256 {s['sha256']}")
         account = s["account"]
@@ -98,7 +118,75 @@ def show(screen: Screen, feed: str, gated: bool, number: int | None, output: str
             waits = s["state"] == "gated"
             screen.line(f"  {'waits' if waits else 'came to the gate'}: {safe(s['gate'])}")
             if waits:
-                screen.line(f"  accept it with 'blocklist update --accept {feed}'")
+                screen.line(f"  {_way_in(feed, pin)}")
+    return 0
+
+
+def _way_in(feed: str, pin: FeedPin | None) -> str:
+    """How what waits is let in."""
+    if pin is None:
+        return f"accept it with 'blocklist update --accept {feed}'"
+    return f"'blocklist feeds unpin {feed} --reason … --dry-run' shows what it would change"
+
+
+def _pin(config: Config, feed: str) -> FeedPin | None:
+    """What the feed stands at, where a person put it back."""
+    from blocklist.store.database import is_there, reading
+    from blocklist.store.feed_pins import feed_pins
+
+    if not is_there(config.state):
+        return None
+    with reading(config.state) as db:
+        return feed_pins(db).get(feed)
+
+
+def _list_snapshots(screen: Screen, config: Config, feed: str) -> int:
+    """Every download of a feed, the newest first: was it taken in, how large, and is it kept?"""
+    from blocklist.store.database import is_there, reading
+
+    rows: list[tuple[Any, ...]] = []
+    if is_there(config.state):
+        with reading(config.state) as db:
+            rows = db.execute(
+                "SELECT s.id, s.state, s.gate IS NULL, s.fetched, s.entries, s.bytes, s.stored > 0, s.sha256, s.gate "
+                "FROM snapshot s JOIN feed f ON f.id = s.feed WHERE f.name = ? ORDER BY s.id DESC",
+                (feed,),
+            ).fetchall()
+    keys = ("id", "state", "taken_in", "fetched", "entries", "bytes", "kept", "sha256", "gate")
+    found = [dict(zip(keys, (*r[:2], bool(r[2]), *r[3:6], bool(r[6]), *r[7:]), strict=True)) for r in rows]
+    screen.objects(found)
+    pin = _pin(config, feed)
+    screen.json({"feed": feed, "snapshots": len(found), "pinned": shapes.feed_pin(pin)})
+    screen.table(
+        ("snapshot", "state", "fetched", "entries", "bytes", "sha256", ""),
+        [
+            (
+                s["id"],
+                s["state"],
+                moment(s["fetched"]),
+                number(s["entries"]),
+                number(s["bytes"]),
+                s["sha256"][:12],
+                "; ".join(
+                    filter(
+                        None,
+                        (
+                            "the feed stands at it" if pin is not None and pin.snapshot == s["id"] else "",
+                            "" if s["kept"] else "bytes are pruned",
+                            s["gate"] and f"not taken in: {s['gate']}",
+                        ),
+                    )
+                ),
+            )
+            for s in found
+        ],
+        right=(0, 3, 4),
+    )
+    if not found:
+        screen.line(f"nothing was ever fetched from {feed}")
+    taken = [s["id"] for s in found if s["taken_in"]]
+    if len(taken) > 1:
+        screen.line(f"what one of them changed: blocklist diff --feed {feed} {taken[1]} {taken[0]} --names")
     return 0
 
 
@@ -154,7 +242,7 @@ def _show_gated(screen: Screen, config: Config, feed: str, output: str | None) -
     for line in lines:
         screen.line(f"  | {safe(line)}")
     screen.line(f"written to {output}" if output else f"all of it: blocklist feeds show {feed} --gated -o FILE")
-    screen.line(f"accept it with 'blocklist update --accept {feed}'")
+    screen.line(_way_in(feed, _pin(config, feed)))
     return 0
 
 
@@ -169,10 +257,10 @@ def _write_snapshot(screen: Screen, config: Config, feed: str, number: int, outp
             row = db.execute(
                 "SELECT s.sha256, s.bytes, s.fetched FROM snapshot s JOIN feed f ON f.id = s.feed "
                 "WHERE f.name = ? AND s.id = ?",
-                (feed, number),
+                (feed, min(number, 2**63 - 1)),
             ).fetchone()
     if row is None:
-        raise FeedError(f"{feed} has no snapshot {number}", hint=f"'blocklist feeds show {feed}' lists the newest")
+        raise FeedError(f"{feed} has no snapshot {number}", hint=f"'blocklist feeds show {feed} --all' lists them")
     _put(output, _bytes_of(config, number, row[0]))
     screen.json({"feed": feed, "snapshot": number, "sha256": row[0], "bytes": row[1], "fetched": row[2]})
     screen.line(f"written to {output}: {row[1]:,} bytes as fetched {moment(row[2])}, sha256 {row[0]}")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from blocklist.catalog import CATEGORIES, Feed
+from blocklist.cli import shapes
 from blocklist.cli.screen import Screen, number, safe, shared_options
 from blocklist.cli.setup import configuration
 from blocklist.config import Config
@@ -65,6 +66,7 @@ def listing(screen: Screen, categories: tuple[str, ...], sets: tuple[str, ...], 
                     "state": state.get("outcome"),
                     "checked": state.get("checked"),
                     "entries": state.get("entries"),
+                    "pinned": shapes.feed_pin(state.get("pinned")),
                 }
             )
             screen.line(_row(feed, feed.id in config.feeds, state, width))
@@ -127,6 +129,7 @@ def _chosen(config: Config, categories: Iterable[str], sets: Iterable[str], enab
 def _states(config: Config) -> dict[str, dict[str, Any]]:
     """What the last run said of each feed; nothing when there is no record yet."""
     from blocklist.store.database import is_there, reading
+    from blocklist.store.feed_pins import feed_pins
 
     if not is_there(config.state):
         return {}
@@ -135,7 +138,8 @@ def _states(config: Config) -> dict[str, dict[str, Any]]:
             "SELECT f.name, f.outcome, f.checked, s.entries FROM feed f "
             "LEFT JOIN snapshot s ON s.feed = f.id AND s.state = 'current'"
         ).fetchall()
-    return {name: {"outcome": o, "checked": c, "entries": e} for name, o, c, e in rows}
+        pins = feed_pins(db)
+    return {name: {"outcome": o, "checked": c, "entries": e, "pinned": pins.get(name)} for name, o, c, e in rows}
 
 
 def _row(feed: Feed, on: bool, state: dict[str, Any], width: int) -> str:
@@ -143,7 +147,8 @@ def _row(feed: Feed, on: bool, state: dict[str, Any], width: int) -> str:
     terms = {"no": "!", "unknown": "?"}.get(feed.commercial_use, " ")
     last = "retired" if feed.status == "discontinued" else "never asked" if on else ""
     if on and state.get("outcome"):
-        last = f"{state['outcome']} {number(state['entries'])}".rstrip()
+        word = "pinned" if state["pinned"] is not None else state["outcome"]
+        last = f"{word} {number(state['entries'])}".rstrip()
     return _line("*" if on else "", feed.id, terms + _cut(feed.licence, 18), feed.update, last, feed.title, width)
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from blocklist.gathering import FeedOutcome
     from blocklist.publish.job import ExportOutcome
     from blocklist.rules import Rule
+    from blocklist.store.feed_pins import FeedPin
 
 
 def rule(r: Rule) -> dict[str, Any]:
@@ -27,6 +28,10 @@ def rule(r: Rule) -> dict[str, Any]:
 
 def export(outcome: ExportOutcome) -> dict[str, Any]:
     return {**asdict(outcome), "seconds": round(outcome.seconds, 3)}
+
+
+def feed_pin(pin: FeedPin | None) -> dict[str, Any] | None:
+    return None if pin is None else asdict(pin)
 
 
 def feed(outcome: FeedOutcome) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def command(screen: Screen) -> int:
     from blocklist.publish.failures import failures
     from blocklist.rules import ending_soon
     from blocklist.store.database import reading
+    from blocklist.store.feed_pins import feed_pins
     from blocklist.store.moment import last_confirmed
 
     now = clock.now()
@@ -43,7 +44,8 @@ def command(screen: Screen) -> int:
             row[0]: row
             for row in db.execute(
                 "SELECT f.name, f.outcome, f.error, f.checked, f.changed, s.entries, "
-                "(SELECT g.gate FROM snapshot g WHERE g.feed = f.id AND g.state = 'gated') "
+                "(SELECT g.gate FROM snapshot g WHERE g.feed = f.id AND g.state = 'gated'), "
+                "(SELECT g.id FROM snapshot g WHERE g.feed = f.id AND g.state = 'gated') "
                 "FROM feed f LEFT JOIN snapshot s ON s.feed = f.id AND s.state = 'current'"
             )
         }
@@ -60,6 +62,7 @@ def command(screen: Screen) -> int:
                 "AND id > coalesce((SELECT max(id) FROM release x WHERE x.export = r.export AND x.state = 'live'), 0)"
             )
         }
+        stands = feed_pins(db)
         pins = {
             row[0]: f"pinned to release {row[1]} by {row[2]}: {row[3]}"
             for row in db.execute("SELECT export, release, author, reason FROM pin WHERE until IS NULL")
@@ -75,11 +78,25 @@ def command(screen: Screen) -> int:
     status = 0
     rows: list[tuple[Any, ...]] = []
     for feed in config.feeds.values():
-        _, outcome, error, checked, changed, entries, gate = known.get(feed.id, (feed.id,) + (None,) * 6)
+        _, outcome, error, checked, changed, entries, gate, waits = known.get(feed.id, (feed.id,) + (None,) * 7)
         stale = stale_since(feed, changed, now) is not None
+        pin = stands.get(feed.id)
         state = (
-            "never" if outcome is None else "gated" if gate else "stale" if stale and outcome != "failed" else outcome
+            "never"
+            if outcome is None
+            else outcome
+            if pin is not None and outcome == "failed"
+            else "pinned"
+            if pin is not None
+            else "gated"
+            if gate
+            else "stale"
+            if stale and outcome != "failed"
+            else outcome
         )
+        if pin is not None:
+            kept_back = f"snapshot {waits} came and waits" if waits else ""
+            gate = "; ".join(filter(None, (pin.said, kept_back, error)))
         if state in ("never", "gated", "stale", "failed"):
             status = 3
         rows.append(
@@ -92,7 +109,8 @@ def command(screen: Screen) -> int:
                 "entries": entries,
                 "checked": checked,
                 "changed": changed,
-                "error": gate or error,
+                "error": (error if pin is not None else gate or error) or None,
+                "pinned": shapes.feed_pin(pin),
             }
         )
     screen.table(("feed", "state", "entries", "asked", "changed", ""), rows, right=(2, 3, 4))

@@ -70,13 +70,19 @@ def command(
     from blocklist.errors import IndicatorError
     from blocklist.publish.release import export_all
     from blocklist.rules import ending_soon
+    from blocklist.store.feed_pins import feed_pins
     from blocklist.store.moment import last_confirmed
     from blocklist.update import update
 
     heap.keep_freed()
     with writing(config, screen, "update") as record:
-        known = record.feed_ids()
+        known, stands = record.feed_ids(), feed_pins(record.connection)
         for name in accept:
+            if name in stands:
+                raise IndicatorError(
+                    f"{name} is {stands[name].said}; nothing was run",
+                    hint=f"see what would come with 'blocklist feeds unpin {name} --reason … --dry-run'",
+                )
             if name not in known or record.gated_snapshot(known[name]) is None:
                 raise IndicatorError(
                     f"{name}: no snapshot waits at its gate, and nothing was run",
@@ -141,7 +147,7 @@ class _Progress:
 def _show_feeds(screen: Screen, updated: Updated, enabled: Iterable[Feed]) -> None:
     rows = []
     for f in updated.feeds:
-        notes = [f.error or f.note, f"{f.expired:,} expired" if f.expired else ""]
+        notes = [f.pinned.said if f.pinned else "", f.error or f.note, f"{f.expired:,} expired" if f.expired else ""]
         notes.append(f"stale: unchanged since {moment(f.stale)}" if f.stale else "")
         note = "; ".join(filter(None, notes))
         new = f.outcome == "updated"
@@ -164,7 +170,9 @@ def _show_feeds(screen: Screen, updated: Updated, enabled: Iterable[Feed]) -> No
         right=(2, 3, 4, 5, 6, 7),
     )
     counts = Counter(f.outcome for f in updated.feeds)
-    parts = ", ".join(f"{counts[o]} {o}" for o in ("updated", "unchanged", "skipped", "gated", "failed") if counts[o])
+    parts = ", ".join(
+        f"{counts[o]} {o}" for o in ("updated", "unchanged", "pinned", "skipped", "gated", "failed") if counts[o]
+    )
     fresh = f", {updated.newly_held:,} new" if updated.newly_held else ""
     screen.line(
         f"{several(len(updated.feeds), 'feed')}: {parts or 'none'} · {several(updated.indicators, 'indicator')} "

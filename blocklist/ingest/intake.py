@@ -83,13 +83,16 @@ def take_in(
     at: int = 0,
     times: pl.DataFrame | None = None,
     known: Known | None = None,
+    keep_back: str | None = None,
+    undone: pl.Series = _NO_NAMES,
 ) -> Intake:
     """Parse `data`, judge it, compare it with `before`, and put bytes and columns on disk.
 
     `before`, `base` and `account` are columns, bytes and account of the current snapshot; with an account the
     shared lines need not be read again. `times` are those of `before`, `at` the start of the run (seconds since 1970).
-    `known`: what the current snapshot and the answer say of their age. `accept`: a person has seen it; no gate. Raises
-    FeedError when it can't be read at all.
+    `known`: what the current snapshot and the answer say of their age. `accept`: a person has seen it; no gate.
+    `keep_back`: why it waits though no gate holds it. `undone`: names that don't linger (`blocklist.ingest.linger`).
+    Raises FeedError when it can't be read at all.
     """
     reason = hint = None
     lines = hunks(base, data) if base is not None else None
@@ -108,13 +111,14 @@ def take_in(
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
+    reason = reason or keep_back
     stored = snapshots.write(state, snapshot, data, base, base_depth, lines, sha256)
     frame = parsed.frame
     entries, kept, next_end = frame.height, None, None
     if reason is None:
         added, removed, changed = parsed.difference or difference(listed, frame)
         if lasts(feed) or times is not None:
-            kept = linger.keep(feed, before.frame if before else None, times, frame, added, removed, at)
+            kept = linger.keep(feed, before.frame if before else None, times, frame, added, removed, at, undone)
             frame, added, removed = kept.frame, kept.added, kept.removed
             changed = int(added["name"].is_in(removed["name"].implode()).sum())
             columns.write_times(state, snapshot, kept.times)

@@ -43,8 +43,12 @@ def keep(
     added: pl.DataFrame,
     removed: pl.DataFrame,
     at: int,
+    undone: pl.Series,
 ) -> Kept:
-    """`frame` with what lingers of `before` (all that counted), given the difference of what the feed lists."""
+    """`frame` with what lingers of `before` (all that counted), given the difference of what the feed lists.
+
+    `undone`: names (String) that a person took back, which linger no more once the feed lists them no more.
+    """
     before = frame.clear() if before is None else before
     times = pl.DataFrame(schema=TIMES) if times is None else times
     lingering = before.join(_dropped(times), on="name", how="inner")
@@ -56,9 +60,11 @@ def keep(
     other = again.filter(~pl.col("name").is_in(back.implode())).select(before.columns)
     gone = removed.filter(~pl.col("name").is_in(added["name"].implode()))
     added = added.filter(~pl.col("name").is_in(back.implode()))
-    removed = pl.concat([removed, other])
     ended = lifetime.over(times, feed, at)
     silent = lingering.filter(~pl.col("name").is_in(frame["name"].implode()))
+    taken_back = pl.col("name").is_in(undone.implode())
+    removed = pl.concat([removed, other, silent.filter(taken_back).select(before.columns)])
+    silent, gone = silent.filter(~taken_back), gone.filter(~taken_back)
     out = silent.filter(pl.col("name").is_in(ended.implode()))
     still = silent.filter(~pl.col("name").is_in(ended.implode()))
     if feed.keeps_for is None:

@@ -234,7 +234,8 @@ def _ways(export: str, wait: Wait | None, stands: bool) -> list[str]:
         return [f"publish it with 'blocklist export {export}'"]
     ways = list(wait.ways) or [
         f"right as it is: 'blocklist release approve {export}'",
-        "one feed is wrong: 'blocklist feeds disable FEED', then 'blocklist update'",
+        "one feed is wrong: 'blocklist feeds rollback FEED --reason … --now' gives its list of before, "
+        "'blocklist feeds disable FEED' and 'blocklist update' nothing of it",
         "one entry is wrong: 'blocklist why ENTRY', then 'blocklist allow add ENTRY --reason … --now'",
     ]
     until = ["until then the last approved list stays, with every rule of yours laid over it"]

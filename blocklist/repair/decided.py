@@ -33,7 +33,8 @@ def give_back(connection: sqlite3.Connection) -> GivenBack:
             detail = json.loads(event.detail)
             if isinstance(detail, dict):
                 told.setdefault(event.what, []).append((event, detail))
-    return GivenBack(_rules(connection, told), _releases(connection, told), _pins(connection, told))
+    pins = _pins(connection, told) + _feed_pins(connection, told)
+    return GivenBack(_rules(connection, told), _releases(connection, told), pins)
 
 
 def _rules(connection: sqlite3.Connection, told: dict[str, list[_Told]]) -> int:
@@ -95,6 +96,36 @@ def _pins(connection: sqlite3.Connection, told: dict[str, list[_Told]]) -> int:
             count += connection.execute(
                 "INSERT OR IGNORE INTO pin (export, release, reason, author, created, since, ended, until, ended_by) "
                 "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE EXISTS (SELECT 1 FROM release WHERE id = ?2)",
+                said + ended,
+            ).rowcount
+    return count
+
+
+def _feed_pins(connection: sqlite3.Connection, told: dict[str, list[_Told]]) -> int:
+    """Feeds stand at the bytes that they list: of a snapshot that is lost, the current one has them too."""
+    connection.execute(
+        "UPDATE feed_pin SET snapshot = (SELECT s.id FROM snapshot s WHERE s.feed = feed_pin.feed AND "
+        "s.state = 'current') WHERE until IS NULL AND snapshot NOT IN (SELECT id FROM snapshot) AND EXISTS "
+        "(SELECT 1 FROM snapshot s WHERE s.feed = feed_pin.feed AND s.state = 'current')"
+    )
+    count = 0
+    unpinned = told.get("feed unpinned", [])
+    ends = sorted(unpinned + told.get("feed rolled back", []), key=lambda one: one[0].id)
+    for event, detail in told.get("feed rolled back", []):
+        feed = detail.get("feed")
+        end = next(((e, d) for e, d in ends if e.id > event.id and d.get("feed") == feed), None)
+        known = connection.execute(
+            "SELECT 1 FROM feed_pin p JOIN feed f ON f.id = p.feed WHERE f.name = ? AND p.since = ?", (feed, event.run)
+        ).fetchone()
+        if known is None and event.run is not None:
+            why = end[1].get("reason") if end is not None and end in unpinned else None
+            ended = (end[0].at, end[0].run, end[0].who, why) if end is not None else (None,) * 4
+            said = (feed, detail["snapshot"], detail["reason"], detail.get("ticket"), event.who, event.at, event.run)
+            count += connection.execute(
+                "INSERT OR IGNORE INTO feed_pin (feed, snapshot, reason, ticket, author, created, since, ended, until, "
+                "ended_by, ended_reason) SELECT f.id, s.id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11 "
+                "FROM feed f JOIN snapshot s ON s.feed = f.id AND (s.id = ?2 OR s.state = 'current') "
+                "WHERE f.name = ?1 ORDER BY s.id <> ?2 LIMIT 1",
                 said + ended,
             ).rowcount
     return count

@@ -29,6 +29,7 @@ _NEEDED: _Forms = {
     "verdict_closed": {_TIME: ("since", "until")},
     "release": {_TIME: ("created", "published", "judged"), _JSON: ("lost",)},
     "pin": {_TIME: ("created", "ended")},
+    "feed_pin": {_TIME: ("created", "ended")},
     "plan": {_JSON: ("plan",)},
     "case_file": {_TIME: ("opened", "closed"), _JSON: ("cited",)},
 }

@@ -30,6 +30,7 @@ MIGRATIONS = (
     "0007_verdict_detail",
     "0008_history",
     "0009_failures",
+    "0010_feed_pin",
 )
 
 

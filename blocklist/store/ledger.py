@@ -202,7 +202,7 @@ def _altered(event: Event) -> str | None:
 
 
 _Told = dict[str, list[tuple[Event, dict[str, Any]]]]
-_COMPARED = ("allow *", "deny *", "hold *", "release rolled back")
+_COMPARED = ("allow *", "deny *", "hold *", "release rolled back", "feed rolled back", "feed unpinned")
 _SAID = ("name", "subtree", "reason", "ticket", "expires")
 
 
@@ -272,10 +272,21 @@ def _rules(connection: sqlite3.Connection, told: _Told) -> Iterator[Trouble]:
 
 
 def _lets_pass(connection: sqlite3.Connection, told: _Told) -> Iterator[Trouble]:
-    """The same for holds that a person let pass, and for exports that one took back to an earlier release."""
+    """The same for holds that a person let pass, and for exports and feeds that one took back."""
     pairs = (
         ("hold released", "SELECT name, author, reason, created FROM hold_release", "let pass"),
         ("release rolled back", "SELECT export, author, reason, created FROM pin", "taken back"),
+        (
+            "feed rolled back",
+            "SELECT f.name, p.author, p.reason, p.created FROM feed_pin p JOIN feed f ON f.id = p.feed",
+            "taken back",
+        ),
+        (
+            "feed unpinned",
+            "SELECT f.name, p.ended_by, p.ended_reason, p.ended FROM feed_pin p JOIN feed f ON f.id = p.feed "
+            "WHERE p.ended_reason IS NOT NULL",
+            "let go on",
+        ),
         (
             "hold release revoked",
             "SELECT name, revoked_by, revoked_reason, revoked FROM hold_release WHERE revoked IS NOT NULL",
@@ -284,7 +295,10 @@ def _lets_pass(connection: sqlite3.Connection, told: _Told) -> Iterator[Trouble]
     )
     for what, sql, words in pairs:
         rows = set(connection.execute(sql))
-        said = {(d.get("name", d.get("export")), e.who, d.get("reason"), e.at): e for e, d in told.get(what, [])}
+        said = {
+            (d.get("name", d.get("export", d.get("feed"))), e.who, d.get("reason"), e.at): e
+            for e, d in told.get(what, [])
+        }
         for key, event in said.items():
             if key not in rows:
                 yield Trouble(event.id, f"{key[0]} was {words} by it, but the record does not say so any more")

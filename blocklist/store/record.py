@@ -88,6 +88,7 @@ class Record:
         self.connection = connection
         self._building = building
         self._holds: pl.DataFrame | None = None
+        self._undoing = False
 
     @classmethod
     def open(cls, state: Path) -> Record:
@@ -139,16 +140,45 @@ class Record:
         """All or nothing. The first one of a new record puts the file in its place."""
         path = path_in(self.state)
         with explained(path):
-            self.connection.execute("BEGIN IMMEDIATE")
+            # Within `undone` there is a transaction already, and what is written in this one stays in that.
+            self.connection.execute("SAVEPOINT one" if self._undoing else "BEGIN IMMEDIATE")
             try:
                 yield self.connection
             except BaseException:
-                if not self.fresh:
+                if self._undoing:
+                    self.connection.execute("ROLLBACK TO one")
+                elif not self.fresh:
                     self.connection.execute("ROLLBACK")
                 raise
-            self.connection.execute("COMMIT")
+            self.connection.execute("RELEASE one" if self._undoing else "COMMIT")
             if self._building is not None:
                 self._settle(path)
+
+    @property
+    def undoing(self) -> bool:
+        """Is what is written now taken back in the end? Files of what stays current must then be left alone."""
+        return self._undoing
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Take back in the end whatever is written within, in the record and among the snapshots: to see what would be.
+
+        Not for a record that is built anew.
+        """
+        assert not self.fresh
+        path = path_in(self.state)
+        last = self.next_snapshot() - 1
+        with explained(path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            self._undoing = True
+            try:
+                yield
+            finally:
+                if self.connection.in_transaction:  # a full disk ends it by itself
+                    self.connection.execute("ROLLBACK")
+                self._undoing, self._holds = False, None
+                snapshots.remove_unrecorded(self.state, last)
+                columns.remove_others(self.state, {now.id for now in self.current_snapshots().values()})
 
     def _settle(self, path: Path) -> None:
         """Move the fresh file into place: checked, fsynced, renamed; then reopen it with a journal."""
@@ -240,6 +270,16 @@ class Record:
         ).fetchone()
         return Snapshot(*row) if row else None
 
+    def snapshot(self, number: int) -> Snapshot | None:
+        """The row of one snapshot; None when there is none of this number."""
+        row = self.connection.execute(f"{_SNAPSHOT} WHERE id = ?", (number,)).fetchone()
+        return Snapshot(*row) if row else None
+
+    def taken_snapshots(self, feed: int) -> list[Snapshot]:
+        """Every snapshot of `feed` that ever was its current one, the newest first."""
+        rows = self.connection.execute(f"{_SNAPSHOT} WHERE feed = ? AND gate IS NULL ORDER BY id DESC", (feed,))
+        return [Snapshot(*row) for row in rows]
+
     def raw(self, snapshot: int) -> bytes:
         """The bytes of `snapshot` as the publisher sent them. Raises RecordError where the files are another one's."""
         (sha256,) = self.connection.execute("SELECT sha256 FROM snapshot WHERE id = ?", (snapshot,)).fetchone()
@@ -271,6 +311,10 @@ class Record:
             f"INSERT INTO snapshot ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
             tuple(getattr(snapshot, name) for name in names),
         )
+
+    def started(self, run: int) -> str:
+        """When a run began, RFC 3339."""
+        return str(self.connection.execute("SELECT started FROM run WHERE id = ?", (run,)).fetchone()[0])
 
     def last_started(self) -> str:
         """The latest moment at which any run started by its clock; empty before the first."""
@@ -371,6 +415,11 @@ class Record:
         connection.executemany(
             "UPDATE listing SET dropped = ? WHERE name = ? AND feed = ?", ((run, name, feed) for name in names)
         )
+
+    def listed_after(self, feed: int, run: int) -> pl.Series:
+        """Names (String) of the open listings of `feed` that began after `run`."""
+        columns_ = {"name": Column("name", pl.String)}
+        return frames.read(self.connection, columns_, "listing WHERE feed = ? AND since > ?", (feed, run))["name"]
 
     def next_ends(self) -> dict[int, str]:
         """When the next listing of each feed ends, by feed id, of those that have an end."""

@@ -377,6 +377,31 @@ def _failures(db: Database) -> None:
     )
 
 
+@migrations(name="0010_feed_pin")
+def _feed_pins(db: Database) -> None:
+    """Feeds that were put back to an earlier snapshot, and stand there."""
+    for statement in (
+        """
+        CREATE TABLE feed_pin (
+            id INTEGER PRIMARY KEY,
+            feed INTEGER NOT NULL REFERENCES feed (id),
+            snapshot INTEGER NOT NULL REFERENCES snapshot (id),
+            reason TEXT NOT NULL,
+            ticket TEXT,
+            author TEXT NOT NULL,
+            created TEXT NOT NULL,
+            since INTEGER NOT NULL REFERENCES run (id),
+            ended TEXT,
+            until INTEGER REFERENCES run (id),
+            ended_by TEXT,
+            ended_reason TEXT
+        ) STRICT
+        """,
+        "CREATE UNIQUE INDEX feed_pin_open ON feed_pin (feed) WHERE until IS NULL",
+    ):
+        db.execute(statement)
+
+
 def backup_of(path: Path, version: str) -> Path:
     """Where the copy of a database is kept that the migration `version` last touched."""
     return path.with_name(f"{path.stem}-{version}{path.suffix}")
