@@ -222,9 +222,9 @@ def test_what_is_kept_fits_is_the_best_and_nearly_fills(sizes: list[int], most: 
 def test_reasons_are_found_by_whole_names_only() -> None:
     frame = pl.DataFrame({"name": ["b.example", "a.b.example", "192.0.2.0/24"], "why": ["x", "y\tz\n", "w"]})
     data = left_out.text(frame)
-    assert left_out.reason(data, "b.example") == "x" and left_out.reason(data, "192.0.2.0/24") == "w"
-    assert left_out.reason(data, "a.b.example") == "y?z?"
-    assert left_out.reason(data, "example") is None and left_out.reason(data, ".example") is None
+    assert left_out.said(data, "b.example") == ["x"] and left_out.said(data, "192.0.2.0/24") == ["w"]
+    assert left_out.said(data, "a.b.example") == ["y?z?"]
+    assert left_out.said(data, "example") == [] and left_out.said(data, ".example") == []
 
 
 def test_a_model_is_a_table_of_known_keys() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from blocklist.audit.answer import InExport
 from blocklist.audit.chosen import as_made, as_pinned, listings, settled
+from blocklist.audit.facts import Reader
 from blocklist.audit.moment import Moment
 from blocklist.audit.releases import Live, Pin, Releases
 from blocklist.audit.rendering import Judge, Look, Rendering, none_of_kind, outcome
@@ -22,8 +23,11 @@ from blocklist.select.single import Outcome, Target
 class Files:
     """Of the exports at `now`, as `releases` tells of them."""
 
-    def __init__(self, config: Config, formats: Mapping[str, Format], now: Moment, releases: Releases) -> None:
-        self._config, self._formats, self._now, self._releases = config, formats, now, releases
+    def __init__(
+        self, config: Config, formats: Mapping[str, Format], now: Moment, releases: Releases, reader: Reader
+    ) -> None:
+        self._config, self._formats, self._now = config, formats, now
+        self._releases, self._reader = releases, reader
 
     def in_export(self, export: Export, kind: str, look: Look, judge: Judge) -> InExport:
         """What the published file of `export` does, and what its next release will do if that differs."""
@@ -34,7 +38,7 @@ class Files:
         name, fmt = export.name, rendering.export.format
         pin = self._releases.pin(name)
         if pin is not None:
-            now = self._pinned(pin, rendering, kind, look, judge)
+            now = self._pinned(pin, live, rendering, kind, look, judge)
         else:
             now = outcome(rendering, kind, self._now, look, judge)
         command = f"run 'blocklist export {name}'" if self._now.run is None else "the record of then says so"
@@ -45,7 +49,7 @@ class Files:
             if live is None:
                 return InExport(name, fmt, False, now.by, f"{now.because}; {command}", None, None)
         elif live is None:
-            if self._now.run is None and (held := self._releases.held(name)) is not None:
+            if self._now.run is None and (held := self._releases.waiting(name)) is not None:
                 command = f"release {held} is held, 'blocklist release show {held}' says why"
             because = f"it was never published: {command}" if self._now.run is None else "it was not published by then"
             if now.blocked:
@@ -58,9 +62,6 @@ class Files:
         then = now
         if live.chosen is not None or self._differs(live, made_by, rendering, rendered, look):
             then = self.made(live, rendered, kind, look, judge)
-        if live.left_out is not None and pin is not None and now.blocked and not then.blocked:
-            # A guard may hold what no feed lists any more, and the record knows no hold of it.
-            now, _ = self.without(live, kind, now, now, rendered, look, judge)
         if live.left_out is not None and then.blocked:
             then, now = self.without(live, kind, then, now, rendered, look, judge)
         if pin is not None and missing is None:
@@ -77,11 +78,10 @@ class Files:
         self, live: Live, kind: str, then: Outcome, now: Outcome, rendered: Rendering, look: Look, judge: Judge
     ) -> tuple[Outcome, Outcome]:
         """Both outcomes where `live` left out the entry that would decide; the same where it did not."""
-        assert live.left_out is not None
         facts = look(live.made)
         if kind not in ("ipv4", "ipv6"):
-            return self._releases.without(live.left_out, then, now, rendered.format, facts.rules)
-        cut = self._releases.networks_left_out(live.left_out, facts.asked[0])
+            return self._releases.without(live, then, now, rendered.format, facts.rules)
+        cut = self._releases.networks_cut(live, facts.asked[0])
         if not cut:
             return then, now
         left = self._other_networks(live, kind, cut, rendered, look, judge)
@@ -119,11 +119,15 @@ class Files:
 
         def chosen(moment: Moment) -> Facts:
             facts = look(moment)
+            # Of what guards held then, the record knows what some feed listed.
+            facts = replace(facts, holds=[*facts.holds, *self._releases.held(live, facts.asked)])
             return as_made(facts, listings(text, facts.asked))
 
         return outcome(settled(rendered, again=False), kind, live.made, chosen, judge)
 
-    def _pinned(self, pin: Pin, rendering: Rendering, kind: str, look: Look, judge: Judge) -> Outcome:
+    def _pinned(
+        self, pin: Pin, live: Live | None, rendering: Rendering, kind: str, look: Look, judge: Judge
+    ) -> Outcome:
         """What the next release of a pinned export says."""
         text = self._releases.text(pin.chosen)
 
@@ -131,6 +135,10 @@ class Files:
             facts = look(moment)
             if text is None:
                 return replace(facts, listings=look(pin.moment).listings)
+            # A guard may hold what no feed lists any more, and the record knows no hold of it.
+            held = self._releases.held(live, facts.asked) if live is not None else []
+            held = [replace(x, released=self._reader.released(x.indicator, moment)) for x in held]
+            facts = replace(facts, holds=[*facts.holds, *held])
             return as_pinned(facts, listings(text, facts.asked))
 
         rendering = settled(rendering, again=True) if text is not None else rendering

@@ -299,7 +299,7 @@ def _prepare(job: Job, config: Config, selector: Selector, record: Record, stack
     _check(job)
     job.chosen = selector.text(export, job.fmt)
     if left:
-        job.left_out = kept.Bytes.of(left_out.text(pl.concat(left).unique("name", keep="first")))
+        job.left_out = kept.Bytes.of(left_out.text(pl.concat(left)))
 
 
 def _render(
@@ -426,7 +426,7 @@ def _amend(
             _check(other)
             other.chosen = selector.approved_text(job.export, job.fmt, live.id)
             if left:
-                other.left_out = kept.Bytes.of(left_out.text(pl.concat(left).unique("name", keep="first")))
+                other.left_out = kept.Bytes.of(left_out.text(pl.concat(left)))
             job.amended = other
             return
         wait = f"with them the live release would be too much: {excess}"
