@@ -260,3 +260,38 @@ def test_an_entry_stands_by_itself_beside_a_cut_name_alone_and_below_an_allow(tm
     assert world.why("a.wide.example")["exports"][0]["blocked"]
     assert all(said["blocked"] for said in world.why("z.c.b.other.example")["exports"])
     assert not any(said["blocked"] for said in world.why("other.example")["exports"])
+
+
+def test_of_networks_in_each_other_of_which_parts_are_cut_out_why_knows_which_rows_are_left(tmp_path: Path) -> None:
+    """A listed network has a row; of one with a hole the pieces have; a piece is as good as what it is a piece of."""
+    world = World(tmp_path)
+    world.feed("top", ["192.0.2.77"], category="reference")
+    world.feed("sure", ["192.0.2.64/26", "192.0.2.32/28", "198.51.100.1"], confidence=95, direction="both")
+    world.feed("fair", ["192.0.2.0/25", "192.0.2.80/29", "192.0.2.96/28"], confidence=80, direction="both")
+    world.feed("poor", ["192.0.2.0/24", "192.0.2.40/29", "192.0.2.104/30"], confidence=60, direction="both")
+    world.run("allow", "add", "192.0.2.200", "--reason", "x")
+    for most in range(1, 16):
+        world.export(f"people{most}", "csv", max_entries=most, fit="rank")
+        world.export(f"nets{most}", "cidr", max_entries=most, fit="rank")
+    assert world.update().code == 0
+    files = {}
+    for export in world.exports:
+        found = re.findall(r"\d+\.\d+\.\d+\.\d+(?:/\d+)?", "\n".join(world.exported(export)))
+        files[export] = [ip_network(text) for text in found]
+    assert ip_network("192.0.2.78/31") in files["people6"] and ip_network("192.0.2.104/30") not in files["people6"]
+    for last in (1, 33, 41, 65, 76, 77, 78, 81, 97, 105, 111, 127, 130, 199, 200, 201):
+        what = f"192.0.2.{last}"
+        for said in world.why(what)["exports"]:
+            within = any(ip_address(what) in network for network in files[said["name"]])
+            assert said["blocked"] == within, (what, said, files[said["name"]])
+
+
+def test_what_a_person_denies_is_not_cut_with_the_row_that_covers_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("sure", [f"198.51.100.{i}" for i in (1, 3, 5)], confidence=95)
+    world.feed("poor", ["192.0.2.0/24", "203.0.113.0/24"], confidence=55)
+    world.export("people", "csv", max_entries=2, fit="rank")
+    assert world.run("deny", "add", "192.0.2.9", "--reason", "an order").code == 0
+    world.update()
+    assert any(line.startswith("192.0.2.0/24,") for line in world.exported("people"))
+    assert world.why("192.0.2.9")["exports"][0]["blocked"]

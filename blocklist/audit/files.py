@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from blocklist.audit.answer import InExport
@@ -12,11 +12,10 @@ from blocklist.audit.moment import Moment
 from blocklist.audit.releases import Live, Pin, Releases
 from blocklist.audit.rendering import Judge, Look, Rendering, none_of_kind, outcome
 from blocklist.config import Config, Export, Policy
-from blocklist.evidence import Facts
+from blocklist.evidence import Facts, Listing
 from blocklist.publish.descriptor import Format
 from blocklist.publish.left_out import Network
 from blocklist.publish.settings import Settings
-from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target
 
 
@@ -79,37 +78,23 @@ class Files:
     ) -> tuple[Outcome, Outcome]:
         """Both outcomes where `live` left out the entry that would decide; the same where it did not."""
         facts = look(live.made)
-        if kind not in ("ipv4", "ipv6"):
+        if kind in ("ipv4", "ipv6"):
+            around = self._releases.networks_cut(live, facts.asked[0])
+            cut = {network.name: network.why for network in around if not network.in_pieces}
+            others = _others_around(around, rendered.format, judge)
+        elif rendered.format.of_rows:
+            cut = self._releases.cut(live, facts.asked)
+            others = [_unless(judge, set(cut))]
+        else:
             return self._releases.without(live, then, now, rendered.format, facts.rules)
-        cut = self._releases.networks_cut(live, facts.asked[0])
         if not cut:
             return then, now
-        left = self._other_networks(live, kind, cut, rendered, look, judge)
-        left = left or replace(then, blocked=False, because=f"{cut[0].why} ({cut[0].name})")
+        found = (self.made(live, rendered, kind, look, one) for one in others)
+        left = next((said for said in found if said.blocked), None)
+        if left is None:
+            by = then.by if then.by in cut else next(iter(cut))
+            left = replace(then, blocked=False, because=f"{cut[by]} ({by})")
         return left, left if now.blocked and now.by == then.by else now
-
-    def _other_networks(
-        self, live: Live, kind: str, cut: Sequence[Network], rendered: Rendering, look: Look, judge: Judge
-    ) -> Outcome | None:
-        """How a file blocks an address by something else than the networks around it that were `cut`, if it does."""
-        judges: list[Judge] = []
-        if rendered.format.of_rows:
-            # Every listed network has a row of its own; of what is left, no piece lies within one of them.
-            names = {network.name for network in cut}
-
-            def by_rows(facts: Facts, policy: Policy, target: Target) -> Outcome:
-                if names - {x.indicator for x in facts.listings}:
-                    return Outcome(False, None, "")
-                rest = [x for x in facts.listings if x.indicator not in names and not _allowed_in(x.indicator, facts)]
-                return judge(replace(facts, listings=rest, rules=[]), policy, target)
-
-            judges = [by_rows]
-        elif rendered.format.directed:
-            for way in ("inbound", "outbound"):
-                if all(way not in network.ways for network in cut):
-                    judges.append(_one_way(judge, way))
-        found = (self.made(live, rendered, kind, look, one) for one in judges)
-        return next((said for said in found if said.blocked), None)
 
     def made(self, live: Live, rendered: Rendering, kind: str, look: Look, judge: Judge) -> Outcome:
         """What the file of a release says by what it was made of; what it left out is another matter."""
@@ -173,6 +158,41 @@ class Files:
         return Rendering(export, self._releases.policy(export.policy), fmt) if fmt is not None else None
 
 
+def _others_around(around: Sequence[Network], fmt: Format, judge: Judge) -> list[Judge]:
+    """Who says whether a file blocks an address by something else than the networks `around` it that were cut."""
+    cut = [network for network in around if not network.in_pieces]
+    if fmt.directed:
+        ways = [way for way in ("inbound", "outbound") if all(way not in network.ways for network in cut)]
+        return [_one_way(judge, way) for way in ways]
+    if not fmt.of_rows:
+        return []
+    names, gone = {network.name for network in around}, [network.name for network in cut]
+
+    def by_rows(facts: Facts, policy: Policy, target: Target) -> Outcome:
+        """Every listed network has a row of its own, or rows for what is left of it, which are no part of another."""
+        bare = replace(facts, rules=[], exempt={})
+
+        def of(listings: Sequence[Listing]) -> Outcome:
+            return judge(replace(bare, listings=listings), policy, target)
+
+        if not all(of([x for x in facts.listings if x.indicator == name]).blocked for name in gone):
+            return Outcome(False, None, "")
+        return of([x for x in facts.listings if x.indicator not in names])
+
+    return [by_rows]
+
+
+def _unless(judge: Judge, cut: Collection[str]) -> Judge:
+    """As `judge`, without the rows of the names that were `cut`."""
+
+    def of_rest(facts: Facts, policy: Policy, target: Target) -> Outcome:
+        rules = [r for r in facts.rules if not (r.blocks and r.name in cut)]
+        listings = [x for x in facts.listings if x.indicator not in cut]
+        return judge(replace(facts, listings=listings, rules=rules), policy, target)
+
+    return of_rest
+
+
 def _one_way(judge: Judge, way: str) -> Judge:
     """As `judge`, for the list of one direction; where the target has none of it, nothing is blocked."""
 
@@ -182,12 +202,3 @@ def _one_way(judge: Judge, way: str) -> Judge:
         return judge(facts, policy, replace(target, directions=[way, "both"]))
 
     return of_one
-
-
-def _allowed_in(network: str, facts: Facts) -> bool:
-    """Is part of a network allowed? Then it has no row, and what is left of it has some."""
-    around = parse_one(network)
-    inside = [found for r in facts.rules if not r.blocks and (found := parse_one(r.name)) is not None]
-    return around is not None and any(
-        found[0] == around[0] and around[1] <= found[1] and found[2] <= around[2] for found in inside
-    )

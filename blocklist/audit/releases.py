@@ -195,6 +195,11 @@ class Releases:
         passes = replace(then, blocked=False, because=why)
         return passes, passes if now.blocked and now.by == then.by else now
 
+    def cut(self, live: Live, names: Sequence[str]) -> dict[str, str]:
+        """Those of `names` that a release cut, and why."""
+        data = self.text(live.left_out) or b""
+        return {name: why for name in names if (why := left_out.cut(data, name))}
+
     def networks_cut(self, live: Live, asked: str) -> list[left_out.Network]:
         """What a release cut around an address or network; nothing where that can't be read."""
         return left_out.around(self.text(live.left_out) or b"", asked)

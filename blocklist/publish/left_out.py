@@ -21,8 +21,10 @@ CUT = "cut by capacity"
 # Of a pinned release: what guards hold of it, of which the record has no hold where no feed lists it any more.
 HELD = "held by the guard "
 HELD_BELOW = "held as a subtree by the guard "
+# Of a listed network in a list for people that was cut: it has no row, other than what is left of it.
+IN_PIECES = "in pieces: part of it is not blocked"
 # Not left out, but narrower than it was chosen.
-NARROWED = (HELD_BELOW,)
+NARROWED = (HELD_BELOW, IN_PIECES)
 # How the reason of an entry ends that stood for its name and nothing below it.
 ALONE = ", the name alone"
 # Of a network, where the target has a list for each direction: those from which it is left out.
@@ -36,6 +38,10 @@ class Network:
     name: str
     why: str
     ways: Sequence[str]
+
+    @property
+    def in_pieces(self) -> bool:
+        return self.why == IN_PIECES
 
 
 def text(entries: pl.DataFrame) -> bytes:
@@ -92,11 +98,11 @@ def held(data: bytes, name: str) -> list[tuple[str, str, bool]]:
 
 
 def around(data: bytes, name: str) -> list[Network]:
-    """The networks around `name`, an address or a network, that were cut."""
+    """The networks around `name`, an address or a network, that were cut, or are in pieces where some were."""
     asked = parse_one(name)
     found = []
     for text, why in _lines(data):
-        parsed = parse_one(text) if why.startswith(CUT) else None
+        parsed = parse_one(text) if why.startswith((CUT, IN_PIECES)) else None
         if asked and parsed and parsed[0] == asked[0] and parsed[1] <= asked[1] and asked[2] <= parsed[2]:
             end = next((end for end in WAYS if why.endswith(end)), "")
             found.append(Network(text, why, WAYS.get(end, ("inbound", "outbound"))))

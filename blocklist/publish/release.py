@@ -339,6 +339,8 @@ def _render(
             excess = excess or (f"{path.name}: {over}" if category else over)
         if cut.height:
             left.append(cut)
+            if job.fmt.of_rows:
+                left.append(capacity.in_pieces(selector.listed(export), selection))
             lost = {**lost, "cut": lost.get("cut", 0) + cut.height}
         made.add(category, candidate, rendered)
     rendered, selection = made.rendered(), split.united(parts)
