@@ -6,7 +6,7 @@ library only: `why` reads through here in milliseconds.
 
 from __future__ import annotations
 
-import secrets
+import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -21,7 +21,7 @@ _BELONGS = ("approved", "cases", "columns", "decided", "delivery", "exports/*.fr
 
 def begin(connection: sqlite3.Connection) -> None:
     """Give a new record its number."""
-    connection.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (NAME, secrets.randbits(62)))
+    connection.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (NAME, int.from_bytes(os.urandom(7))))
 
 
 def keep(connection: sqlite3.Connection, state: Path) -> None:
