@@ -295,3 +295,27 @@ def test_what_a_person_denies_is_not_cut_with_the_row_that_covers_it(tmp_path: P
     world.update()
     assert any(line.startswith("192.0.2.0/24,") for line in world.exported("people"))
     assert world.why("192.0.2.9")["exports"][0]["blocked"]
+
+
+def test_what_is_cut_of_a_file_that_stays_as_it_is_waits_for_no_release(tmp_path: Path) -> None:
+    """What comes behind the best changes no file; the release knows what it left out all the same."""
+    world = World(tmp_path)
+    world.feed("sure", ["best.example", "192.0.2.1"], confidence=95)
+    world.feed("poor", [], confidence=55)
+    for name, fmt in (("list", "domains"), ("fw", "cidr"), ("people", "csv")):
+        world.export(name, fmt, max_entries=2 if fmt == "csv" else 1, fit="rank")
+    assert world.update().code in (0, 3)
+    for later in (["late.example", "192.0.2.9"], ["later.example", "198.51.100.0/28"]):
+        world.lines("poor", later)
+        ran = world.update()
+        assert ran.code == 0 and {e["outcome"] for e in ran.json["exports"]} == {"unchanged"}, ran.text
+        for what in later:
+            for said in world.why(what)["exports"]:
+                assert not said["blocked"] and said["pending"] is None, (what, said)
+                assert "cut by capacity" in said["because"] or "holds no" in said["because"], (what, said)
+        names = world.base / "names.txt"
+        names.write_text("\n".join(["best.example", "192.0.2.1", later[0], "192.0.2.9"]) + "\n")
+        lists = {x["list"]: x["names"] for x in world.run("match", names, "--json").json["lists"]}
+        assert lists == {"list": 1, "fw": 1, "people": 2}, lists
+    assert world.left_over() == []
+    assert len(world.rows("SELECT 1 FROM release")) == 3

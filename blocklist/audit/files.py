@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from blocklist.audit.answer import InExport
@@ -36,10 +36,13 @@ class Files:
             return InExport(export.name, export.format, False, None, because, None, None)
         name, fmt = export.name, rendering.export.format
         pin = self._releases.pin(name)
-        if pin is not None:
-            now = self._pinned(pin, live, rendering, kind, look, judge)
-        else:
-            now = outcome(rendering, kind, self._now, look, judge)
+
+        def of_now(one: Judge) -> Outcome:
+            if pin is not None:
+                return self._pinned(pin, live, rendering, kind, look, one)
+            return outcome(rendering, kind, self._now, look, one)
+
+        now = of_now(judge)
         command = f"run 'blocklist export {name}'" if self._now.run is None else "the record of then says so"
         shadow = rendering.policy.mode == "shadow"
         if shadow:
@@ -61,8 +64,16 @@ class Files:
         then = now
         if live.chosen is not None or self._differs(live, made_by, rendering, rendered, look):
             then = self.made(live, rendered, kind, look, judge)
-        if live.left_out is not None and then.blocked:
-            then, now = self.without(live, kind, then, now, rendered, look, judge)
+        if live.left_out is not None:
+            before, facts = now, look(self._now)
+            denied = {r.name for r in facts.rules if r.blocks and r not in look(live.made).rules}
+            # What a person denies since comes first.
+            if now.blocked and now.by not in denied:
+                now = self._left(live, now, facts, rendering.format, kind, judge, of_now)
+            if then is before:
+                then = now
+            elif then.blocked:
+                then = self.without(live, kind, then, rendered, look, judge)
         if pin is not None and missing is None:
             then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
         if then.blocked == now.blocked:
@@ -73,28 +84,41 @@ class Files:
         because = f"{then.because}; not yet published: {now.because}; {command}"
         return InExport(name, fmt, then.blocked, then.by, because, live.id, live.published, now.blocked)
 
-    def without(
-        self, live: Live, kind: str, then: Outcome, now: Outcome, rendered: Rendering, look: Look, judge: Judge
-    ) -> tuple[Outcome, Outcome]:
-        """Both outcomes where `live` left out the entry that would decide; the same where it did not."""
-        facts = look(live.made)
+    def without(self, live: Live, kind: str, then: Outcome, rendered: Rendering, look: Look, judge: Judge) -> Outcome:
+        """`then`, what the file of `live` says by what that was made of, without what it left out."""
+
+        def again(one: Judge) -> Outcome:
+            return self.made(live, rendered, kind, look, one)
+
+        return self._left(live, then, look(live.made), rendered.format, kind, judge, again)
+
+    def _left(
+        self,
+        live: Live,
+        said: Outcome,
+        facts: Facts,
+        fmt: Format,
+        kind: str,
+        judge: Judge,
+        again: Callable[[Judge], Outcome],
+    ) -> Outcome:
+        """`said`, which blocks, unless `live` left out the entry that would decide. `again` asks another judge."""
         if kind in ("ipv4", "ipv6"):
             around = self._releases.networks_cut(live, facts.asked[0])
             cut = {network.name: network.why for network in around if not network.in_pieces}
-            others = _others_around(around, rendered.format, judge)
-        elif rendered.format.of_rows:
+            others = _others_around(around, fmt, judge)
+        elif fmt.of_rows:
             cut = self._releases.cut(live, facts.asked)
             others = [_unless(judge, set(cut))]
         else:
-            return self._releases.without(live, then, now, rendered.format, facts.rules)
+            return self._releases.without(live, said, fmt, facts.rules)
         if not cut:
-            return then, now
-        found = (self.made(live, rendered, kind, look, one) for one in others)
-        left = next((said for said in found if said.blocked), None)
+            return said
+        left = next((other for other in map(again, others) if other.blocked), None)
         if left is None:
-            by = then.by if then.by in cut else next(iter(cut))
-            left = replace(then, blocked=False, because=f"{cut[by]} ({by})")
-        return left, left if now.blocked and now.by == then.by else now
+            by = said.by if said.by in cut else next(iter(cut))
+            left = replace(said, blocked=False, because=f"{cut[by]} ({by})")
+        return left
 
     def made(self, live: Live, rendered: Rendering, kind: str, look: Look, judge: Judge) -> Outcome:
         """What the file of a release says by what it was made of; what it left out is another matter."""

@@ -176,12 +176,10 @@ class Releases:
         said = f"pinned to release {row[0]} by {row[2]}: {row[3]}"
         return Pin(self.release(row[0]).moment, row[1], said)
 
-    def without(
-        self, live: Live, then: Outcome, now: Outcome, fmt: Format, rules: Sequence[Rule]
-    ) -> tuple[Outcome, Outcome]:
-        """The outcomes where the release `live`, made under `rules`, left out the entry that would decide."""
+    def without(self, live: Live, said: Outcome, fmt: Format, rules: Sequence[Rule]) -> Outcome:
+        """`said` under `rules`, unless the release `live` left out the entry that would decide."""
         data = self.text(live.left_out) or b""
-        by = then.by or ""
+        by = said.by or ""
         why = left_out.cut(data, by)
         # Of a folded list one entry stood for all below it: cut, it stands for none of them.
         above = parents(by) if why is None and fmt.fold else []
@@ -190,10 +188,7 @@ class Releases:
         above = list(takewhile(lambda name: name not in apart, above))
         cut = ((name, w) for name in above if (w := left_out.cut(data, name)))
         why = why or next((f"{w} ({name})" for name, w in cut if not w.endswith(ALONE)), None)
-        if why is None:
-            return then, now
-        passes = replace(then, blocked=False, because=why)
-        return passes, passes if now.blocked and now.by == then.by else now
+        return replace(said, blocked=False, because=why) if why is not None else said
 
     def cut(self, live: Live, names: Sequence[str]) -> dict[str, str]:
         """Those of `names` that a release cut, and why."""

@@ -235,7 +235,7 @@ class Audit:
                 return None
             said = self._files.made(shown, rendering, thing.kind, look, judge)
             if shown.left_out is not None and said.blocked:
-                said, _ = self._files.without(shown, thing.kind, said, said, rendering, look, judge)
+                said = self._files.without(shown, thing.kind, said, rendering, look, judge)
             return said
 
         return of_release

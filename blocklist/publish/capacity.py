@@ -2,7 +2,7 @@
 
 Most devices cut what is beyond their limit in silence, wherever that falls. Here a release that is too large is held;
 with `fit = "rank"` the entries of the highest confidence are kept, of equal ones the newest, then those that answer,
-and what was cut is kept with the release. Allows, and what a person denies, are never cut.
+and what was cut is kept with the release. What a person denies comes first, and allows are never cut.
 """
 
 from __future__ import annotations

@@ -58,6 +58,18 @@ def text(entries: pl.DataFrame) -> bytes:
     return lines.write_csv(separator="\t", quote_style="never", include_header=False).encode("ascii")
 
 
+def also(data: bytes, more: pl.DataFrame) -> bytes:
+    """The text `data` of a release with what a later run, which made the same file, left out too.
+
+    What guards held then is that of now.
+    """
+    import polars as pl
+
+    before = [(name, why) for name, why in _lines(data) if not why.startswith((HELD, HELD_BELOW))]
+    known = pl.DataFrame(before, schema={"name": pl.String, "why": pl.String}, orient="row")
+    return text(pl.concat([more, known]))
+
+
 def entries(state: Path, digest: str) -> Iterator[tuple[str, str]]:
     """Names that are left out, and reasons, of a kept text. Raises RecordError when it can't be read."""
     return ((name, why) for name, why in _lines(kept.read(state, digest)) if not why.startswith(NARROWED))
