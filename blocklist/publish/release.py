@@ -125,7 +125,11 @@ def export_all(
         for job in renewed:
             assert job.left_out is not None
             keeping.keep(job.left_out)
-            keeping.wait(job.left_out.digest)
+            try:
+                keeping.wait(job.left_out.digest)
+            except (BlocklistError, OSError) as error:
+                job.same_body = False
+                _failed(job, error)
         renew(record, jobs)
         # What a person said goes out before what is held, so that the held release stays the newest.
         every = [one for job in jobs for one in (job.amended, job) if one is not None]
