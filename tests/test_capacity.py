@@ -319,3 +319,18 @@ def test_what_is_cut_of_a_file_that_stays_as_it_is_waits_for_no_release(tmp_path
         assert lists == {"list": 1, "fw": 1, "people": 2}, lists
     assert world.left_over() == []
     assert len(world.rows("SELECT 1 FROM release")) == 3
+
+
+def test_what_was_cut_wide_and_is_cut_alone_of_the_same_file_covered_what_is_below_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("sure", ["best.test"], confidence=95)
+    world.feed("poor", ["evil.example", "*.www.evil.example"], confidence=55, format="wildcard")
+    world.export("list", "squid", max_entries=1, fit="rank")
+    assert world.update().code == 0 and world.exported("list")[1:] == [".best.test"]
+    assert world.run("allow", "add", "www.evil.example", "--reason", "r").code == 0
+    assert world.update().export("list")["outcome"] == "unchanged"
+    for what in ("evil.example", "www.evil.example", "z.www.evil.example"):
+        said = world.why(what)["exports"][0]
+        assert not said["blocked"] and said["pending"] is None, (what, said)
+    (number,) = world.rows("SELECT id FROM release")[0]
+    assert world.run("release", "show", number, "--json").json["left_out"] == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,16 +46,9 @@ class Network:
 
 
 def text(entries: pl.DataFrame) -> bytes:
-    """`entries` (`name`, `why: String`) as sorted lines `name<TAB>why`; what it may hold is ASCII.
-
-    A name has one line for why it is left out, the first of its rows, and one for each way in which it is narrower.
-    """
-    import polars as pl
-
+    """`entries` (`name`, `why: String`) as sorted lines `name<TAB>why`, each once; what it may hold is ASCII."""
     plain = entries.with_columns(entries["why"].str.replace_all(r"[^\x20-\x7e]", "?"))
-    narrowed = pl.coalesce(pl.when(pl.col("why").str.starts_with(how)).then(pl.lit(how)) for how in NARROWED)
-    plain = plain.with_columns(narrowed.alias("how")).unique(["name", "how"], keep="first", maintain_order=True)
-    lines = plain.sort("name", "how", nulls_last=False).select("name", "why")
+    lines = plain.select("name", "why").unique().sort("name", "why")
     return lines.write_csv(separator="\t", quote_style="never", include_header=False).encode("ascii")
 
 
@@ -71,8 +65,9 @@ def also(data: bytes, more: pl.DataFrame) -> bytes:
 
 
 def entries(state: Path, digest: str) -> Iterator[tuple[str, str]]:
-    """Names that are left out, and reasons, of a kept text. Raises RecordError when it can't be read."""
-    return ((name, why) for name, why in _lines(kept.read(state, digest)) if not why.startswith(NARROWED))
+    """Names that are left out, each with one reason, of a kept text. Raises RecordError when it can't be read."""
+    left = (line for line in _lines(kept.read(state, digest)) if not line[1].startswith(NARROWED))
+    return (next(lines) for _, lines in groupby(left, key=lambda line: line[0]))
 
 
 def _lines(data: bytes) -> Iterator[tuple[str, str]]:
@@ -94,8 +89,9 @@ def said(data: bytes, name: str) -> list[str]:
 
 
 def cut(data: bytes, name: str) -> str | None:
-    """Why `name` was cut, of the `data` of a text; None when it was not."""
-    return next((why for why in said(data, name) if why.startswith(CUT)), None)
+    """Why `name` was cut, of the `data` of a text; None when it was not. Wider before for the name alone."""
+    found = [why for why in said(data, name) if why.startswith(CUT)]
+    return min(found, key=lambda why: why.endswith(ALONE), default=None)
 
 
 def held(data: bytes, name: str) -> list[tuple[str, str, bool]]:
