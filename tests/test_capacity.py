@@ -334,3 +334,15 @@ def test_what_was_cut_wide_and_is_cut_alone_of_the_same_file_covered_what_is_bel
         assert not said["blocked"] and said["pending"] is None, (what, said)
     (number,) = world.rows("SELECT id FROM release")[0]
     assert world.run("release", "show", number, "--json").json["left_out"] == 1
+
+
+def test_below_an_allow_that_a_target_can_only_say_wider_an_entry_stands_by_itself(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("sure", ["c.b.a.evil.example"], confidence=95)
+    world.feed("poor", ["evil.example", "other.test"], confidence=55)
+    assert world.run("allow", "add", "a.evil.example", "--exact", "--reason", "r").code == 0
+    world.export("list", "unbound", max_entries=2, fit="rank")
+    assert world.update().code == 0
+    assert sum('"c.b.a.evil.example."' in line for line in world.exported("list")) == 1
+    assert world.why("c.b.a.evil.example")["exports"][0]["blocked"]
+    assert not world.why("evil.example")["exports"][0]["blocked"]

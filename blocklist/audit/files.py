@@ -128,8 +128,9 @@ class Files:
 
         def chosen(moment: Moment) -> Facts:
             facts = look(moment)
-            # Of what guards held then, the record knows what some feed listed.
-            facts = replace(facts, holds=[*facts.holds, *self._releases.held(live, facts.asked)])
+            # A release under newer rules keeps what guards said when it was chosen; of that, the record knows what some
+            # feed listed.
+            facts = replace(facts, holds=[*look(live.moment).holds, *self._releases.held(live, facts.asked)])
             return as_made(facts, listings(text, facts.asked))
 
         return outcome(settled(rendered, again=False), kind, live.made, chosen, judge)

@@ -183,8 +183,9 @@ class Releases:
         why = left_out.cut(data, by)
         # Of a folded list one entry stood for all below it: cut, it stands for none of them.
         above = parents(by) if why is None and fmt.fold else []
-        # Below an allow it stands by itself.
-        apart = {rule.name for rule in rules if not rule.blocks and rule.subtree and rule.kind == "domain"}
+        # Below an allow it stands by itself; of a target that knows subtrees only, every allow is one.
+        wide = [r for r in rules if not r.blocks and r.kind == "domain" and (r.subtree or not fmt.takes_exact)]
+        apart = {rule.name for rule in wide}
         above = list(takewhile(lambda name: name not in apart, above))
         cut = ((name, w) for name in above if (w := left_out.cut(data, name)))
         why = why or next((f"{w} ({name})" for name, w in cut if not w.endswith(ALONE)), None)
