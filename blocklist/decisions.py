@@ -12,9 +12,11 @@ from blocklist.catalog import KINDS
 from blocklist.dates import day_end, utc
 from blocklist.errors import IndicatorError
 from blocklist.names import parents
+from blocklist.publish import left_out
 from blocklist.quantities import parse_duration
 from blocklist.rules import Rule, rules_where
 from blocklist.select.address import parse_one
+from blocklist.store import kept
 from blocklist.store.record import Record, Run
 
 
@@ -363,7 +365,7 @@ def release_hold(record: Record, what: str, *, reason: str, author: str) -> str:
     """Let a held name pass until it is revoked. Raises IndicatorError when nothing holds it."""
     name = recognise(what).name
     require_reason(reason)
-    if record.connection.execute("SELECT 1 FROM hold WHERE name = ? AND until IS NULL", (name,)).fetchone() is None:
+    if not _is_held(record, name):
         raise IndicatorError(f"{name} is not held", hint="'blocklist held' lists what is; 'blocklist why' says more")
     if name in record.released_names():
         raise IndicatorError(f"{name} was let pass already", hint=f"'blocklist why {name}' says by whom")
@@ -375,6 +377,18 @@ def release_hold(record: Record, what: str, *, reason: str, author: str) -> str:
         record.bump(run.connection)
         run.event("hold released", name=name, reason=reason)
     return name
+
+
+def _is_held(record: Record, name: str) -> bool:
+    """By the record, or where no feed lists it any more, in a release that an export is pinned to."""
+    db = record.connection
+    if db.execute("SELECT 1 FROM hold WHERE name = ? AND until IS NULL", (name,)).fetchone() is not None:
+        return True
+    texts = db.execute(
+        "SELECT r.left_out FROM release r JOIN pin p ON p.export = r.export AND p.until IS NULL "
+        "WHERE r.state = 'live' AND r.left_out IS NOT NULL"
+    )
+    return any(left_out.held(kept.read(record.state, digest), name) for (digest,) in texts.fetchall())
 
 
 def revoke_hold(record: Record, what: str, *, reason: str, author: str) -> str:

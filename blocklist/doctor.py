@@ -27,7 +27,7 @@ from blocklist.publish.descriptor import Format
 from blocklist.publish.failures import Failure, failures
 from blocklist.publish.standing import file_digest, pending
 from blocklist.repair import beyond
-from blocklist.store import columns, folders, kept, ledger, snapshots
+from blocklist.store import columns, folders, identity, kept, ledger, snapshots
 from blocklist.store.database import REPAIR, path_in, reading
 from blocklist.store.feed_pins import feed_pins
 from blocklist.store.moment import last_confirmed
@@ -198,6 +198,8 @@ def _record(config: Config, deep: bool) -> Iterator[Finding]:
     if not path.exists():
         yield Finding("record", "warn", str(path), "there is none yet", "run 'blocklist update'")
         return
+    if identity.is_foreign(path):
+        yield Finding("record", "fail", str(path), identity.words(), identity.way_out(path))
     with reading(config.state) as db:
         troubles = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
         if troubles:

@@ -23,6 +23,7 @@ from blocklist.match_read import Asked
 from blocklist.picture import Picture
 from blocklist.publish import settings
 from blocklist.publish.descriptor import Format
+from blocklist.publish.left_out import CUT
 from blocklist.publish.past import PastRecord
 from blocklist.publish.rollback import Pin, shown_by
 from blocklist.publish.selection import Selection
@@ -198,7 +199,8 @@ class _Match:
             lines = kept.read(self._config.state, digest).decode("ascii").splitlines()
         except RecordError:
             return None
-        return pl.Series(lines, dtype=pl.String).str.splitn("\t", 2).struct.field("field_0")
+        said = pl.Series(lines, dtype=pl.String).str.splitn("\t", 2).struct
+        return said.field("field_0").filter(said.field("field_1").str.starts_with(CUT))
 
     def _of_policy(self, name: str) -> Hits:
         return self._hits(name, "", name, self._as_decided(self._selector.decided.chosen(name), set(KINDS)))

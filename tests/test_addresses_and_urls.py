@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -185,6 +185,29 @@ def test_squid_denies_listed_urls_and_destinations_and_no_others(name: str) -> N
         asked |= {"http://evil.example/": True, "http://ok.example/": False, "http://[2001:db8:bad::7]/": True}
     text, account = rendered(name, selection)
     assert account.lost == {}
+    with _squid(name, place_in_load, text) as status:
+        for _ in range(2):
+            # What is let through finds no server on port 80 here, which is 503.
+            assert {url: status(url) == 403 for url in asked} == asked
+
+
+def test_squid_denies_low_ipv6_destinations_beside_listed_ipv4_ones(tmp_path: Path) -> None:
+    """To Squid IPv4 is ::ffff:0:0/96: it drops a network after one of its own addresses, and all of `::/1` passes."""
+    world = World(tmp_path)
+    world.feed("a", ["192.0.2.1"])
+    path = world.export("dst", "squid-dst")
+    assert world.run("deny", "add", "::/1", "--reason", "x").code == 0 and world.update().code == 0
+    denied = ["::", "::1", "::fffe:c000:209", "2001:db8::7", "7fff::1", "192.0.2.1"]
+    passes = ["8000::1", "192.0.2.2", "127.0.0.1"]
+    with _squid("squid-dst", "/etc/squid/blocklist.dst", path.read_bytes()) as status:
+        for _ in range(2):
+            asked = {x: f"http://[{x}]/" if ":" in x else f"http://{x}/" for x in (*denied, *passes)}
+            assert [x for x, url in asked.items() if status(url) == 403] == denied
+
+
+@contextlib.contextmanager
+def _squid(name: str, place_in_load: str, text: bytes) -> Iterator[Callable[[str], int]]:
+    """A Squid with `text` as the file of the format `name`, loaded as that says; it answers with a status."""
     with driver.lab() as place:
         place.folder.chmod(0o777)
         exported = place.folder / "exported.list"
@@ -202,9 +225,7 @@ def test_squid_denies_listed_urls_and_destinations_and_no_others(name: str) -> N
             + "http_access allow all\n"
         )
         place.start([driver.program("squid"), "-N", "-f", str(conf)], port)
-        for _ in range(2):
-            # What is let through finds no server on port 80 here, which is 503.
-            assert {url: _status(port, url, url.split("/")[2]) == 403 for url in asked} == asked
+        yield lambda url: _status(port, url, url.split("/")[2])
 
 
 def test_postmap_finds_listed_clients_in_the_cidr_table() -> None:

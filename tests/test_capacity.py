@@ -222,9 +222,9 @@ def test_what_is_kept_fits_is_the_best_and_nearly_fills(sizes: list[int], most: 
 def test_reasons_are_found_by_whole_names_only() -> None:
     frame = pl.DataFrame({"name": ["b.example", "a.b.example", "192.0.2.0/24"], "why": ["x", "y\tz\n", "w"]})
     data = left_out.text(frame)
-    assert left_out.reason(data, "b.example") == "x" and left_out.reason(data, "192.0.2.0/24") == "w"
-    assert left_out.reason(data, "a.b.example") == "y?z?"
-    assert left_out.reason(data, "example") is None and left_out.reason(data, ".example") is None
+    assert left_out.said(data, "b.example") == ["x"] and left_out.said(data, "192.0.2.0/24") == ["w"]
+    assert left_out.said(data, "a.b.example") == ["y?z?"]
+    assert left_out.said(data, "example") == [] and left_out.said(data, ".example") == []
 
 
 def test_a_model_is_a_table_of_known_keys() -> None:
@@ -260,3 +260,89 @@ def test_an_entry_stands_by_itself_beside_a_cut_name_alone_and_below_an_allow(tm
     assert world.why("a.wide.example")["exports"][0]["blocked"]
     assert all(said["blocked"] for said in world.why("z.c.b.other.example")["exports"])
     assert not any(said["blocked"] for said in world.why("other.example")["exports"])
+
+
+def test_of_networks_in_each_other_of_which_parts_are_cut_out_why_knows_which_rows_are_left(tmp_path: Path) -> None:
+    """A listed network has a row; of one with a hole the pieces have; a piece is as good as what it is a piece of."""
+    world = World(tmp_path)
+    world.feed("top", ["192.0.2.77"], category="reference")
+    world.feed("sure", ["192.0.2.64/26", "192.0.2.32/28", "198.51.100.1"], confidence=95, direction="both")
+    world.feed("fair", ["192.0.2.0/25", "192.0.2.80/29", "192.0.2.96/28"], confidence=80, direction="both")
+    world.feed("poor", ["192.0.2.0/24", "192.0.2.40/29", "192.0.2.104/30"], confidence=60, direction="both")
+    world.run("allow", "add", "192.0.2.200", "--reason", "x")
+    for most in range(1, 16):
+        world.export(f"people{most}", "csv", max_entries=most, fit="rank")
+        world.export(f"nets{most}", "cidr", max_entries=most, fit="rank")
+    assert world.update().code == 0
+    files = {}
+    for export in world.exports:
+        found = re.findall(r"\d+\.\d+\.\d+\.\d+(?:/\d+)?", "\n".join(world.exported(export)))
+        files[export] = [ip_network(text) for text in found]
+    assert ip_network("192.0.2.78/31") in files["people6"] and ip_network("192.0.2.104/30") not in files["people6"]
+    for last in (1, 33, 41, 65, 76, 77, 78, 81, 97, 105, 111, 127, 130, 199, 200, 201):
+        what = f"192.0.2.{last}"
+        for said in world.why(what)["exports"]:
+            within = any(ip_address(what) in network for network in files[said["name"]])
+            assert said["blocked"] == within, (what, said, files[said["name"]])
+
+
+def test_what_a_person_denies_is_not_cut_with_the_row_that_covers_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("sure", [f"198.51.100.{i}" for i in (1, 3, 5)], confidence=95)
+    world.feed("poor", ["192.0.2.0/24", "203.0.113.0/24"], confidence=55)
+    world.export("people", "csv", max_entries=2, fit="rank")
+    assert world.run("deny", "add", "192.0.2.9", "--reason", "an order").code == 0
+    world.update()
+    assert any(line.startswith("192.0.2.0/24,") for line in world.exported("people"))
+    assert world.why("192.0.2.9")["exports"][0]["blocked"]
+
+
+def test_what_is_cut_of_a_file_that_stays_as_it_is_waits_for_no_release(tmp_path: Path) -> None:
+    """What comes behind the best changes no file; the release knows what it left out all the same."""
+    world = World(tmp_path)
+    world.feed("sure", ["best.example", "192.0.2.1"], confidence=95)
+    world.feed("poor", [], confidence=55)
+    for name, fmt in (("list", "domains"), ("fw", "cidr"), ("people", "csv")):
+        world.export(name, fmt, max_entries=2 if fmt == "csv" else 1, fit="rank")
+    assert world.update().code in (0, 3)
+    for later in (["late.example", "192.0.2.9"], ["later.example", "198.51.100.0/28"]):
+        world.lines("poor", later)
+        ran = world.update()
+        assert ran.code == 0 and {e["outcome"] for e in ran.json["exports"]} == {"unchanged"}, ran.text
+        for what in later:
+            for said in world.why(what)["exports"]:
+                assert not said["blocked"] and said["pending"] is None, (what, said)
+                assert "cut by capacity" in said["because"] or "holds no" in said["because"], (what, said)
+        names = world.base / "names.txt"
+        names.write_text("\n".join(["best.example", "192.0.2.1", later[0], "192.0.2.9"]) + "\n")
+        lists = {x["list"]: x["names"] for x in world.run("match", names, "--json").json["lists"]}
+        assert lists == {"list": 1, "fw": 1, "people": 2}, lists
+    assert world.left_over() == []
+    assert len(world.rows("SELECT 1 FROM release")) == 3
+
+
+def test_what_was_cut_wide_and_is_cut_alone_of_the_same_file_covered_what_is_below_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("sure", ["best.test"], confidence=95)
+    world.feed("poor", ["evil.example", "*.www.evil.example"], confidence=55, format="wildcard")
+    world.export("list", "squid", max_entries=1, fit="rank")
+    assert world.update().code == 0 and world.exported("list")[1:] == [".best.test"]
+    assert world.run("allow", "add", "www.evil.example", "--reason", "r").code == 0
+    assert world.update().export("list")["outcome"] == "unchanged"
+    for what in ("evil.example", "www.evil.example", "z.www.evil.example"):
+        said = world.why(what)["exports"][0]
+        assert not said["blocked"] and said["pending"] is None, (what, said)
+    (number,) = world.rows("SELECT id FROM release")[0]
+    assert world.run("release", "show", number, "--json").json["left_out"] == 1
+
+
+def test_below_an_allow_that_a_target_can_only_say_wider_an_entry_stands_by_itself(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("sure", ["c.b.a.evil.example"], confidence=95)
+    world.feed("poor", ["evil.example", "other.test"], confidence=55)
+    assert world.run("allow", "add", "a.evil.example", "--exact", "--reason", "r").code == 0
+    world.export("list", "unbound", max_entries=2, fit="rank")
+    assert world.update().code == 0
+    assert sum('"c.b.a.evil.example."' in line for line in world.exported("list")) == 1
+    assert world.why("c.b.a.evil.example")["exports"][0]["blocked"]
+    assert not world.why("evil.example")["exports"][0]["blocked"]

@@ -343,3 +343,19 @@ def test_kinds_that_a_policy_takes_no_more_are_kept_with_the_last_approved_list(
     world.write()
     assert world.run("release", "rollback", "list", shown[0], "--reason", "r").code == 0
     assert "192.0.2.2" in "\n".join(world.exported("list"))
+
+
+def test_a_held_list_under_newer_rules_keeps_what_guards_let_it_say(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("top", ["famous.example"], category="reference", max_new_holds=1000)
+    world.feed("a", ["deep.evil.example", *names(20, zone="other.test")], max_shrink=1.0)
+    world.export("list", "squidguard")
+    assert world.update().code == 0
+    world.set("gates", max_change=0.1, min_size=3)
+    world.lines("a", ["deep.evil.example", *names(20, 50, zone="third.test")])
+    world.lines("top", ["famous.example", "x.deep.evil.example"])
+    assert world.run("deny", "add", "worse.test", "--reason", "r").code == 0
+    assert world.update().code == 4
+    assert {"deep.evil.example", "worse.test"} < set(world.exported("list"))
+    for what in ("deep.evil.example", "z.deep.evil.example", "worse.test"):
+        assert world.why(what)["exports"][0]["blocked"], what

@@ -347,6 +347,58 @@ def test_a_subtree_that_a_guard_refuses_now_stands_alone_in_a_release_of_then(tm
     assert owners == ["evil.example", "*.evil.example"] and blocked(world, "z.evil.example", "dns")
 
 
+@pytest.mark.parametrize("by", ["reference", "protect"])
+def test_a_guard_that_newly_holds_what_no_feed_lists_any_more_is_known_of_a_pinned_export(
+    tmp_path: Path, by: str
+) -> None:
+    """The record has no hold of such a name: the release keeps what guards withheld from it."""
+    world = World(tmp_path)
+    world.feed("top", ["famous.example", "203.0.113.1"], category="reference")
+    stays = ["z.test", "198.51.100.7"]
+    world.feed("a", ["host.evil.example", "shop.example", "whole.test", "192.0.2.0/24", *stays])
+    for name, fmt in (("masq", "dnsmasq"), ("dns", "rpz"), ("list", "domains"), ("fw", "cidr"), ("people", "csv")):
+        world.export(name, fmt)
+    world.update()
+    world.lines("a", stays)
+    world.set("gates", max_change=2.0)
+    world.update()
+    for export in world.exports:
+        assert world.run("release", "rollback", export, "--reason", "r").code == 0
+    for what in ("z.host.evil.example", "z.shop.example", "z.whole.test"):
+        assert blocked(world, what, "masq"), what
+    assert blocked(world, "192.0.2.16", "fw")
+    newly = ["www.host.evil.example", "cdn.shop.example", "whole.test"]
+    if by == "protect":
+        world.set("protect", domains=newly, networks=["192.0.2.0/28"])
+    else:
+        world.lines("top", ["famous.example", "203.0.113.1", *newly, "192.0.2.0/28"])
+    world.update()
+    masq = [line.split("/")[1] for line in world.exported("masq") if line.startswith("server=")]
+    assert masq == ["z.test"], masq
+    owners = {line.split()[0] for line in world.exported("dns") if " CNAME " in line}
+    assert {"host.evil.example", "shop.example"} < owners and not owners & {"*.shop.example", "whole.test"}
+    for what, exports in (
+        ("host.evil.example", {"dns", "list", "people"}),
+        ("z.host.evil.example", set()),
+        ("shop.example", {"dns", "list", "people"}),
+        ("z.shop.example", set()),
+        ("whole.test", set()),
+        ("192.0.2.1", set()),
+        ("192.0.2.16", set()),
+        ("z.test", {"masq", "dns", "list", "people"}),
+    ):
+        said = {e["name"]: e for e in world.why(what)["exports"]}
+        assert {name for name, e in said.items() if e["blocked"]} == exports, (what, said)
+        assert all(e["pending"] is None for e in said.values()), (what, said)
+    # Until a person lets it pass.
+    for what in ("host.evil.example", "whole.test"):
+        assert world.run("held", "release", what, "--reason", "r").code == 0, what
+    assert world.run("export").code == 0
+    assert blocked(world, "z.host.evil.example", "masq") and blocked(world, "whole.test", "dns")
+    masq = [line.split("/")[1] for line in world.exported("masq") if line.startswith("server=")]
+    assert masq == ["host.evil.example", "whole.test", "z.test"]
+
+
 def test_a_list_for_people_goes_back_to_a_release_of_another_format(tmp_path: Path) -> None:
     """What that release said of its names was not kept: what is said of them now stands there."""
     world = World(tmp_path)

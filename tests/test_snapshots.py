@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from installation import World, names
@@ -108,6 +110,39 @@ def test_a_lost_file_is_named_with_the_way_out(tmp_path: Path, harm: str) -> Non
         # Which of a chain is another one's, nobody knows.
         place = path.parent if harm == "another snapshot" else path
         assert str(place) in caught.value.message and "backup" in (caught.value.hint or "")
+
+
+def swap(path: Path, other: bytes) -> None:
+    """Put `other`, packed, in the place of a kept copy, in the same length."""
+    packed, length = zstandard.compress(other), path.stat().st_size
+    room = length - len(packed) - 8
+    # A frame that readers skip (RFC 8878 3.1.2) fills it up.
+    path.write_bytes(packed + struct.pack("<II", 0x184D2A50, room) + bytes(room))
+    assert path.stat().st_size == length
+
+
+def test_a_large_copy_of_another_one_s_bytes_in_the_same_length_is_not_shown(tmp_path: Path) -> None:
+    own = b"".join(b"%x.example\n" % random.Random(i).getrandbits(40) for i in range(300_000))
+    write(tmp_path, 1, own, None, 0)
+    known = told(tmp_path, 1, own)
+    assert 2**22 < known[1] < 2**23
+    swap(snapshots.file_of(tmp_path, 1), b"other" + own[5 : -(2**20)])
+    for number in (1, 150_000):
+        with pytest.raises(RecordError, match="are not those that snapshot 1 was recorded with"):
+            line(tmp_path, [1], number, *known)
+    # Where an answer has no time left for it, the length alone tells.
+    assert line(tmp_path, [1], 1, *known, 2**20).startswith(b"other")
+
+
+def test_why_quotes_no_line_of_a_large_copy_that_is_another_one_s(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    listed = [f"{random.Random(i).getrandbits(40):x}.evil.example" for i in range(100_000)]
+    world.feed("a", listed)
+    world.update("--no-export")
+    assert world.why(listed[0])["listings"][0]["text"] == listed[0]
+    (path,) = world.state.glob("snapshots/*/*.zst")
+    swap(path, "".join(f"{name}\n" for name in ("other.example", *listed[1:60_000])).encode())
+    assert world.why(listed[0])["listings"][0]["text"] is None
 
 
 def test_bytes_that_have_nothing_in_common_are_kept_whole(tmp_path: Path) -> None:

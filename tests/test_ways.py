@@ -89,6 +89,20 @@ def test_names_alike_are_offered(world: World) -> None:
     assert "listed names like it: cdn.example" in ran.out
 
 
+def test_a_url_keeps_its_bytes_and_the_same_in_another_spelling_is_offered(world: World) -> None:
+    """RFC 3986 6.2.2 calls them equal; clients send the bytes of a link, and most targets compare those."""
+    world.feed(
+        "links", ["http://deep.example/a%2fb/%7Eu", "http://deep.example/a%2Fb/%7Eu", "http://deep.example/x%2fy"]
+    )
+    path = world.export("links", "urls")
+    world.update()
+    lines = path.read_text("ascii").splitlines()
+    assert {"http://deep.example/a%2fb/%7Eu", "http://deep.example/a%2Fb/%7Eu"} < set(lines)
+    assert "http://deep.example/x%2Fy" not in lines and "http://deep.example/a%2fb/~u" not in lines
+    assert world.why("http://deep.example/x%2Fy")["near"][0] == "//deep.example/x%2fy"
+    assert "//deep.example/a%2fb/%7Eu" in world.why("http://deep.example/a%2fb/~u")["near"]
+
+
 def test_feeds_that_are_not_well_are_told(world: World) -> None:
     (world.base / "feeds" / "ads.txt").unlink()
     world.feeds["a"]["stale_after"] = "1s"

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from blocklist.audit.answer import InExport
 from blocklist.audit.chosen import as_made, as_pinned, listings, settled
+from blocklist.audit.facts import Reader
 from blocklist.audit.moment import Moment
 from blocklist.audit.releases import Live, Pin, Releases
 from blocklist.audit.rendering import Judge, Look, Rendering, none_of_kind, outcome
 from blocklist.config import Config, Export, Policy
-from blocklist.evidence import Facts
+from blocklist.evidence import Facts, Listing
 from blocklist.publish.descriptor import Format
 from blocklist.publish.left_out import Network
 from blocklist.publish.settings import Settings
-from blocklist.select.address import parse_one
 from blocklist.select.single import Outcome, Target
 
 
 class Files:
     """Of the exports at `now`, as `releases` tells of them."""
 
-    def __init__(self, config: Config, formats: Mapping[str, Format], now: Moment, releases: Releases) -> None:
-        self._config, self._formats, self._now, self._releases = config, formats, now, releases
+    def __init__(
+        self, config: Config, formats: Mapping[str, Format], now: Moment, releases: Releases, reader: Reader
+    ) -> None:
+        self._config, self._formats, self._now = config, formats, now
+        self._releases, self._reader = releases, reader
 
     def in_export(self, export: Export, kind: str, look: Look, judge: Judge) -> InExport:
         """What the published file of `export` does, and what its next release will do if that differs."""
@@ -33,10 +36,13 @@ class Files:
             return InExport(export.name, export.format, False, None, because, None, None)
         name, fmt = export.name, rendering.export.format
         pin = self._releases.pin(name)
-        if pin is not None:
-            now = self._pinned(pin, rendering, kind, look, judge)
-        else:
-            now = outcome(rendering, kind, self._now, look, judge)
+
+        def of_now(one: Judge) -> Outcome:
+            if pin is not None:
+                return self._pinned(pin, live, rendering, kind, look, one)
+            return outcome(rendering, kind, self._now, look, one)
+
+        now = of_now(judge)
         command = f"run 'blocklist export {name}'" if self._now.run is None else "the record of then says so"
         shadow = rendering.policy.mode == "shadow"
         if shadow:
@@ -45,7 +51,7 @@ class Files:
             if live is None:
                 return InExport(name, fmt, False, now.by, f"{now.because}; {command}", None, None)
         elif live is None:
-            if self._now.run is None and (held := self._releases.held(name)) is not None:
+            if self._now.run is None and (held := self._releases.waiting(name)) is not None:
                 command = f"release {held} is held, 'blocklist release show {held}' says why"
             because = f"it was never published: {command}" if self._now.run is None else "it was not published by then"
             if now.blocked:
@@ -58,11 +64,16 @@ class Files:
         then = now
         if live.chosen is not None or self._differs(live, made_by, rendering, rendered, look):
             then = self.made(live, rendered, kind, look, judge)
-        if live.left_out is not None and pin is not None and now.blocked and not then.blocked:
-            # A guard may hold what no feed lists any more, and the record knows no hold of it.
-            now, _ = self.without(live, kind, now, now, rendered, look, judge)
-        if live.left_out is not None and then.blocked:
-            then, now = self.without(live, kind, then, now, rendered, look, judge)
+        if live.left_out is not None:
+            before, facts = now, look(self._now)
+            denied = {r.name for r in facts.rules if r.blocks and r not in look(live.made).rules}
+            # What a person denies since comes first.
+            if now.blocked and now.by not in denied:
+                now = self._left(live, now, facts, rendering.format, kind, judge, of_now)
+            if then is before:
+                then = now
+            elif then.blocked:
+                then = self.without(live, kind, then, rendered, look, judge)
         if pin is not None and missing is None:
             then, now = (replace(x, because=f"{x.because}; {pin.said}") for x in (then, now))
         if then.blocked == now.blocked:
@@ -73,43 +84,41 @@ class Files:
         because = f"{then.because}; not yet published: {now.because}; {command}"
         return InExport(name, fmt, then.blocked, then.by, because, live.id, live.published, now.blocked)
 
-    def without(
-        self, live: Live, kind: str, then: Outcome, now: Outcome, rendered: Rendering, look: Look, judge: Judge
-    ) -> tuple[Outcome, Outcome]:
-        """Both outcomes where `live` left out the entry that would decide; the same where it did not."""
-        assert live.left_out is not None
-        facts = look(live.made)
-        if kind not in ("ipv4", "ipv6"):
-            return self._releases.without(live.left_out, then, now, rendered.format, facts.rules)
-        cut = self._releases.networks_left_out(live.left_out, facts.asked[0])
+    def without(self, live: Live, kind: str, then: Outcome, rendered: Rendering, look: Look, judge: Judge) -> Outcome:
+        """`then`, what the file of `live` says by what that was made of, without what it left out."""
+
+        def again(one: Judge) -> Outcome:
+            return self.made(live, rendered, kind, look, one)
+
+        return self._left(live, then, look(live.made), rendered.format, kind, judge, again)
+
+    def _left(
+        self,
+        live: Live,
+        said: Outcome,
+        facts: Facts,
+        fmt: Format,
+        kind: str,
+        judge: Judge,
+        again: Callable[[Judge], Outcome],
+    ) -> Outcome:
+        """`said`, which blocks, unless `live` left out the entry that would decide. `again` asks another judge."""
+        if kind in ("ipv4", "ipv6"):
+            around = self._releases.networks_cut(live, facts.asked[0])
+            cut = {network.name: network.why for network in around if not network.in_pieces}
+            others = _others_around(around, fmt, judge)
+        elif fmt.of_rows:
+            cut = self._releases.cut(live, facts.asked)
+            others = [_unless(judge, set(cut))]
+        else:
+            return self._releases.without(live, said, fmt, facts.rules)
         if not cut:
-            return then, now
-        left = self._other_networks(live, kind, cut, rendered, look, judge)
-        left = left or replace(then, blocked=False, because=f"{cut[0].why} ({cut[0].name})")
-        return left, left if now.blocked and now.by == then.by else now
-
-    def _other_networks(
-        self, live: Live, kind: str, cut: Sequence[Network], rendered: Rendering, look: Look, judge: Judge
-    ) -> Outcome | None:
-        """How a file blocks an address by something else than the networks around it that were `cut`, if it does."""
-        judges: list[Judge] = []
-        if rendered.format.of_rows:
-            # Every listed network has a row of its own; of what is left, no piece lies within one of them.
-            names = {network.name for network in cut}
-
-            def by_rows(facts: Facts, policy: Policy, target: Target) -> Outcome:
-                if names - {x.indicator for x in facts.listings}:
-                    return Outcome(False, None, "")
-                rest = [x for x in facts.listings if x.indicator not in names and not _allowed_in(x.indicator, facts)]
-                return judge(replace(facts, listings=rest, rules=[]), policy, target)
-
-            judges = [by_rows]
-        elif rendered.format.directed:
-            for way in ("inbound", "outbound"):
-                if all(way not in network.ways for network in cut):
-                    judges.append(_one_way(judge, way))
-        found = (self.made(live, rendered, kind, look, one) for one in judges)
-        return next((said for said in found if said.blocked), None)
+            return said
+        left = next((other for other in map(again, others) if other.blocked), None)
+        if left is None:
+            by = said.by if said.by in cut else next(iter(cut))
+            left = replace(said, blocked=False, because=f"{cut[by]} ({by})")
+        return left
 
     def made(self, live: Live, rendered: Rendering, kind: str, look: Look, judge: Judge) -> Outcome:
         """What the file of a release says by what it was made of; what it left out is another matter."""
@@ -119,11 +128,16 @@ class Files:
 
         def chosen(moment: Moment) -> Facts:
             facts = look(moment)
+            # A release under newer rules keeps what guards said when it was chosen; of that, the record knows what some
+            # feed listed.
+            facts = replace(facts, holds=[*look(live.moment).holds, *self._releases.held(live, facts.asked)])
             return as_made(facts, listings(text, facts.asked))
 
         return outcome(settled(rendered, again=False), kind, live.made, chosen, judge)
 
-    def _pinned(self, pin: Pin, rendering: Rendering, kind: str, look: Look, judge: Judge) -> Outcome:
+    def _pinned(
+        self, pin: Pin, live: Live | None, rendering: Rendering, kind: str, look: Look, judge: Judge
+    ) -> Outcome:
         """What the next release of a pinned export says."""
         text = self._releases.text(pin.chosen)
 
@@ -131,6 +145,10 @@ class Files:
             facts = look(moment)
             if text is None:
                 return replace(facts, listings=look(pin.moment).listings)
+            # A guard may hold what no feed lists any more, and the record knows no hold of it.
+            held = self._releases.held(live, facts.asked) if live is not None else []
+            held = [replace(x, released=self._reader.released(x.indicator, moment)) for x in held]
+            facts = replace(facts, holds=[*facts.holds, *held])
             return as_pinned(facts, listings(text, facts.asked))
 
         rendering = settled(rendering, again=True) if text is not None else rendering
@@ -165,6 +183,41 @@ class Files:
         return Rendering(export, self._releases.policy(export.policy), fmt) if fmt is not None else None
 
 
+def _others_around(around: Sequence[Network], fmt: Format, judge: Judge) -> list[Judge]:
+    """Who says whether a file blocks an address by something else than the networks `around` it that were cut."""
+    cut = [network for network in around if not network.in_pieces]
+    if fmt.directed:
+        ways = [way for way in ("inbound", "outbound") if all(way not in network.ways for network in cut)]
+        return [_one_way(judge, way) for way in ways]
+    if not fmt.of_rows:
+        return []
+    names, gone = {network.name for network in around}, [network.name for network in cut]
+
+    def by_rows(facts: Facts, policy: Policy, target: Target) -> Outcome:
+        """Every listed network has a row of its own, or rows for what is left of it, which are no part of another."""
+        bare = replace(facts, rules=[], exempt={})
+
+        def of(listings: Sequence[Listing]) -> Outcome:
+            return judge(replace(bare, listings=listings), policy, target)
+
+        if not all(of([x for x in facts.listings if x.indicator == name]).blocked for name in gone):
+            return Outcome(False, None, "")
+        return of([x for x in facts.listings if x.indicator not in names])
+
+    return [by_rows]
+
+
+def _unless(judge: Judge, cut: Collection[str]) -> Judge:
+    """As `judge`, without the rows of the names that were `cut`."""
+
+    def of_rest(facts: Facts, policy: Policy, target: Target) -> Outcome:
+        rules = [r for r in facts.rules if not (r.blocks and r.name in cut)]
+        listings = [x for x in facts.listings if x.indicator not in cut]
+        return judge(replace(facts, listings=listings, rules=rules), policy, target)
+
+    return of_rest
+
+
 def _one_way(judge: Judge, way: str) -> Judge:
     """As `judge`, for the list of one direction; where the target has none of it, nothing is blocked."""
 
@@ -174,12 +227,3 @@ def _one_way(judge: Judge, way: str) -> Judge:
         return judge(facts, policy, replace(target, directions=[way, "both"]))
 
     return of_one
-
-
-def _allowed_in(network: str, facts: Facts) -> bool:
-    """Is part of a network allowed? Then it has no row, and what is left of it has some."""
-    around = parse_one(network)
-    inside = [found for r in facts.rules if not r.blocks and (found := parse_one(r.name)) is not None]
-    return around is not None and any(
-        found[0] == around[0] and around[1] <= found[1] and found[2] <= around[2] for found in inside
-    )

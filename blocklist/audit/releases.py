@@ -13,11 +13,12 @@ from blocklist.audit.moment import Moment, open_at
 from blocklist.catalog import Feed
 from blocklist.config import Config, Export, Policy
 from blocklist.errors import RecordError
+from blocklist.evidence import Hold
 from blocklist.names import parents
 from blocklist.publish import left_out, settings
 from blocklist.publish.descriptor import Format
 from blocklist.publish.failures import failures
-from blocklist.publish.left_out import ALONE, CUT
+from blocklist.publish.left_out import ALONE
 from blocklist.publish.settings import Settings
 from blocklist.publish.standing import standing
 from blocklist.rules import Rule
@@ -79,7 +80,7 @@ class Releases:
         self._settings: dict[int, Settings | None] = {}
         self._texts: dict[str, bytes | None] = {}
 
-    def held(self, export: str) -> int | None:
+    def waiting(self, export: str) -> int | None:
         """The newest release of an export, where that is held now."""
         row = self._db.execute(
             "SELECT id, state FROM release WHERE export = ? ORDER BY id DESC LIMIT 1", (export,)
@@ -123,7 +124,7 @@ class Releases:
         )
 
     def text(self, digest: str | None) -> bytes | None:
-        """What a release was chosen from; None where that can't be read any more."""
+        """What a release was chosen from, or left out; None where that can't be read any more."""
         if digest is not None and digest not in self._texts:
             try:
                 self._texts[digest] = kept.read(self._config.state, digest)
@@ -175,34 +176,38 @@ class Releases:
         said = f"pinned to release {row[0]} by {row[2]}: {row[3]}"
         return Pin(self.release(row[0]).moment, row[1], said)
 
-    def without(
-        self, kept_out: str, then: Outcome, now: Outcome, fmt: Format, rules: Sequence[Rule]
-    ) -> tuple[Outcome, Outcome]:
-        """The outcomes where the live release, made under `rules`, left out the entry that would decide."""
-        try:
-            data = kept.read(self._config.state, kept_out)
-        except RecordError:
-            return then, now
-        by = then.by or ""
-        why = left_out.reason(data, by)
+    def without(self, live: Live, said: Outcome, fmt: Format, rules: Sequence[Rule]) -> Outcome:
+        """`said` under `rules`, unless the release `live` left out the entry that would decide."""
+        data = self.text(live.left_out) or b""
+        by = said.by or ""
+        why = left_out.cut(data, by)
         # Of a folded list one entry stood for all below it: cut, it stands for none of them.
         above = parents(by) if why is None and fmt.fold else []
-        # Below an allow it stands by itself.
-        apart = {rule.name for rule in rules if not rule.blocks and rule.subtree and rule.kind == "domain"}
+        # Below an allow it stands by itself; of a target that knows subtrees only, every allow is one.
+        wide = [r for r in rules if not r.blocks and r.kind == "domain" and (r.subtree or not fmt.takes_exact)]
+        apart = {rule.name for rule in wide}
         above = list(takewhile(lambda name: name not in apart, above))
-        cut = ((name, w) for name in above if (w := left_out.reason(data, name)) and CUT in w)
+        cut = ((name, w) for name in above if (w := left_out.cut(data, name)))
         why = why or next((f"{w} ({name})" for name, w in cut if not w.endswith(ALONE)), None)
-        if why is None:
-            return then, now
-        passes = replace(then, blocked=False, because=why)
-        return passes, passes if now.blocked and now.by == then.by else now
+        return replace(said, blocked=False, because=why) if why is not None else said
 
-    def networks_left_out(self, kept_out: str, asked: str) -> list[left_out.Network]:
-        """What a release left out around an address or network; nothing where that can't be read."""
-        try:
-            return left_out.around(kept.read(self._config.state, kept_out), asked)
-        except RecordError:
-            return []
+    def cut(self, live: Live, names: Sequence[str]) -> dict[str, str]:
+        """Those of `names` that a release cut, and why."""
+        data = self.text(live.left_out) or b""
+        return {name: why for name in names if (why := left_out.cut(data, name))}
+
+    def networks_cut(self, live: Live, asked: str) -> list[left_out.Network]:
+        """What a release cut around an address or network; nothing where that can't be read."""
+        return left_out.around(self.text(live.left_out) or b"", asked)
+
+    def held(self, live: Live, names: Sequence[str]) -> list[Hold]:
+        """What guards withheld of `names` from a release that its export was pinned to."""
+        data = self.text(live.left_out)
+        return [
+            Hold(name, guard, detail, below, live.published, None)
+            for name in names
+            for guard, detail, below in (left_out.held(data, name) if data else ())
+        ]
 
     def unloaded(self) -> list[str]:
         """Exports that fail, and what is in place and was not loaded: engines may do what an earlier release says."""

@@ -43,7 +43,7 @@ class Audit:
             self._now = Moment(run_at(self._db, at) if at is not None else None, moment, moment)
         self._releases = Releases(config, self._db, self._now)
         self._reader = Reader(config, self._db, self._now, self._releases)
-        self._files = Files(config, formats, self._now, self._releases)
+        self._files = Files(config, formats, self._now, self._releases, self._reader)
         self._exports = self._releases.exports()
 
     def close(self) -> None:
@@ -235,7 +235,7 @@ class Audit:
                 return None
             said = self._files.made(shown, rendering, thing.kind, look, judge)
             if shown.left_out is not None and said.blocked:
-                said, _ = self._files.without(shown, thing.kind, said, said, rendering, look, judge)
+                said = self._files.without(shown, thing.kind, said, rendering, look, judge)
             return said
 
         return of_release

@@ -97,10 +97,10 @@ def listing(screen: Screen, everything: bool) -> int:
       blocklist case list --all
     """
     from blocklist.cases import cases
-    from blocklist.config import load
+    from blocklist.cli.configured import configured
     from blocklist.store.database import reading
 
-    config = load(screen.config_path)
+    config = configured(screen)
     with reading(config.state) as db:
         found = cases(db, closed=everything)
     for one in found:
@@ -138,10 +138,10 @@ def show(screen: Screen, number: int) -> int:
       blocklist case show 3
     """
     from blocklist.cases import case, kept_messages, trouble_of
-    from blocklist.config import load
+    from blocklist.cli.configured import configured
     from blocklist.store.database import reading
 
-    config = load(screen.config_path)
+    config = configured(screen)
     with reading(config.state) as db:
         one = case(db, number)
     drafts, trouble = kept_messages(config.state, one), trouble_of(config.state, one)

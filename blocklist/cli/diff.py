@@ -47,11 +47,11 @@ def command(screen: Screen, a: str | None, b: str, feed: str | None, names: bool
       blocklist diff --feed openphish 15 16 --names
     """
     from blocklist import clock
-    from blocklist.config import load
+    from blocklist.cli.configured import configured
     from blocklist.difference import Difference, point, point_of
     from blocklist.store.database import reading
 
-    config = load(screen.config_path)
+    config = configured(screen)
     with reading(config.state) as db:
         now = clock.now()
         start = a if a is not None else _day_ago(db, now)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from blocklist.cli.configured import configured
 from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options
-from blocklist.config import load
 
 if TYPE_CHECKING:
     from blocklist.store.ledger import Head
@@ -47,7 +47,7 @@ def listing(screen: Screen, since: str | None, everything: bool) -> int:
     from blocklist.store import ledger
     from blocklist.store.database import reading
 
-    config = load(screen.config_path)
+    config = configured(screen)
     start = _since(since)
     with reading(config.state) as db:
         found = ledger.events(db, since=clock.text(start) if start else None)
@@ -87,7 +87,7 @@ def head(screen: Screen) -> int:
     from blocklist.store import ledger
     from blocklist.store.database import reading
 
-    config = load(screen.config_path)
+    config = configured(screen)
     with reading(config.state) as db:
         found = ledger.head(db)
     at = clock.text(clock.now())
@@ -117,7 +117,7 @@ def verify(screen: Screen, heads: tuple[str, ...], anchors: Path | None) -> int:
     from blocklist.store import ledger
     from blocklist.store.database import reading
 
-    config = load(screen.config_path)
+    config = configured(screen)
     known = _heads(heads, anchors)
     with reading(config.state) as db:
         troubles = [*ledger.verify(db, known), *ledger.compare(db)]

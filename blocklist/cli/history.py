@@ -30,13 +30,13 @@ def command(screen: Screen, what: str, since: str | None, as_csv: bool) -> int:
     """
     from blocklist import clock
     from blocklist.audit import Audit, recognise
-    from blocklist.config import load
+    from blocklist.cli.configured import configured
     from blocklist.dates import past
     from blocklist.publish.descriptor import abilities
     from blocklist.store.database import explained, path_in
     from blocklist.timeline import timeline
 
-    config = load(screen.config_path)
+    config = configured(screen)
     thing = recognise(what)
     begin = clock.text(past(since, clock.now(), edge="start", place="--since")) if since is not None else ""
     audit = Audit(config, abilities([e.format for e in config.exports.values()], config.formats_folder))

@@ -41,6 +41,7 @@ class _Outlet:
     def __init__(self) -> None:
         self.working = False
         self.failed: OSError | None = None
+        self.warned: set[str] = set()
 
     def echo(self, text: str, *, err: bool = False) -> None:
         try:
@@ -92,6 +93,12 @@ class Screen:
         """A remark on standard error."""
         if not self.quiet:
             self._out.echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """A warning on standard error, once however often it is said."""
+        if text not in self._out.warned:
+            self._out.warned.add(text)
+            self.note(f"warning: {text}")
 
     def json(self, value: object) -> None:
         """One object on one line, only with --json."""

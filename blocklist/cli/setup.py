@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from blocklist.cli.configured import configured
 from blocklist.cli.screen import Screen
-from blocklist.config import LOCAL_SETS, Config, load
+from blocklist.config import LOCAL_SETS, Config
 from blocklist.decode import Problems
 from blocklist.errors import ConfigError
 
@@ -20,7 +21,7 @@ def configuration(screen: Screen) -> tuple[Config, Mapping[str, Format]]:
     """Configuration and formats, with the mistakes that only show when both are known."""
     from blocklist.publish.descriptor import catalogue
 
-    config = load(screen.config_path)
+    config = configured(screen)
     formats = catalogue(config.formats_folder)
     problems = Problems()
     for export in config.exports.values():

@@ -51,12 +51,12 @@ def command(
     from blocklist import clock
     from blocklist.advice import advice
     from blocklist.audit import Audit
-    from blocklist.config import load
+    from blocklist.cli.configured import configured
     from blocklist.dates import past
     from blocklist.publish.descriptor import abilities
 
     # Not the whole catalogue of formats: compiling their frames takes longer than the answer.
-    config = load(screen.config_path)
+    config = configured(screen)
     formats = abilities([export.format for export in config.exports.values()], config.formats_folder)
     moment_asked = past(at, clock.now()) if at is not None else None
     audit = Audit(config, formats, moment_asked)

@@ -2,7 +2,7 @@
 
 Most devices cut what is beyond their limit in silence, wherever that falls. Here a release that is too large is held;
 with `fit = "rank"` the entries of the highest confidence are kept, of equal ones the newest, then those that answer,
-and what was cut is kept with the release. Allows, and what a person denies, are never cut.
+and what was cut is kept with the release. What a person denies comes first, and allows are never cut.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import BinaryIO, cast
 import msgspec
 import polars as pl
 
+from blocklist.catalog import KINDS
 from blocklist.config import Export
 from blocklist.names import parents
 from blocklist.publish.descriptor import Format
-from blocklist.publish.left_out import ALONE, CUT, WAYS
+from blocklist.publish.left_out import ALONE, CUT, IN_PIECES, WAYS
 from blocklist.publish.render import Rendered
 from blocklist.publish.selection import Selection
 from blocklist.quantities import parse_size
@@ -218,7 +219,24 @@ def ranked(listed: pl.DataFrame, selection: Selection, record: Record, rules: Se
         )
         .select("name", pl.int_range(pl.len(), dtype=pl.UInt32).alias("rank"))
     )
-    return pl.concat([ranks, _of_networks(selection.networks["cidr"].unique(), ranks)])
+    return pl.concat([ranks, _of_networks(_networks(selection), ranks)])
+
+
+def _networks(selection: Selection) -> pl.Series:
+    """`name: String` of the networks of a file or the rows of a list, each once."""
+    rows = selection.rows.filter(pl.col("kind").is_in(["ipv4", "ipv6"]))["indicator"]
+    return pl.concat([selection.networks["cidr"].alias("name"), rows.alias("name")]).unique()
+
+
+def in_pieces(listed: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """`name`, `why` of the `listed` networks (`name`, `kind`) that have no row in the list of `selection`.
+
+    `why` must tell them from those that have one: what is left of them is in rows of its own.
+    """
+    kinds = [KINDS.index(kind) + 1 for kind in ("ipv4", "ipv6") if kind in selection.rows["kind"]]
+    names = listed.filter(pl.col("kind").is_in(kinds))["name"]
+    names = names.filter(~names.is_in(selection.rows["indicator"].implode()))
+    return names.to_frame().with_columns(why=pl.lit(IN_PIECES))
 
 
 def _denied(selection: Selection, rules: Sequence[Rule]) -> pl.Series:
@@ -232,7 +250,7 @@ def _denied(selection: Selection, rules: Sequence[Rule]) -> pl.Series:
         for name in takewhile(lambda name: name not in apart, parents(rule.name))
     }
     wide = selection.domains.filter(pl.col("block") & pl.col("subtree") & pl.col("name").is_in(list(above)))["name"]
-    cidrs = selection.networks["cidr"].unique().alias("name")
+    cidrs = _networks(selection)
     nets = networks.parse(pl.Series([rule.name for rule in said if rule.kind in ("ipv4", "ipv6")], dtype=pl.String))
     if nets.height and len(cidrs):
         cidrs = cidrs.filter(networks.overlaps(networks.parse(cidrs).select(_AREA), nets.select(_AREA)))
@@ -248,17 +266,21 @@ def _of_networks(cidrs: pl.Series, ranks: pl.DataFrame) -> pl.DataFrame:
         return ranks.clear()
     spans = networks.parse(odd).select(_AREA).with_columns(odd)
     texts = ranks.filter(pl.col("name").str.contains(r"^[0-9a-f.:]+(/[0-9]+)?$"))
-    listed = pl.concat([texts, networks.parse(texts["name"]).select(_AREA)], how="horizontal").drop_nulls("family")
-    # A listed network lies in the one that begins last before it, or it is around the piece that is left of it.
-    within = listed.sort("first").join_asof(
-        spans.sort("first").rename({"name": "cidr", "last": "end"}), on="first", by="family", check_sortedness=False
-    )
-    inside = within.filter(pl.col("last") <= pl.col("end")).select(pl.col("cidr").alias("name"), "rank")
-    around = spans.sort("first").join_asof(
-        listed.sort("first").select("family", "first", pl.col("last").alias("end"), "rank"),
-        on="first",
-        by="family",
-        check_sortedness=False,
-    )
-    outside = around.filter(pl.col("end") >= pl.col("last")).select("name", "rank")
-    return pl.concat([inside, outside]).group_by("name").agg(pl.col("rank").min())
+    listed = pl.concat([networks.parse(texts["name"]).select(_AREA), texts.select("rank")], how="horizontal")
+    listed = listed.drop_nulls("family")
+    # Two networks touch where one lies in the other.
+    touching = pl.concat([_inside(listed, spans), _inside(spans, listed)])
+    return touching.group_by("name").agg(pl.col("rank").min())
+
+
+def _inside(narrow: pl.DataFrame, wide: pl.DataFrame) -> pl.DataFrame:
+    """`name`, `rank` of each pair of a `narrow` network within a `wide` one: a look-up for each length of prefix."""
+    hosts = pl.col("last") - pl.col("first")
+    found = [pl.DataFrame(schema={"name": pl.String, "rank": pl.UInt32})]
+    for family, size in wide.select("family", hosts.alias("hosts")).unique().rows():
+        bits = pl.lit(size, pl.UInt128)
+        at = wide.filter((pl.col("family") == family) & (hosts == bits)).drop("family", "last")
+        probes = narrow.filter((pl.col("family") == family) & (hosts <= bits))
+        probes = probes.with_columns(pl.col("first") - (pl.col("first") & bits)).drop("family", "last")
+        found.append(probes.join(at, on="first").select("name", "rank"))
+    return pl.concat(found)

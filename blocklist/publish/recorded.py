@@ -52,13 +52,19 @@ def recover(record: Record) -> None:
     forget_entries(record)
 
 
-def renew_inputs(record: Record, jobs: Sequence[Job]) -> None:
-    """Other inputs that gave the same file: note them, so that the next run need not render it again."""
-    renewed = [job for job in jobs if job.same_body and job.live is not None and job.live.inputs != job.inputs]
+def renew(record: Record, jobs: Sequence[Job]) -> None:
+    """Other inputs that gave the same file: note them, so that the next run need not render it again, and what of them
+    is not in it either.
+    """
+    renewed = [
+        (job.inputs, job.left_out.digest if job.left_out is not None else None, job.live.id)
+        for job in jobs
+        if job.same_body and job.live is not None and (job.live.inputs != job.inputs or job.left_out is not None)
+    ]
     if renewed:
         with record.transaction() as connection:
             connection.executemany(
-                "UPDATE release SET inputs = ? WHERE id = ?", [(j.inputs, j.live.id) for j in renewed if j.live]
+                "UPDATE release SET inputs = ?, left_out = coalesce(?, left_out) WHERE id = ?", renewed
             )
 
 

@@ -41,7 +41,7 @@ from blocklist.publish.recorded import (
     make_live,
     record_releases,
     recover,
-    renew_inputs,
+    renew,
     wanted_bytes,
 )
 from blocklist.publish.release_gate import gate, weekly_gate
@@ -120,13 +120,22 @@ def export_all(
                 raise
         if dry_run:
             return [job.outcome for job in jobs]
-        renew_inputs(record, jobs)
+        keeping = stack.enter_context(Keeping(record.state))
+        renewed = [job for job in jobs if job.same_body and job.left_out is not None]
+        for job in renewed:
+            assert job.left_out is not None
+            keeping.keep(job.left_out)
+            try:
+                keeping.wait(job.left_out.digest)
+            except (BlocklistError, OSError) as error:
+                job.same_body = False
+                _failed(job, error)
+        renew(record, jobs)
         # What a person said goes out before what is held, so that the held release stays the newest.
         every = [one for job in jobs for one in (job.amended, job) if one is not None]
         ready = [job for job in every if job.candidate is not None and job.state == "pending"]
         if any(job.state == "held" for job in every) or ready:
             record_releases(record, every, run, clock.text(now), judged, config, picture.suffix_digest)
-        keeping = stack.enter_context(Keeping(record.state))
         for job in ready:
             _keep(job, record, keeping)
         for job in ready:
@@ -140,6 +149,7 @@ def export_all(
             _tell_amended(job)
         if ready:
             forget_entries(record)
+        if ready or renewed:
             kept.forget_others(record.state, wanted_bytes(record, config))
         for job in jobs:
             try:
@@ -259,6 +269,7 @@ def _prepare(job: Job, config: Config, selector: Selector, record: Record, stack
     if excess is None and live is not None and rendered.body_digest == live.body_digest and in_place == live.digest:
         outcome.entries, outcome.serial = live.entries, live.serial
         job.same_body, job.candidate, job.rendered = True, None, None
+        job.left_out = _left_out_too(record, live.id, left)
         return
     if live is not None and in_place != live.digest:
         how = "missing" if in_place is None else "edited by hand"
@@ -299,7 +310,21 @@ def _prepare(job: Job, config: Config, selector: Selector, record: Record, stack
     _check(job)
     job.chosen = selector.text(export, job.fmt)
     if left:
-        job.left_out = kept.Bytes.of(left_out.text(pl.concat(left).unique("name", keep="first")))
+        job.left_out = kept.Bytes.of(left_out.text(pl.concat(left)))
+
+
+def _left_out_too(record: Record, release: int, left: Sequence[pl.DataFrame]) -> kept.Bytes | None:
+    """What `release` left out, with what was `left` of what made the same file now; None where that is nothing new."""
+    (digest,) = record.connection.execute("SELECT left_out FROM release WHERE id = ?", (release,)).fetchone()
+    if digest is None and not left:
+        return None
+    try:
+        before = kept.read(record.state, digest) if digest is not None else b""
+    except RecordError:
+        before = b""
+    none = pl.DataFrame(schema={"name": pl.String, "why": pl.String})
+    made = kept.Bytes.of(left_out.also(before, pl.concat([none, *left])))
+    return made if made.digest != digest else None
 
 
 def _render(
@@ -339,6 +364,8 @@ def _render(
             excess = excess or (f"{path.name}: {over}" if category else over)
         if cut.height:
             left.append(cut)
+            if job.fmt.of_rows:
+                left.append(capacity.in_pieces(selector.listed(export), selection))
             lost = {**lost, "cut": lost.get("cut", 0) + cut.height}
         made.add(category, candidate, rendered)
     rendered, selection = made.rendered(), split.united(parts)
@@ -426,7 +453,7 @@ def _amend(
             _check(other)
             other.chosen = selector.approved_text(job.export, job.fmt, live.id)
             if left:
-                other.left_out = kept.Bytes.of(left_out.text(pl.concat(left).unique("name", keep="first")))
+                other.left_out = kept.Bytes.of(left_out.text(pl.concat(left)))
             job.amended = other
             return
         wait = f"with them the live release would be too much: {excess}"

@@ -19,6 +19,7 @@ from blocklist.publish.approved import Approved
 from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
 from blocklist.publish.job import Job
+from blocklist.publish.left_out import HELD, HELD_BELOW
 from blocklist.publish.networks import one_by_one
 from blocklist.publish.plan import Plan, Wait, plan
 from blocklist.publish.render import Rendered, render
@@ -238,14 +239,18 @@ class Selector:
             return self._decided(export).selected(export.policy, self._policies[export.policy].kinds).listed
 
     def held_back(self, export: Export) -> pl.DataFrame | None:
-        """`name`, `why` of what guards of now withhold from the release that `export` is pinned to, if it is."""
+        """`name`, `why` of what guards of now withhold, wholly or as a subtree, from the release that `export` is
+        pinned to, if it is.
+        """
         decided = self._pinned.get(export.name)
         if decided is None:
             return None
-        held = decided.held.filter(
-            ~pl.col("subtree_only") & pl.col("name").is_in(decided.withheld.names["name"].implode())
-        )
-        return held.select("name", pl.format("held by the guard {}: {}", "guard", "detail").alias("why"))
+        # What a person let pass is not withheld.
+        whole = pl.col("name").is_in(decided.withheld.names["name"].implode())
+        below = pl.col("name").is_in(decided.withheld.subtrees["name"].implode())
+        held = decided.held.filter(pl.when("subtree_only").then(below).otherwise(whole))
+        how = pl.when("subtree_only").then(pl.lit(HELD_BELOW)).otherwise(pl.lit(HELD))
+        return held.select("name", pl.format("{}{}: {}", how, "guard", "detail").alias("why"))
 
     def text(self, export: Export, fmt: Format) -> kept.Bytes:
         """What `export` is chosen from, to be kept for a way back; for people, with what is told of it."""

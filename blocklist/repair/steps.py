@@ -12,6 +12,7 @@ from blocklist.finding import Finding
 from blocklist.person import user_name
 from blocklist.publish.descriptor import Format
 from blocklist.repair import beyond, caches, damaged, published
+from blocklist.store import identity
 from blocklist.store.database import open_for_reading, path_in
 from blocklist.store.lock import Lock
 from blocklist.store.record import Record
@@ -58,7 +59,8 @@ def _steps(config: Config, formats: Mapping[str, Format]) -> Iterator[Finding]:
 
 
 def _refuse_others(config: Config) -> None:
-    """Raises RecordError for a database of another program or version, as far as it can be told."""
+    """Raises RecordError for a database of another program, version or installation, as far as it can be told."""
+    identity.refuse_foreign(path_in(config.state))
     try:
         open_for_reading(config.state).close()
     except RecordError as error:

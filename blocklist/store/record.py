@@ -15,7 +15,7 @@ import polars as pl
 
 from blocklist import __version__, clock
 from blocklist.errors import RecordError
-from blocklist.store import columns, frames, ledger, snapshots
+from blocklist.store import columns, frames, identity, ledger, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.database import explained, is_there, open_for_writing, path_in, refuse_empty
 from blocklist.store.frames import Column
@@ -96,7 +96,7 @@ class Record:
 
         With no database yet, one is built beside the final place and moved there by the first `transaction`:
         without journal, sorted, in a third of the time. Raises RecordError with the way out, also where a record was
-        and is lost.
+        and is lost, or is of another installation than the folder.
         """
         path = path_in(state)
         with explained(path):
@@ -105,11 +105,13 @@ class Record:
                 return cls.anew(state)
             _clear_building(path)
             refuse_empty(path)
+            identity.refuse_foreign(path)
             connection = open_for_writing(path)
             if not os.access(path, os.W_OK):
                 raise RecordError(f"{path}: not writable", hint=f"check owner and mode of {path}")
             migrate(connection, path)
             mark(path)
+            identity.keep(connection, state)
         return cls(state, connection, None)
 
     @classmethod
@@ -123,6 +125,7 @@ class Record:
             building = _clear_building(path)
             connection = open_for_writing(building, fresh=True)
             migrate(connection, path)
+            identity.begin(connection)
         return cls(state, connection, building)
 
     @property
@@ -189,6 +192,7 @@ class Record:
                 f"{path}: the first load is not whole: table {broken[0]} names a {broken[2]} that is not there",
                 hint="nothing was kept; this is a bug, please report it",
             )
+        identity.keep(self.connection, path.parent)
         self.connection.close()
         with self._building.open("rb") as file:
             os.fsync(file.fileno())
