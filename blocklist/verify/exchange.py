@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def udp(query: dns.message.Message, server: Resolver, seconds: float) -> dns.message.Message:
-    """The answer; what is none to this question is not heard.
+    """The answer; what is none to this question is not heard, unless that is signed (TSIG).
 
     Raises dns.exception.Timeout after `seconds`, ConnectionRefusedError where no server is.
     """
@@ -22,4 +22,6 @@ def udp(query: dns.message.Message, server: Resolver, seconds: float) -> dns.mes
         # Connected, the system tells of a closed port (RFC 1122 §4.1.3.3); else that takes the whole time.
         connected.connect((server.address, server.port))
         connected.setblocking(False)
-        return dns.query.udp(query, server.address, seconds, server.port, sock=connected, ignore_errors=True)
+        # A signed question must hear that its key is refused.
+        signed = query.keyring is not None
+        return dns.query.udp(query, server.address, seconds, server.port, sock=connected, ignore_errors=not signed)
