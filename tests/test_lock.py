@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,12 +131,15 @@ def test_the_doctor_names_what_of_the_state_others_may_write(world: World, what:
     assert "may write it" not in world.run("doctor").out
     path.chmod(before | 0o022)
     ran = world.run("doctor")
-    assert ran.code == 1 and f"{path}: everybody may write it" in ran.out and f"chmod -R o-w {world.state}" in ran.out
+    # SQLite gives what it makes beside the record that one's mode.
+    assert ran.code == 1 and re.search(rf"{path}(, and \d more)?: everybody may write it", ran.out), ran.out
+    assert f"chmod -R o-w {world.state}" in ran.out
     for beside in world.state.glob("record.db-*"):
-        beside.chmod(0o644)  # SQLite gives them the mode of the record
+        beside.chmod(0o644)
     # A group of more than one: it may be meant so.
     os.chown(path, -1, 4711) if os.geteuid() == 0 else None
     path.chmod(before | 0o020)
     ran = world.run("doctor")
     if os.geteuid() == 0:
-        assert ran.code == 0 and f"warn  folders        {path}: group 4711 may write it" in ran.out, ran.out
+        assert ran.code == 0, ran.out
+        assert re.search(rf"warn  folders        {path}(, and \d more)?: group 4711 may write it", ran.out), ran.out
