@@ -251,6 +251,14 @@ def test_to_a_number_to_a_date_and_further_back(tmp_path: Path, monkeypatch: pyt
     world.assert_sound()
 
 
+def test_lists_that_were_put_back_themselves_are_named(world: World) -> None:
+    assert world.run("release", "rollback", "dns", "--reason", "at once").code == 0
+    ran = world.run("feeds", "rollback", "bad", *BECAUSE, "--now")
+    assert ran.code == 0 and "news.example" not in world.exported("list")
+    assert "dns is pinned to release" in ran.err and "'blocklist release unpin dns'" in ran.err
+    assert "list is pinned" not in ran.err
+
+
 def test_to_what_it_has_it_is_only_held(world: World) -> None:
     now = last(world)[0]
     ran = rolled_back(world, "--to", now)

@@ -91,6 +91,7 @@ def rollback(
             )
             _differences(screen, updated)
             _changed_since(screen, record, feed, target.feed, target.run)
+            _pinned_exports(screen, config, record)
             if dry_run:
                 return _foretold(screen, config, record, formats, updated, picture)
         return _ended(screen, config, record, formats, updated, now)
@@ -192,6 +193,18 @@ def _changed_since(screen: Screen, record: Record, feed: str, number_: int, run:
     ]
     if changed:
         screen.note(f"{feed}: changed in the configuration since then, and read as it says now: {', '.join(changed)}")
+
+
+def _pinned_exports(screen: Screen, config: Config, record: Record) -> None:
+    """Lists that do not follow, since they were put back themselves."""
+    from blocklist.publish.rollback import pins
+
+    for name, pin in sorted(pins(record).items()):
+        if name in config.exports:
+            screen.note(
+                f"{name} is pinned to release {pin.release}: what the feed lists changes it only after "
+                f"'blocklist release unpin {name}'"
+            )
 
 
 def _foretold(
