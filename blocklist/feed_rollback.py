@@ -12,7 +12,7 @@ from blocklist import clock
 from blocklist.config import Config
 from blocklist.decisions import require_reason
 from blocklist.errors import IndicatorError
-from blocklist.gathering import Back, Resume
+from blocklist.feed_decision import Back, Resume
 from blocklist.person import whoami
 from blocklist.picture import Picture
 from blocklist.store.feed_pins import feed_pins

@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,6 +22,7 @@ from blocklist.asking import limits_of, request_for
 from blocklist.catalog import Feed
 from blocklist.config import Config
 from blocklist.errors import BlocklistError, FeedError, RecordError
+from blocklist.feed_decision import Back, Resume
 from blocklist.ingest import gate
 from blocklist.ingest.body import TEMPORARY
 from blocklist.ingest.fetch import Fetched, Request, fetch
@@ -31,12 +32,10 @@ from blocklist.ingest.parse import parse
 from blocklist.person import whoami
 from blocklist.picture import Picture
 from blocklist.quantities import parse_duration
-from blocklist.select import lifetime
 from blocklist.select.lifetime import lasts, seconds
 from blocklist.store import columns, folders, snapshots
-from blocklist.store.columns import Columns
 from blocklist.store.feed_pins import FeedPin, feed_pins, pin_over
-from blocklist.store.record import Record, Run, Snapshot
+from blocklist.store.record import Record, Snapshot
 from blocklist.store.snapshots import MAX_DEPTH
 
 FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped", "pinned"]
@@ -65,50 +64,6 @@ class FeedOutcome:
     error: str | None = None
     hint: str | None = None
     pinned: FeedPin | None = None
-
-
-@dataclass(frozen=True)
-class Back:
-    """A person's word that `feed` goes back to the snapshot `to`, and stays there."""
-
-    feed: str
-    to: Snapshot
-    reason: str
-    ticket: str | None = None
-
-    def write(self, run: Run) -> None:
-        """The pin in the place of one that stands, and the event."""
-        end_pin(run, self.to.feed, None)
-        run.connection.execute(
-            "INSERT INTO feed_pin (feed, snapshot, reason, ticket, author, created, since) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (self.to.feed, self.to.id, self.reason, self.ticket, run.by, run.at, run.id),
-        )
-        said = {"snapshot": self.to.id, "sha256": self.to.sha256, "reason": self.reason, "ticket": self.ticket}
-        run.event("feed rolled back", feed=self.feed, **said)
-
-
-@dataclass(frozen=True)
-class Resume:
-    """A person's word that `feed`, which is pinned, goes on with what its publisher sends."""
-
-    feed: str
-    reason: str
-    ticket: str | None = None
-
-    def write(self, run: Run) -> None:
-        """The end of the pin, and the event."""
-        pin = feed_pins(run.connection)[self.feed]
-        end_pin(run, run.record.feed_ids()[self.feed], self.reason)
-        run.event("feed unpinned", feed=self.feed, snapshot=pin.snapshot, reason=self.reason, ticket=self.ticket)
-
-
-def end_pin(run: Run, feed: int, reason: str | None) -> None:
-    """End the pin of a feed with this run, where there is one; without a reason another takes its place."""
-    run.connection.execute(
-        "UPDATE feed_pin SET ended = ?, until = ?, ended_by = ?, ended_reason = ? WHERE feed = ? AND until IS NULL",
-        (run.at, run.id, run.by, reason, feed),
-    )
 
 
 class Work:
@@ -548,47 +503,6 @@ class Work:
         if now is None or not (lasts(feed) or columns.times_of(self.record.state, now.id).exists()):
             return None
         return self.record.times(now.feed, now.id)
-
-
-@dataclass
-class Lapse:
-    """A feed that brought nothing new and has listings that end: what is left, and the rows that linger no more."""
-
-    feed: Feed
-    snapshot: int
-    columns: Columns
-    times: pl.DataFrame | None
-    over: pl.DataFrame
-    next_end: int | None
-
-
-def lapses_of(work: Work, taken: Mapping[str, Intake], versions: Collection[str]) -> list[Lapse]:
-    """Feeds whose listings ended since the last run, or whose lifetimes the configuration changed.
-
-    Where the clock went back, all whose listings end: what was over may count again.
-    """
-    out = []
-    back = work.record.last_started() > clock.text(work.at)
-    for feed in work.config.feeds.values():
-        number = work.ids[feed.id]
-        now, end = work.snapshots.get(number), work.next_ends.get(number)
-        if now is None or feed.id in taken:
-            continue
-        changed = feed.id in versions and (end is not None or feed.max_age is not None or feed.linger is not None)
-        if not (back or changed or (end is not None and end <= clock.text(work.at))):
-            continue
-        at, times = seconds(work.at), work.times_of(feed, now)
-        frame, repeated = work.record.columns(number, now.id)
-        if back and not changed and lifetime.ends(frame, times, feed) is None:
-            continue
-        gone = lifetime.over(times, feed, at) if times is not None else pl.Series("name", [], dtype=pl.String)
-        left = frame.filter(~pl.col("name").is_in(gone.implode()))
-        times = times.filter(~pl.col("name").is_in(gone.implode())) if times is not None else None
-        over = frame.filter(pl.col("name").is_in(gone.implode()))
-        # What lingers stands in no line, so what is said of repeated names stays.
-        kept = Columns(left, repeated)
-        out.append(Lapse(feed, now.id, kept, times, over, lifetime.next_end(left, times, feed, at)))
-    return out
 
 
 def _again(feed: Feed, kept: Snapshot) -> Fetched:

@@ -24,7 +24,8 @@ from blocklist.select.renew import Touched
 from blocklist.store.derived import digest
 
 if TYPE_CHECKING:
-    from blocklist.gathering import Lapse, Work
+    from blocklist.gathering import Work
+    from blocklist.lapses import Lapse
 
 
 def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:

@@ -18,9 +18,11 @@ from blocklist.cases import Case, close_dropped
 from blocklist.catalog import ESSENTIAL
 from blocklist.config import Config
 from blocklist.errors import FeedError
-from blocklist.gathering import Back, FeedOutcome, Lapse, Resume, Work, attributes_of, lapses_of, source_of
+from blocklist.feed_decision import Back, Resume
+from blocklist.gathering import FeedOutcome, Work, attributes_of, source_of
 from blocklist.ingest.backoff import next_try
 from blocklist.ingest.intake import Intake, account_text, parse_key
+from blocklist.lapses import Lapse, lapses_of
 from blocklist.lifetime import stale_since
 from blocklist.person import whoami
 from blocklist.picture import Changes, Picture
