@@ -349,7 +349,7 @@ def _exports(config: Config, formats: dict[str, Format]) -> Iterator[Finding]:
             continue
         if (failure := failing.get(export.name)) is not None:
             hint = f"{failure.hint + '; ' if failure.hint else ''}'blocklist export {export.name}' tries again"
-            yield Finding("exports", "fail", export.name, f"fails since {failure.since}: {failure.error}", hint)
+            yield Finding("exports", "fail", export.name, failure.said, hint)
         if export.name not in live:
             yield Finding("exports", "warn", export.name, "was never published", "run 'blocklist update'")
         else:

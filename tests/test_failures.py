@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,10 @@ def test_a_reload_that_fails_says_why_between_the_runs(world: World) -> None:
     assert world.update().code == 4
     told = export_of(world, "other")
     assert told["state"] == "not loaded" and "no such zone" in str(told["note"])
+    for said in (world.run("why", "new.example").out, world.run("doctor").out):
+        # What the command wrote has lines of its own; here it is one.
+        assert re.search(r"fails since .*: export other: reload: .*; no such zone$", said, re.MULTILINE), said
+    assert "may be older" not in world.run("why", "new.example").out, "it is only not loaded"
 
 
 def test_a_mistake_of_ours_in_one_format_costs_no_other_export_its_list(

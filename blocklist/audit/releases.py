@@ -216,19 +216,17 @@ class Releases:
         rows = self._db.execute(
             "SELECT export, id FROM release WHERE state = 'live' AND reloaded IS NULL ORDER BY export"
         )
-        told = [
-            f"{name} fails since {failure.since}, so that what is in place may be older than what is recorded: "
-            f"{failure.error}"
-            for name, failure in failures(self._db).items()
-            if name in self._config.exports
-        ]
+        failing = {name: failure.said for name, failure in failures(self._db).items() if name in self._config.exports}
+        told = []
         for name, release in rows:
             export = self._config.exports.get(name)
             if export is not None and (export.reload or export.primary is not None):
+                why = f"; it {failing.pop(name)}" if name in failing else ""
                 told.append(
                     f"release {release} of {name} is in place, but was not loaded: the engine may still serve an "
-                    f"earlier one; 'blocklist export {name}' tries again"
+                    f"earlier one; 'blocklist export {name}' tries again{why}"
                 )
+        told += [f"{n} {why}; what is in place may be older than what is recorded" for n, why in failing.items()]
         return told
 
     def revision(self) -> int:

@@ -143,7 +143,7 @@ def command(screen: Screen) -> int:
                     x
                     for x in (
                         f"release {waits[0]}: {waits[1]}" if waits else "",
-                        f"fails since {moment(failure.since)}: {failure.error}" if failure else "",
+                        failure.said if failure else "",
                         pins.get(export.name),
                     )
                     if x

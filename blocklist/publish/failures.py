@@ -29,6 +29,12 @@ class Failure:
     error: str
     hint: str | None
 
+    @property
+    def said(self) -> str:
+        """In one line: what a checker or a reload command wrote has several."""
+        error = "; ".join(filter(None, map(str.strip, self.error.splitlines())))
+        return f"fails since {clock.said(self.since)}: {error}"
+
 
 def failures(connection: sqlite3.Connection) -> dict[str, Failure]:
     """The exports that fail, by name."""
