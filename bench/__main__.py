@@ -243,7 +243,16 @@ def _questions(config: Path, kept: Path) -> list[Row]:
         Row(f"why, {listings:,} listings", f"{why * 1000:.0f} ms", "150 ms", why <= 0.150),
         Row("  its memory", f"{memory / 1e6:.0f} MB", "60 MB", memory <= 60e6),
         Row("--help", f"{shown * 1000:.0f} ms", "80 ms", shown <= 0.080),
+        _on_disk(kept / "var", listings),
     ]
+
+
+def _on_disk(state: Path, listings: int) -> Row:
+    """What the record and the downloads take after a first update."""
+    record = (state / "record.db").stat().st_size
+    downloads = sum(path.stat().st_size for path in (state / "snapshots").rglob("*") if path.is_file())
+    note = f"{record / 1e6:.0f} MB; downloads {downloads / 1e6:.0f} MB"
+    return Row("the record on disk", f"{record / listings:.0f} bytes a listing", note=note)
 
 
 @contextmanager
