@@ -143,7 +143,7 @@ def others(work: Path, corpus: Path | None, lines: int) -> list[Row]:
     ran = update(lists_.configuration(work / "local", taken, f"file:{made.folder}"))
     rows = [
         Row(f"B over {len(taken)} lists of names, {count:,} lines", f"{b:.2f} s"),
-        Row("  blocklist update: record, RPZ, Squid", f"{ran.seconds:.1f} s", note=f"{ran.peak / 1e6:.0f} MB"),
+        Row("  blocklist update: record, three exports", f"{ran.seconds:.1f} s", note=f"{ran.peak / 1e6:.0f} MB"),
     ]
     say("hostlist-compiler")
     if (found := peers.hostlist_compiler(files, work)) is None:

@@ -127,7 +127,7 @@ def export_all(
             keeping.keep(job.left_out)
             try:
                 keeping.wait(job.left_out.digest)
-            except (BlocklistError, OSError) as error:
+            except Exception as error:
                 job.same_body = False
                 _failed(job, error)
         renew(record, jobs)
