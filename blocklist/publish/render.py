@@ -39,8 +39,9 @@ class _Sink:
     """Writes, counts and digests; `unserialled` stands in for the text in the digest of the body."""
 
     out: BinaryIO
-    body: Any = field(default_factory=hashlib.sha256)
     whole: Any = field(default_factory=hashlib.sha256)
+    # Of its own from the first text on that a serial stands in: most formats have none.
+    body: Any = None
     lines: int = 0
     size: int = 0
 
@@ -51,10 +52,17 @@ class _Sink:
 
     def write_bytes(self, data: bytes, unserialled: bytes | None = None) -> None:
         self.out.write(data)
+        if unserialled is not None and unserialled != data and self.body is None:
+            self.body = self.whole.copy()
         self.whole.update(data)
-        self.body.update(data if unserialled is None else unserialled)
+        if self.body is not None:
+            self.body.update(data if unserialled is None else unserialled)
         self.lines += data.count(b"\n")
         self.size += len(data)
+
+    @property
+    def body_digest(self) -> str:
+        return str((self.whole if self.body is None else self.body).hexdigest())
 
 
 def render(fmt: Format, selection: Selection, options: Mapping[str, object], out: BinaryIO) -> Rendered:
@@ -93,7 +101,7 @@ def render(fmt: Format, selection: Selection, options: Mapping[str, object], out
         entries=entries,
         records=records,
         lost={reason: number for reason, number in sorted(lost.items()) if number},
-        body_digest=sink.body.hexdigest(),
+        body_digest=sink.body_digest,
         digest=sink.whole.hexdigest(),
         lines=sink.lines,
         size=sink.size,
@@ -106,7 +114,7 @@ def written(lines: Iterator[str], out: BinaryIO) -> Rendered:
     for text in lines:
         sink.write(text)
         entries += text.count("\n")
-    return Rendered(entries, entries, {}, sink.body.hexdigest(), sink.whole.hexdigest(), sink.lines, sink.size)
+    return Rendered(entries, entries, {}, sink.body_digest, sink.whole.hexdigest(), sink.lines, sink.size)
 
 
 def _frame(sink: _Sink, fmt: Format, which: str, values: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
