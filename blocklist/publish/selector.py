@@ -271,13 +271,15 @@ class Selector:
 
     def _area(self, export: Export, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
         decided = self._decided(export)
-        key = (export.policy if decided is self.decided else decided, *families, direction)
+        mine = pl.col("family").is_in(families)
+        listed = chosen.networks.filter(mine)
+        # Most feeds speak for both directions: what is listed for each of them is united once.
+        of = "both" if direction == "both" or listed[direction].all() else direction
+        key = (export.policy if decided is self.decided else decided, *families, of)
         if key not in self._areas:
-            mine = pl.col("family").is_in(families)
-            area = areas(chosen.networks.filter(mine), [direction], decided.withheld.addresses, self.rules)
             # What a rule denies is of any family.
-            self._areas[key] = area.filter(mine)
-        return self._areas[key]
+            self._areas[key] = areas(listed, [of], decided.withheld.addresses, self.rules).filter(mine)
+        return self._areas[key].with_columns(pl.lit(direction).alias("direction"))
 
     def _rows(self, export: Export, chosen: Selected, fitted: Expressed, kinds: Collection[str]) -> pl.DataFrame:
         """The unfolded list for people: what is blocked now, by which feeds, since when; rules included.
