@@ -16,12 +16,13 @@ from polars.testing import assert_frame_equal
 
 from blocklist.catalog import Feed
 from blocklist.config import Policy
+from blocklist.framepatch import FramePatch
 from blocklist.picture import Picture
 from blocklist.rules import Rule
 from blocklist.select.current import CATEGORY, current
 from blocklist.select.express import Capability, express
 from blocklist.select.policy import Withheld, areas, ruled, select, unruled
-from blocklist.select.renew import Touched, concerned, refitted, renewed, spoken_of
+from blocklist.select.renew import Touched, refitted, renewed, spoken_of
 from blocklist.store import derived
 from blocklist.suffixes import SuffixRules
 from tests.installation import World
@@ -145,7 +146,8 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
     changed = [r[0] for r in {*rows} ^ {*after}] + held + dead + [r.name for r in said]
     touched = Touched.of(pl.Series(changed, dtype=pl.String), none["name"])
     anew = decided(states[1], touched.among)
-    now = renewed(before, anew, touched)
+    made = renewed(before, anew, touched)
+    now = made.chosen
     assert_frame_equal(now.decisions, whole.decisions, check_row_order=False)
     assert_frame_equal(now.networks, whole.networks, check_row_order=False)
     assert_frame_equal(now.urls, whole.urls)
@@ -157,16 +159,20 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
     for direction in ("inbound", "outbound", "both"):
         both = [areas(chosen.networks, [direction], addresses, said) for chosen in (now, whole)]
         assert_frame_equal(*both)
-    spoken = concerned(before, anew, touched)
+    for field, patch in made.patches.items():
+        assert_frame_equal(patch.of(getattr(before, field)), getattr(now, field))
+    spoken = made.names
     under_others, by_others = ruled(unruled(before, said), other), decided(states[0], said=other)
     of_rules = spoken_of(before, under_others, (*said, *other))
     for capability in CAPABILITIES:
-        fitted = refitted(express(before.decisions, capability), before.decisions, now.decisions, spoken, capability)
+        was = express(before.decisions, capability)
+        fitted, patch = refitted(was, before.decisions, now.decisions, spoken, capability)
+        assert_frame_equal(patch.of(was.entries), fitted.entries)
         wanted = express(whole.decisions, capability)
         assert_frame_equal(fitted.entries, wanted.entries)
         assert fitted.lost == wanted.lost, capability
         if of_rules is not None:
-            fitted = refitted(
+            fitted, _ = refitted(
                 express(before.decisions, capability), before.decisions, under_others.decisions, of_rules, capability
             )
             wanted = express(by_others.decisions, capability)
@@ -320,10 +326,11 @@ def test_kept_frames_come_back_only_as_they_were_written(tmp_path: Path, monkeyp
     path = tmp_path / "decided" / "x.frames"
     frame = pl.DataFrame({"first": pl.Series([2**127], dtype=pl.UInt128), "name": ["a.example"]})
     derived.write(path, {"key": 1}, {"frame": frame, "none": frame.clear()})
-    told, frames = derived.read(path) or ({}, {})
-    assert told == {"key": 1}
-    assert_frame_equal(frames["frame"], frame)
-    assert frames["none"].is_empty()
+    found = derived.read(path)
+    assert found is not None
+    assert found.told == {"key": 1}
+    assert_frame_equal(found.frames["frame"], frame)
+    assert found.frames["none"].is_empty()
     data = path.read_bytes()
     for place in range(0, len(data), 7):
         path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
@@ -331,6 +338,64 @@ def test_kept_frames_come_back_only_as_they_were_written(tmp_path: Path, monkeyp
     path.write_bytes(data)
     monkeypatch.setattr(derived, "__version__", "of another day")
     assert derived.read(path) is None
+
+
+ROWS = st.dictionaries(st.sampled_from([f"n{i}.example" for i in range(40)]), st.integers(0, 3), max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(ROWS, st.lists(st.integers(0, 39), max_size=4)), min_size=1, max_size=6), st.booleans())
+def test_a_chain_of_changes_reads_as_the_frame_that_they_made(
+    tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[dict[str, int], list[int]]], linked: bool
+) -> None:
+    """Written as changes of one whole file, or anew when they are many; a link to one of before stays what it was."""
+    folder = tmp_path_factory.mktemp("chain")
+    path, link = folder / "a" / "0a.frames", folder / "b" / "1.frames"
+    schema = {"name": pl.String, "n": pl.Int64}
+    rows = {f"n{i}.example": i for i in range(0, 40, 3)} | {f"z{i}.example": i for i in range(200)}
+    now = pl.DataFrame(sorted(rows.items()), schema=schema, orient="row")
+    derived.write(path, {"turn": 0}, {"frame": now, "whole": now.head(2)})
+    for turn, (come, gone) in enumerate(turns, start=1):
+        before = derived.read(path)
+        assert before is not None
+        if linked:
+            derived.link_with_base(path, link)
+        leave = now["name"].filter(now["name"].is_in([*come, *(f"n{i}.example" for i in gone)]))
+        patch = FramePatch.between(leave, pl.DataFrame(sorted(come.items()), schema=schema, orient="row"))
+        now = patch.of(before.frames["frame"])
+        derived.write_changed(path, {"turn": turn}, {"frame": now, "whole": now.head(turn)}, before, {"frame": patch})
+        found = derived.read(path)
+        assert found is not None and found.told == {"turn": turn}
+        assert_frame_equal(found.frames["frame"], now)
+        assert_frame_equal(found.frames["whole"], now.head(turn))
+        rows = {name: n for name, n in rows.items() if name not in leave.to_list()} | come
+        assert dict(now.iter_rows()) == rows
+        if linked:
+            then = derived.read(link)
+            assert then is not None and then.told == before.told
+            assert_frame_equal(then.frames["frame"], before.frames["frame"])
+
+
+def test_changes_without_the_file_that_they_change_are_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "0a.frames"
+    now = pl.DataFrame({"name": [f"n{i:03}.example" for i in range(500)]})
+    derived.write(path, {}, {"frame": now})
+    patch = FramePatch.between(now["name"].head(1), pl.DataFrame({"name": ["x.example"]}))
+    before = derived.read(path)
+    assert before is not None
+    derived.write_changed(path, {}, {"frame": patch.of(now)}, before, {"frame": patch})
+    base = path.with_suffix(".base")
+    data = base.read_bytes()
+    assert path.stat().st_size < len(data) and derived.read(path) is not None
+    for other in (data[:-1], data[:100] + b"?" + data[101:], b"", path.read_bytes()):
+        base.write_bytes(other)
+        assert derived.read(path) is None
+    base.unlink()
+    assert derived.read(path) is None
+    # What lies there is not what was read: then the whole is written.
+    derived.write_changed(path, {}, {"frame": now}, before, {"frame": patch})
+    found = derived.read(path)
+    assert found is not None and not found.patches and not base.exists()
 
 
 def test_what_a_name_of_two_labels_covered_comes_back_when_it_goes() -> None:
@@ -343,7 +408,7 @@ def test_what_a_name_of_two_labels_covered_comes_back_when_it_goes() -> None:
     )
     can = Capability(subtree=True, exact=True, allow=True)
     gone = pl.Series("name", ["evil.example"])
-    fitted = refitted(express(old.decisions, can), old.decisions, new.decisions, gone, can)
+    fitted, _ = refitted(express(old.decisions, can), old.decisions, new.decisions, gone, can)
     assert fitted.entries["name"].to_list() == ["c.a.evil.example", "z.pages.example"]
 
 

@@ -63,15 +63,14 @@ class Approved:
 def read(state: Path, release: int) -> tuple[Chosen, list[Rule]] | None:
     """What was decided for the live `release`, and the rules of then; None when it is not kept."""
     kept = derived.read(file_of(state, release))
-    if kept is None or "rules" not in kept[0]:
+    if kept is None or "rules" not in kept.told:
         return None
-    told, frames = kept
-    frames.pop("held", None)
+    frames = {name: frame for name, frame in kept.frames.items() if name != "held"}
     try:
         chosen = Chosen(**frames)
     except TypeError:  # of an earlier shape
         return None
-    return chosen, msgspec.convert(told["rules"], list[Rule])
+    return chosen, msgspec.convert(kept.told["rules"], list[Rule])
 
 
 def write(path: Path, chosen: Chosen, rules: Sequence[Rule]) -> None:

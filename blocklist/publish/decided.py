@@ -20,6 +20,7 @@ import polars as pl
 from blocklist import clock
 from blocklist.catalog import ESSENTIAL
 from blocklist.config import Policy
+from blocklist.framepatch import FramePatch
 from blocklist.ingest import guard
 from blocklist.picture import Picture
 from blocklist.rules import Rule
@@ -27,7 +28,7 @@ from blocklist.select.current import CATEGORY, DOMAIN
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.lineage import Lineage
 from blocklist.select.policy import Chosen, Selected, Withheld, in_force, ruled, select, unruled
-from blocklist.select.renew import Touched, concerned, no_single_label, refitted, renewed, spoken_of
+from blocklist.select.renew import Touched, no_single_label, refitted, renewed, spoken_of
 from blocklist.store import derived
 from blocklist.store.record import Record
 
@@ -139,7 +140,7 @@ class Decided:
         """Keep what the policy `name` decided at `path` too, for `blocklist.publish.approved`: a link, no copy."""
         for written in self._written:
             written.result()
-        derived.link(self._file(name), path)
+        derived.link_with_base(self._file(name), path)
 
     def _file(self, name: str, capability: Capability | None = None) -> Path:
         parts = [name, asdict(capability) if capability else None]
@@ -149,8 +150,8 @@ class Decided:
         policy = self._policies[name]
         fixed, listed, held = self._fixed(policy), self._picture.listed(), self._held(policy)
         kept = derived.read(self._file(name))
-        if kept is not None and kept[0]["fixed"] == fixed and self._holds_still(kept[0]):
-            told, frames = kept
+        if kept is not None and kept.told["fixed"] == fixed and self._holds_still(kept.told):
+            told, frames = kept.told, dict(kept.frames)
             then = frames.pop("held")
             before, token = Chosen(**frames), told["token"]
             laid, ruled_names = self._ruled(before, msgspec.convert(told["rules"], list[Rule]))
@@ -159,7 +160,7 @@ class Decided:
                 if not len(touched.hashes) and not len(ruled_names):
                     return _Known(before, token)
                 if len(touched.hashes) < _MOST * before.decisions.height:
-                    return self._renew(name, before, token, laid, touched, ruled_names)
+                    return self._renew(name, kept, before, laid, touched, ruled_names)
         made = self.selected(name, policy.kinds)
         return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__dataclass_fields__}), gids=made.gids)
 
@@ -176,9 +177,16 @@ class Decided:
         return laid, spoken_of(before, laid, (*rules, *self._rules))
 
     def _renew(
-        self, name: str, before: Chosen, token: str, laid: Chosen, touched: Touched, ruled_names: pl.Series
+        self,
+        name: str,
+        kept: derived.Kept,
+        before: Chosen,
+        laid: Chosen,
+        touched: Touched,
+        ruled_names: pl.Series,
     ) -> _Known:
         """`laid`, which is `before` under other rules for `ruled_names`, with what is `touched` decided anew."""
+        token = kept.told["token"]
         if not len(touched.hashes):
             return self._keep(name, laid, before=before, before_token=token, names=ruled_names)
         anew = select(
@@ -189,10 +197,19 @@ class Decided:
             self._rules,
             self._record.verdict_names(),
         )
-        names = pl.concat([concerned(laid, anew, touched), ruled_names]).unique()
-        return self._keep(name, renewed(laid, anew, touched), before=before, before_token=token, names=names)
+        now = renewed(laid, anew, touched)
+        names = pl.concat([now.names, ruled_names]).unique()
+        # Rules may change any row: then the whole is written.
+        patched = (kept, now.patches) if laid is before else None
+        return self._keep(name, now.chosen, patched, before=before, before_token=token, names=names)
 
-    def _keep(self, name: str, chosen: Chosen, **came_from: Any) -> _Known:
+    def _keep(
+        self,
+        name: str,
+        chosen: Chosen,
+        patched: tuple[derived.Kept, Mapping[str, FramePatch]] | None = None,
+        **came_from: Any,
+    ) -> _Known:
         known = _Known(chosen, secrets.token_hex(16), **came_from)
         policy = self._policies[name]
         told = {
@@ -205,7 +222,7 @@ class Decided:
             "until": min(self._record.next_ends().values(), default=None),
         }
         frames = {f: getattr(chosen, f) for f in Chosen.__dataclass_fields__} | {"held": self._held(policy)}
-        self._write(self._file(name), told, frames)
+        self._write(self._file(name), told, frames, patched)
         return known
 
     def _fit(self, name: str, capability: Capability) -> Expressed:
@@ -213,19 +230,21 @@ class Decided:
         known = self._known[name]
         file = self._file(name, capability)
         kept = derived.read(file)
-        if kept is not None and kept[0]["of"] == known.token:
-            return Expressed(kept[1]["entries"], kept[0]["lost"])
-        if kept is not None and known.before is not None and kept[0]["of"] == known.before_token:
+        if kept is not None and kept.told["of"] == known.token:
+            return Expressed(kept.frames["entries"], kept.told["lost"])
+        patched = None
+        if kept is not None and known.before is not None and kept.told["of"] == known.before_token:
             assert known.names is not None
-            before = Expressed(kept[1]["entries"], kept[0]["lost"])
-            made = refitted(before, known.before.decisions, chosen.decisions, known.names, capability)
+            before = Expressed(kept.frames["entries"], kept.told["lost"])
+            made, patch = refitted(before, known.before.decisions, chosen.decisions, known.names, capability)
+            patched = kept, {"entries": patch}
         else:
             alike = (id(chosen.decisions), capability)
             if alike not in self._made:
                 made = express(chosen.decisions, capability, self._covers(known))
                 self._made[alike] = (chosen.decisions, made)
             made = self._made[alike][1]
-        self._write(file, {"of": known.token, "lost": made.lost}, {"entries": made.entries})
+        self._write(file, {"of": known.token, "lost": made.lost}, {"entries": made.entries}, patched)
         return made
 
     def _covers(self, known: _Known) -> Callable[[], pl.DataFrame] | None:
@@ -243,9 +262,19 @@ class Decided:
 
         return covers
 
-    def _write(self, file: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> None:
-        if self._writer is not None:
+    def _write(
+        self,
+        file: Path,
+        told: Mapping[str, Any],
+        frames: Mapping[str, pl.DataFrame],
+        patched: tuple[derived.Kept, Mapping[str, FramePatch]] | None,
+    ) -> None:
+        if self._writer is None:
+            return
+        if patched is None:
             self._written.append(self._writer.submit(derived.write, file, told, frames))
+        else:
+            self._written.append(self._writer.submit(derived.write_changed, file, told, frames, *patched))
 
     # What decisions are computed from
 

@@ -69,7 +69,7 @@ def forget_entries(record: Record) -> None:
 
 def _entries_before(state: Path, release: int) -> pl.Series | None:
     kept = derived.read(_entries_file(state, release))
-    return kept[1]["entries"]["entry"] if kept is not None and kept[0]["release"] == release else None
+    return kept.frames["entries"]["entry"] if kept is not None and kept.told["release"] == release else None
 
 
 def _difference(before: pl.Series | None, now: pl.Series) -> tuple[int, int]:

@@ -517,7 +517,7 @@ def _publish(job: Job, record: Record, selector: Selector, keeping: Keeping) -> 
     keep_entries(record.state, job.outcome.release, job.entries)
     base = approved.file_of(record.state, job.outcome.release)
     if job.amends is not None and job.live is not None:
-        derived.link(approved.file_of(record.state, job.live.id), base)
+        derived.link_with_base(approved.file_of(record.state, job.live.id), base)
     else:
         selector.keep(job.export, base)
     for digest in [made.digest for _, _, made in job.candidate.made] + [

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from blocklist.framepatch import FramePatch, together
 from blocklist.rules import Rule
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.fold import group_of
-from blocklist.select.policy import Chosen, put_in
+from blocklist.select.policy import Chosen
 
 _NAME = pl.col("name")
 # The last three labels, by their hash; null where there are fewer. A search alone is quicker than one with a group.
@@ -40,27 +41,31 @@ class Touched:
         return names.hash().is_in(self.hashes.implode())
 
 
-def renewed(before: Chosen, anew: Chosen, touched: Touched) -> Chosen:
+@dataclass(frozen=True)
+class Renewed:
+    """What is decided now; `patches`: how each field differs from that of before; `names`: those for which something
+    was or is decided anew (String).
+    """
+
+    chosen: Chosen
+    patches: dict[str, FramePatch]
+    names: pl.Series
+
+
+def renewed(before: Chosen, anew: Chosen, touched: Touched) -> Renewed:
     """`before`, where what stood for the names that are `touched` gives way to `anew`, which speaks of no others."""
-
-    def merged(old: pl.DataFrame, new: pl.DataFrame, name: str = "name") -> pl.DataFrame:
-        return pl.concat([old.filter(~touched.among(old[name])), new])
-
-    old = before.decisions
-    return Chosen(
-        decisions=put_in(old.filter(~touched.among(old["name"])), anew.decisions),
-        networks=merged(before.networks, anew.networks),
-        urls=merged(before.urls, anew.urls, "url").sort("url"),
-        yielded=merged(before.yielded, anew.yielded),
-        yielded_urls=merged(before.yielded_urls, anew.yielded_urls, "url"),
-        kept_back=merged(before.kept_back, anew.kept_back),
-    )
-
-
-def concerned(before: Chosen, anew: Chosen, touched: Touched) -> pl.Series:
-    """The names that are `touched` for which something was or is decided (String)."""
-    old = before.decisions["name"]
-    return pl.concat([old.filter(touched.among(old)), anew.decisions["name"]])
+    frames: dict[str, pl.DataFrame] = {}
+    patches: dict[str, FramePatch] = {}
+    names = [anew.decisions["name"]]
+    for field in Chosen.__dataclass_fields__:
+        old, new = getattr(before, field), getattr(anew, field)
+        of = old[old.columns[0]]
+        among = touched.among(of)
+        patches[field] = FramePatch.between(of.filter(among), new)
+        frames[field] = together(old.filter(~among), new)
+        if field == "decisions":
+            names.append(of.filter(among))
+    return Renewed(Chosen(**frames), patches, pl.concat(names))
 
 
 def spoken_of(before: Chosen, laid: Chosen, rules: Sequence[Rule]) -> pl.Series | None:
@@ -85,8 +90,8 @@ def no_single_label(names: pl.Series) -> bool:
 
 def refitted(
     before: Expressed, old: pl.DataFrame, new: pl.DataFrame, names: pl.Series, capability: Capability
-) -> Expressed:
-    """What `express(new, capability)` gives, from `before`, which it gave for `old`.
+) -> tuple[Expressed, FramePatch]:
+    """What `express(new, capability)` gives, from `before`, which it gave for `old`, and how its entries differ.
 
     `old` and `new` are decisions that differ for `names` only. All rules must be among these: a rule for a single
     label is above names of any group, and an allow anywhere narrows what is above it.
@@ -95,13 +100,13 @@ def refitted(
     among = _NAME.is_in(names.implode())
     parts = [near, pl.concat([near.filter(~among), new.filter(among).select(old.columns)]).sort("name", "subtree")]
     was, now = (express(part, capability) for part in parts)
-    gone = pl.concat([part["name"] for part in parts])
-    kept = before.entries.filter(~_NAME.is_in(gone.implode()))
+    gone = before.entries["name"].is_in(pl.concat([part["name"] for part in parts]).implode())
     # All entries of a name come from one side, so that exact stays before subtree.
-    entries = kept.merge_sorted(now.entries, key="name")
+    entries = before.entries.filter(~gone).merge_sorted(now.entries, key="name")
     reasons = {*before.lost, *now.lost, *was.lost}
     lost = {r: before.lost.get(r, 0) + now.lost.get(r, 0) - was.lost.get(r, 0) for r in reasons}
-    return Expressed(entries, {reason: count for reason, count in lost.items() if count})
+    patch = FramePatch.between(before.entries["name"].filter(gone), now.entries)
+    return Expressed(entries, {reason: count for reason, count in lost.items() if count}), patch
 
 
 def _near(decisions: pl.DataFrame, names: pl.Series) -> pl.DataFrame:

@@ -2,7 +2,8 @@
 
 A file is its own SHA-256, a line of JSON and the frames as Arrow IPC. It is believed when the digest is right, the
 key is the one asked for, and the same libraries read it that wrote it; in all other cases it is as if it were not
-there.
+there. Where little changed, a file has the changes alone, and names by its digest what it changes: the whole one of
+before, which lies beside it with the suffix `.base`.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from blocklist import __version__
+from blocklist.framepatch import FramePatch
 from blocklist.store import folders
 
 _DIGEST = 64
+# Where this share of the rows changed, the whole is written again.
+_MOST = 0.1
+_BASE = ".base"
+# What the key of a frame begins with that says which rows are gone of another.
+_GONE = "gone of"
 # Names of releases and of keys, before the suffix.
 _OURS = re.compile("[0-9a-f]+")
 
@@ -36,13 +44,73 @@ def digest(parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What `read` found: what is `told`, the `frames`; `base`: the digest of the file that has them whole but for
+    `patches`.
+    """
+
+    told: dict[str, Any]
+    frames: dict[str, pl.DataFrame]
+    base: str
+    patches: dict[str, FramePatch] = field(default_factory=dict)
+
+
 def write(path: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> None:
     """Put `frames`, and what there is to say about them as JSON, into the place of `path`.
 
     Not fsynced: a file torn by a crash does not match its digest. A disk without room leaves no file.
     """
+    _write(path, told, frames)
+    with suppress(OSError):
+        path.with_suffix(_BASE).unlink(missing_ok=True)
+
+
+def write_changed(
+    path: Path,
+    told: Mapping[str, Any],
+    frames: Mapping[str, pl.DataFrame],
+    before: Kept,
+    patches: Mapping[str, FramePatch],
+) -> None:
+    """`write`, given that `patches` made `frames` of those that were read from `path`: of these it writes the patches.
+
+    Frames without a patch are written as they are.
+    """
+    since_base = {name: patch.after(before.patches.get(name)) for name, patch in patches.items()}
+    rows = sum(frames[name].height for name in patches)
+    if sum(patch.height for patch in since_base.values()) > _MOST * rows or not _is_base(path, before.base):
+        write(path, told, frames)
+        return
+    pieces = {name: frame for name, frame in frames.items() if name not in patches}
+    for name, patch in since_base.items():
+        pieces |= {f"{_GONE} {name}": patch.gone.alias("gone").to_frame(), name: patch.come}
+    _write(path, told, pieces, before.base)
+
+
+def _is_base(path: Path, digest: str) -> bool:
+    """Lies what has this digest beside `path`, or now does?"""
+    base = path.with_suffix(_BASE)
+    if _told_digest(base) == digest:
+        return True
+    if _told_digest(path) != digest:
+        return False
+    link(path, base)
+    return base.is_file()
+
+
+def _told_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_DIGEST).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _write(path: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFrame], base: str | None = None) -> None:
     pieces = [_packed(frame) for frame in frames.values()]
-    head = {"libraries": libraries(), "told": told, "frames": {n: len(p) for n, p in zip(frames, pieces, strict=True)}}
+    sizes = {n: len(p) for n, p in zip(frames, pieces, strict=True)}
+    head = {"libraries": libraries(), "told": told, "frames": sizes, "base": base}
     line = json.dumps(head).encode() + b"\n"
     whole = hashlib.sha256(line)
     for piece in pieces:
@@ -63,28 +131,46 @@ def write(path: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFrame
 
 def _packed(frame: pl.DataFrame) -> memoryview:
     piece = io.BytesIO()
-    frame.rechunk().write_ipc(piece, compression="lz4")
+    # Hashes don't get smaller, and trying costs as much as writing them five times.
+    only_hashes = set(frame.dtypes) == {pl.UInt64}
+    frame.rechunk().write_ipc(piece, compression="uncompressed" if only_hashes else "lz4")
     return piece.getbuffer()
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]] | None:
+def read(path: Path) -> Kept | None:
     """What `write` was given, or None when the file is gone, torn, damaged or of other libraries."""
+    if (found := _read(path)) is None:
+        return None
+    digest_, head, frames = found
+    if head["base"] is None:
+        return Kept(head["told"], frames, digest_)
+    if (whole := _read(path.with_suffix(_BASE))) is None or whole[0] != head["base"]:
+        return None
+    patched = [name for name in frames if f"{_GONE} {name}" in frames]
+    patches = {name: FramePatch(frames.pop(f"{_GONE} {name}")["gone"], frames.pop(name)) for name in patched}
+    frames |= {name: patch.of(whole[2][name]) for name, patch in patches.items()}
+    return Kept(head["told"], frames, head["base"], patches)
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any], dict[str, pl.DataFrame]] | None:
+    """The digest, the head and the frames of one file."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
     body = memoryview(data)[_DIGEST:]
-    if hashlib.sha256(body).hexdigest().encode() != data[:_DIGEST]:
+    told_digest = hashlib.sha256(body).hexdigest()
+    if told_digest.encode() != data[:_DIGEST]:
         return None
     start = data.index(b"\n", _DIGEST) + 1
     head = json.loads(data[_DIGEST:start])
-    if head["libraries"] != libraries():
+    if head["libraries"] != libraries() or "base" not in head:
         return None
     frames = {}
     for name, size in head["frames"].items():
         frames[name] = pl.read_ipc(io.BytesIO(data[start : start + size]))
         start += size
-    return head["told"], frames
+    return told_digest, head, frames
 
 
 def link(path: Path, other: Path) -> None:
@@ -95,6 +181,12 @@ def link(path: Path, other: Path) -> None:
         other.hardlink_to(path)
 
 
+def link_with_base(path: Path, other: Path) -> None:
+    """`link`, with what lies beside `path` for it."""
+    link(path.with_suffix(_BASE), other.with_suffix(_BASE))
+    link(path, other)
+
+
 def remove_others(folder: Path, keep: set[str]) -> None:
     """Remove the files that `write` made in `folder` and `keep` does not name, and what a crash left half written.
 
@@ -102,5 +194,7 @@ def remove_others(folder: Path, keep: set[str]) -> None:
     """
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.suffix in (".frames", ".new") and _OURS.fullmatch(path.stem) and path.name not in keep:
+            if path.suffix not in (".frames", _BASE, ".new") or not _OURS.fullmatch(path.stem):
+                continue
+            if path.suffix == ".new" or path.with_suffix(".frames").name not in keep:
                 path.unlink(missing_ok=True)

@@ -1,0 +1,52 @@
+"""How a frame differs from one of before, when little does: the rows that go, by the hash of their name, and those that
+come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class FramePatch:
+    """Rows whose first column (String) hashes into `gone` (UInt64) go, those of `come` come.
+
+    A row of before whose name is also in `come` is in `gone`, so that all rows of a name come from one side.
+    """
+
+    gone: pl.Series
+    come: pl.DataFrame
+
+    @classmethod
+    def between(cls, gone: pl.Series, come: pl.DataFrame) -> FramePatch:
+        """Of the names that go (String)."""
+        return cls(gone.hash().unique().alias("gone"), come)
+
+    @property
+    def height(self) -> int:
+        """How many rows it takes to say it."""
+        return len(self.gone) + self.come.height
+
+    def of(self, before: pl.DataFrame) -> pl.DataFrame:
+        """`before`, patched."""
+        if not len(self.gone):
+            return together(before, self.come)
+        return together(before.filter(~before[before.columns[0]].hash().is_in(self.gone.implode())), self.come)
+
+    def after(self, first: FramePatch | None) -> FramePatch:
+        """This one and `first` before it, as one."""
+        if first is None:
+            return self
+        return FramePatch(pl.concat([first.gone, self.gone]).unique(), self.of(first.come))
+
+
+def together(rows: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:
+    """Both, sorted by their first column where both are."""
+    if more.is_empty():
+        return rows
+    name = rows.columns[0]
+    if rows[name].is_sorted() and more[name].is_sorted():
+        return rows.merge_sorted(more, key=name)
+    return pl.concat([rows, more])
