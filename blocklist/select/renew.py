@@ -105,8 +105,16 @@ def refitted(
     entries = before.entries.filter(~gone).merge_sorted(now.entries, key="name")
     reasons = {*before.lost, *now.lost, *was.lost}
     lost = {r: before.lost.get(r, 0) + now.lost.get(r, 0) - was.lost.get(r, 0) for r in reasons}
-    patch = FramePatch.between(before.entries["name"].filter(gone), now.entries)
+    patch = _difference(before.entries.filter(gone), now.entries)
     return Expressed(entries, {reason: count for reason, count in lost.items() if count}), patch
+
+
+def _difference(old: pl.DataFrame, new: pl.DataFrame) -> FramePatch:
+    """From the entries `old` to `new`, without the names of which all rows stay as they are."""
+    was, now = old.hash_rows(), new.hash_rows()
+    names = pl.concat([old["name"].filter(~was.is_in(now.implode())), new["name"].filter(~now.is_in(was.implode()))])
+    differs = names.unique().implode()
+    return FramePatch.between(old["name"].filter(old["name"].is_in(differs)), new.filter(_NAME.is_in(differs)))
 
 
 def _near(decisions: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
