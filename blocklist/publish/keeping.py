@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +19,7 @@ class Keeping:
         self._state = state
         self._pool = ThreadPoolExecutor(2, "keeping")
         self._begun: dict[str, Future[None]] = {}
+        self._beginning = threading.Lock()
 
     def __enter__(self) -> Keeping:
         return self
@@ -46,5 +48,7 @@ class Keeping:
         self._begun[digest].result()
 
     def _begin(self, digest: str, keep: Callable[[], None]) -> None:
-        if digest not in self._begun:
-            self._begun[digest] = self._pool.submit(keep)
+        # Exports that are prepared side by side may come with the same bytes.
+        with self._beginning:
+            if digest not in self._begun:
+                self._begun[digest] = self._pool.submit(keep)

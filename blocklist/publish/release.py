@@ -89,6 +89,7 @@ def export_all(
     jobs: list[Job] = []
     with ExitStack() as stack:
         stack.callback(selector.decided.finish, _asked(config, formats))
+        keeping = None if dry_run else stack.enter_context(Keeping(record.state))
         for export in config.exports.values():
             if only and export.name not in only:
                 continue
@@ -105,7 +106,7 @@ def export_all(
             job.paths = split.paths(export, config.policies[export.policy], config.base)
             jobs.append(job)
         with ThreadPoolExecutor(2, "export") as pool:
-            futures = [pool.submit(_prepared, job, config, selector, record, stack, dry_run) for job in jobs]
+            futures = [pool.submit(_prepared, job, config, selector, record, stack, keeping) for job in jobs]
             try:
                 # Polars' signal handler has the system resume a wait without limit: Ctrl-C would not be heard.
                 while wait(futures, timeout=0.2).not_done:
@@ -118,9 +119,8 @@ def export_all(
                 while wait(futures, timeout=0.1).not_done:
                     end_all()
                 raise
-        if dry_run:
+        if keeping is None:
             return [job.outcome for job in jobs]
-        keeping = stack.enter_context(Keeping(record.state))
         renewed = [job for job in jobs if job.same_body and job.left_out is not None]
         for job in renewed:
             assert job.left_out is not None
@@ -187,11 +187,13 @@ def _inputs(shared: list[object], export: Export, fmt: Format, policy: Policy, p
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _prepared(job: Job, config: Config, selector: Selector, record: Record, stack: ExitStack, dry_run: bool) -> None:
+def _prepared(
+    job: Job, config: Config, selector: Selector, record: Record, stack: ExitStack, keeping: Keeping | None
+) -> None:
     """`_prepare`; what it raises is the outcome of this export."""
     started = time.perf_counter()
     try:
-        _prepare(job, config, selector, record, stack, dry_run)
+        _prepare(job, config, selector, record, stack, keeping)
     except Exception as error:
         job.state = "failed"
         _failed(job, error)
@@ -240,8 +242,14 @@ def _floor(job: Job, base: Path) -> tuple[int, int, bool]:
     return served, least, job.live is not None and later(served, job.live.serial)
 
 
-def _prepare(job: Job, config: Config, selector: Selector, record: Record, stack: ExitStack, dry_run: bool) -> None:
-    """Render, compare, gate and check; leaves a sealed candidate when there is something to publish."""
+def _prepare(
+    job: Job, config: Config, selector: Selector, record: Record, stack: ExitStack, keeping: Keeping | None
+) -> None:
+    """Render, compare, gate and check; leaves a sealed candidate when there is something to publish.
+
+    `keeping` begins to keep it beside the preparing of others; None is a dry run.
+    """
+    dry_run = keeping is None
     live, outcome, export = job.live, job.outcome, job.export
     for stray in [stray for _, path in job.paths for stray in leftovers(path)]:
         stray.unlink(missing_ok=True)
@@ -311,6 +319,8 @@ def _prepare(job: Job, config: Config, selector: Selector, record: Record, stack
     job.chosen = selector.text(export, job.fmt)
     if left:
         job.left_out = kept.Bytes.of(left_out.text(pl.concat(left)))
+    if keeping is not None:
+        _keep(job, record, keeping)
 
 
 def _left_out_too(record: Record, release: int, left: Sequence[pl.DataFrame]) -> kept.Bytes | None:
@@ -498,7 +508,10 @@ def _serial(job: Job, record: Record, least: int) -> int:
 
 
 def _keep(job: Job, record: Record, keeping: Keeping) -> None:
-    """Begin to keep the files of a release and what it was chosen from, against those of the live one."""
+    """Begin to keep the files of a release and what it was chosen from, against those of the live one, if not begun.
+
+    What is kept of a run that ends before its releases are recorded, the next one removes.
+    """
     assert job.candidate is not None
     before = files_of(record, job.live.id) if job.live is not None else {}
     places = dict(job.paths)

@@ -37,8 +37,8 @@ _SCHEMA = {"name": pl.String, "kind": pl.UInt8, "subtree": pl.UInt8, "direction"
 def text(chosen: Chosen, rules: Sequence[Rule], told: pl.DataFrame | None = None) -> bytes:
     """What `chosen` holds by its listings, without the entries of `rules`: `name`, `kind`, `subtree`, `direction`.
 
-    Tab-separated and sorted, so that one day's differs little from the next one's. With `told` (see
-    `blocklist.publish.rows`) its columns follow.
+    Tab-separated, names before networks before URLs, each sorted, so that one day's differs little from the next one's.
+    With `told` (see `blocklist.publish.rows`) its columns follow.
     """
     ruled = rule_entries(rules).select("name", "subtree")
     domains = chosen.decisions.filter("block").select("name", "subtree")
@@ -60,13 +60,12 @@ def text(chosen: Chosen, rules: Sequence[Rule], told: pl.DataFrame | None = None
         ),
         _urls(chosen, rules).select("name", _code(4, "kind"), _code(0, "subtree"), _code(0, "direction")),
     ]
-    # No name is in two parts.
-    whole, *others = map(_sorted, parts)
-    for other in others:
-        whole = whole.merge_sorted(other, key="name")
+    whole = pl.concat([_sorted(part) for part in parts])
     if told is not None:
         whole = whole.join(told, on="name", how="left", maintain_order="left")
-    return whole.write_csv(separator="\t", quote_style="never").encode("ascii")
+    out = io.BytesIO()
+    whole.write_csv(out, separator="\t", quote_style="never")
+    return out.getvalue()
 
 
 def _sorted(part: pl.DataFrame) -> pl.DataFrame:
