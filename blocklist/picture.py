@@ -34,6 +34,8 @@ class Changes:
     names: pl.Series
 
 
+# Names that are looked at together.
+_AT_ONCE = 4_000_000
 # Rows of all frames (1 GB) that may lie in memory beside the picture drawn from them.
 _MANY = 20_000_000
 
@@ -102,7 +104,24 @@ class Picture:
     def about(self, asked: Callable[[pl.Series], pl.Series]) -> Current:
         """The same for the names alone of which `asked` says so (String to Boolean)."""
         stay = sum(snapshot.entries for snapshot in self._record.current_snapshots().values()) <= _MANY
-        frames = {i: frame.filter(asked(frame["name"])) for i, frame in self._each(_lists, stay=stay)}
+        frames: dict[int, pl.DataFrame] = {}
+        waiting: dict[int, pl.DataFrame] = {}
+
+        def ask() -> None:
+            # Of many feeds at once: what is asked for is made a table at each look.
+            among = asked(pl.concat([frame["name"] for frame in waiting.values()]))
+            first = 0
+            for number, frame in waiting.items():
+                frames[number] = frame.filter(among.slice(first, frame.height))
+                first += frame.height
+            waiting.clear()
+
+        for number, frame in self._each(_lists, stay=stay):
+            waiting[number] = frame
+            if sum(frame.height for frame in waiting.values()) > _AT_ONCE:
+                ask()
+        if waiting:
+            ask()
         return current(frames, self.feeds, self.suffixes, self.expired(frames))
 
     def listed(self) -> list[list[int | str]]:

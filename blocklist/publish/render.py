@@ -45,9 +45,11 @@ class _Sink:
     lines: int = 0
     size: int = 0
 
-    def write(self, text: str, unserialled: str | None = None) -> None:
-        # The one place where text becomes bytes: anything beyond ASCII ends here.
-        data = text.encode("ascii")
+    def write(self, text: str | bytes, unserialled: str | None = None) -> None:
+        # The one place where text goes into a file: anything beyond ASCII ends here.
+        data = text if isinstance(text, bytes) else text.encode("ascii")
+        if not data.isascii():
+            data.decode("ascii")
         self.write_bytes(data, None if unserialled is None else unserialled.encode("ascii"))
 
     def write_bytes(self, data: bytes, unserialled: bytes | None = None) -> None:

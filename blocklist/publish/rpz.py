@@ -54,11 +54,12 @@ def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Count
             (fitted.pairs, pair, 2, 1),
             (fitted.names, record, 1, 1),
             (fitted.wildcards, below, 1, 1),
-            (_restated_pairs(selection, fitted.entries, values["version"]), pair, 2, 0),
+            (_restated_pairs(selection, fitted, values["version"]), pair, 2, 0),
             (_restated_wildcards(fitted, values["version"]), below, 1, 0),
         ):
-            names = frame.filter(pl.col("block") == block)["name"]
-            names = names.filter(names != values["version"]) if template != below else names
+            names = _of(frame, frame["block"] == block)["name"]
+            if template != below and (version := names == values["version"]).any():
+                names = names.filter(~version)
             made.append(Lines(names, template, "name", "domains", records, entries))
     if values["addresses"]:
         made.append(_address_lines(selection.networks, fmt, target, lost))
@@ -87,7 +88,9 @@ def _fitted(selection: Selection, room: int, lost: Counter[str]) -> tuple[Select
     fitted = _fit(selection.domains, room, lost)
     if fitted.entries.height == selection.domains.height:
         return selection, fitted
-    unsaid = selection.domains.filter(~pl.col("block")).join(fitted.entries, on=["name", "subtree"], how="anti")
+    unsaid = _of(selection.domains, ~selection.domains["block"])
+    if unsaid.height:
+        unsaid = unsaid.join(fitted.entries, on=["name", "subtree"], how="anti")
     if unsaid.height:
         selection = _without_blocks_around(selection, unsaid["name"], lost)
         fitted = _fit(selection.domains, room, Counter())
@@ -97,11 +100,12 @@ def _fitted(selection: Selection, room: int, lost: Counter[str]) -> tuple[Select
 class _Fitted:
     """Entries that fit, by what each needs: a pair, a record for the name, a wildcard. All: name, block."""
 
-    def __init__(self, entries: pl.DataFrame, covered: pl.DataFrame) -> None:
+    def __init__(
+        self, entries: pl.DataFrame, subtree: pl.DataFrame, exact: pl.DataFrame, covered: pl.DataFrame
+    ) -> None:
         self.entries = entries
+        self.subtree = subtree
         self.covered = covered  # name, block (of the subtree above): exact entries that end a wildcard
-        subtree = entries.filter("subtree")
-        exact = entries.filter(~pl.col("subtree"))
         # Two records of one owner with different targets refuse the zone: the exact entry has the name.
         twice = _repeats(entries["name"])
         both = subtree.join(exact, on="name", how="semi") if twice else subtree.clear()
@@ -129,30 +133,39 @@ def _without_blocks_around(selection: Selection, allowed: pl.Series, lost: Count
 
 
 def _fit(domains: pl.DataFrame, room: int, lost: Counter[str]) -> _Fitted:
-    length = pl.col("name").str.len_bytes() + pl.when("subtree").then(2).otherwise(0)
-    entries = domains.filter(length <= room)
-    covered = _covered(entries)
+    entries = domains
+    length = entries["name"].str.len_bytes()
+    if (length + 2 > room).any():
+        entries = entries.filter(length + pl.when("subtree").then(2).otherwise(0) <= room)
+    subtree, exact = _of(entries, entries["subtree"]), _of(entries, ~entries["subtree"])
+    covered = _covered(subtree, exact)
     # An exact entry below a subtree needs its wildcard too.
     over = covered.filter(pl.col("name").str.len_bytes() + 2 > room)
     if over.height:
         entries = entries.filter(pl.col("subtree") | ~pl.col("name").is_in(over["name"].to_list()))
         covered = covered.join(over, on="name", how="anti")
+        exact = entries.filter(~pl.col("subtree"))
     lost["too_long"] += domains.height - entries.height
-    return _Fitted(entries, covered)
+    return _Fitted(entries, subtree, exact, covered)
 
 
-def _covered(entries: pl.DataFrame) -> pl.DataFrame:
+def _of(rows: pl.DataFrame, these: pl.Series) -> pl.DataFrame:
+    """`these` (Boolean) of `rows`: hardly ever a part of them, and all or none need no copy."""
+    if these.all():
+        return rows
+    return rows.filter(these) if these.any() else rows.clear()
+
+
+def _covered(subtree: pl.DataFrame, exact: pl.DataFrame) -> pl.DataFrame:
     """Exact entries with a subtree entry above: name, and `block` of the nearest one.
 
     Folding leaves none below a subtree of their own action, so with one action only there is nothing to
     look for, and a blocked name needs looking at only if it is below an allowed subtree.
     """
-    subtree = entries.filter("subtree")
-    exact = entries.filter(~pl.col("subtree"))
-    allows = subtree.filter(~pl.col("block"))["name"]
-    suspects = [exact.filter(~pl.col("block"))["name"]]
+    allows = _of(subtree, ~subtree["block"])["name"]
+    suspects = [_of(exact, ~exact["block"])["name"]]
     if len(allows):
-        suspects.append(_below(exact.filter("block")["name"], allows))
+        suspects.append(_below(_of(exact, exact["block"])["name"], allows))
     own = subtree["name"]
     candidates = pl.concat(suspects)
     if not len(candidates):
@@ -189,10 +202,11 @@ def _nearest(names: pl.Series, subtree: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found).sort("name")
 
 
-def _restated_pairs(selection: Selection, entries: pl.DataFrame, version: str) -> pl.DataFrame:
+def _restated_pairs(selection: Selection, fitted: _Fitted, version: str) -> pl.DataFrame:
     """Names between entries, less those that are entries: name, block."""
-    names = pl.concat([selection.between.select("name", "block"), _above_version(entries, version)])
+    names = pl.concat([selection.between.select("name", "block"), _above_version(fitted.subtree, version)])
     names = names.unique("name", keep="first")
+    entries = fitted.entries
     taken = entries["name"].filter(entries["name"].is_in(names["name"].implode()))
     return names.filter(~pl.col("name").is_in(taken.implode())).sort("name")
 
@@ -200,7 +214,7 @@ def _restated_pairs(selection: Selection, entries: pl.DataFrame, version: str) -
 def _restated_wildcards(fitted: _Fitted, version: str) -> pl.DataFrame:
     """What holds below exact entries and the version record that stand under a subtree: name, block."""
     found = fitted.covered
-    subtree = fitted.entries.filter("subtree")
+    subtree = fitted.subtree
     if version:
         at = subtree.filter(pl.col("name") == version).select("name", "block")
         own = at if at.height else _nearest(pl.Series("name", [version]), _among(subtree, parents(version)))
@@ -209,13 +223,13 @@ def _restated_wildcards(fitted: _Fitted, version: str) -> pl.DataFrame:
     return found.unique("name").join(taken, on="name", how="anti").sort("name")
 
 
-def _above_version(entries: pl.DataFrame, version: str) -> pl.DataFrame:
+def _above_version(subtree: pl.DataFrame, version: str) -> pl.DataFrame:
     """The version record exists in the zone too, and so do the names above it, up to the nearest subtree."""
     none = pl.DataFrame(schema={"name": pl.String, "block": pl.Boolean})
     if not version:
         return none
     above = parents(version)
-    tops = dict(_among(entries.filter("subtree"), above).select("name", "block").iter_rows())
+    tops = dict(_among(subtree, above).select("name", "block").iter_rows())
     for depth, name in enumerate(above):
         if name in tops:
             return pl.concat(
