@@ -57,6 +57,8 @@ from blocklist.shortage import shortage_of
 from blocklist.store import derived, kept
 from blocklist.store.record import Record
 
+# Exports that are prepared at once: one that waits for what another one makes must not stand in the way of a third.
+_SIDE_BY_SIDE = 3
 # What a person can do about a list that is longer than its target takes.
 _TOO_MUCH = (
     "narrow the policy (fewer categories or feeds, a higher min_confidence)",
@@ -105,7 +107,7 @@ def export_all(
             job.pin = selector.pins.get(export.name)
             job.paths = split.paths(export, config.policies[export.policy], config.base)
             jobs.append(job)
-        with ThreadPoolExecutor(2, "export") as pool:
+        with ThreadPoolExecutor(_SIDE_BY_SIDE, "export") as pool:
             futures = [pool.submit(_prepared, job, config, selector, record, stack, keeping) for job in jobs]
             try:
                 # Polars' signal handler has the system resume a wait without limit: Ctrl-C would not be heard.

@@ -57,13 +57,19 @@ class Selector:
         self._tolds: dict[tuple[str, frozenset[str]], pl.DataFrame] = {}
         self._since: dict[tuple[int, ...], pl.DataFrame] = {}
         self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
-        # Exports are prepared side by side; what they share is decided once, by whoever comes first.
-        self._deciding = threading.Lock()
+        # Exports are prepared side by side; what they share is made once, by whoever comes first. What is decided is
+        # what all others need; of that, names are fitted while networks are united and the text is made.
+        self._deciding, self._fitting = threading.Lock(), threading.Lock()
+        self._uniting, self._telling = threading.Lock(), threading.Lock()
 
     def selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
         """What `export` holds, fitted to what its format can say, and what is lost by that."""
         with self._deciding:
-            return self._selection(export, fmt)
+            decided = self._decided(export)
+            if fmt.of_rows:
+                return self._selected_rows(export, fmt, decided)
+            chosen = decided.chosen(export.policy)
+        return self._selection(export, fmt, decided, chosen)
 
     def decides(self, export: Export) -> Decided | Pinned | Approved:
         """Who decides for `export`: see `_decided`."""
@@ -158,21 +164,26 @@ class Selector:
                 wait=wait,
             )
 
-    def _selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
+    def _selected_rows(
+        self, export: Export, fmt: Format, decided: Decided | Pinned | Approved
+    ) -> tuple[Selection, dict[str, int]]:
+        kinds = kinds_of(export, fmt)
+        selected = decided.selected(export.policy, kinds)
+        fitted = express(selected.decisions, capability_of(fmt, selected))
+        return Selection(rows=self._rows(export, selected, fitted, kinds)), {
+            **fitted.lost,
+            "audience": selected.kept_back.height,
+        }
+
+    def _selection(
+        self, export: Export, fmt: Format, decided: Decided | Pinned | Approved, chosen: Chosen
+    ) -> tuple[Selection, dict[str, int]]:
         kinds = kinds_of(export, fmt)
         lost: dict[str, int] = {}
         parts: dict[str, pl.DataFrame] = {}
-        decided = self._decided(export)
-        if fmt.of_rows:
-            selected = decided.selected(export.policy, kinds)
-            fitted = express(selected.decisions, capability_of(fmt, selected))
-            return Selection(rows=self._rows(export, selected, fitted, kinds)), {
-                **fitted.lost,
-                "audience": selected.kept_back.height,
-            }
-        chosen = decided.chosen(export.policy)
         if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
-            fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
+            with self._fitting:
+                fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
             lost = dict(fitted.lost)
             parts["domains"] = fitted.entries
             if fmt.code == "rpz":
@@ -185,7 +196,8 @@ class Selector:
             if fmt.directed:
                 wanted = ["inbound", "outbound"]
             families = [family for kind, family in (("ipv4", 4), ("ipv6", 6)) if kind in kinds]
-            parts["networks"] = pl.concat([self._area(export, chosen, families, way) for way in wanted])
+            with self._uniting:
+                parts["networks"] = pl.concat([self._area(export, chosen, families, way) for way in wanted])
             if alone := [f for kind, f in (("ipv4", 4), ("ipv6", 6)) if fmt.takes_addresses_alone(kind)]:
                 parts["networks"], lost["network"] = one_by_one(parts["networks"], alone, chosen.networks, self.rules)
         if "url" in kinds:
@@ -254,20 +266,22 @@ class Selector:
 
     def text(self, export: Export, fmt: Format) -> kept.Bytes:
         """What `export` is chosen from, to be kept for a way back; for people, with what is told of it."""
-        with self._deciding:
-            key = (export.name if export.name in self._pinned else f"policy {export.policy}", fmt.of_rows)
+        key = (export.name if export.name in self._pinned else f"policy {export.policy}", fmt.of_rows)
+        with self._telling:
             if key not in self._texts:
                 self._texts[key] = kept.Bytes.of(self._text(export, fmt))
             return self._texts[key]
 
     def _text(self, export: Export, fmt: Format) -> bytes:
-        decided = self._decided(export)
-        if not fmt.of_rows:
-            return text(decided.chosen(export.policy), self.rules)
-        # What was approved was decided by a policy of then, which may have taken more kinds.
-        kinds = KINDS if isinstance(decided, Approved) else self._policies[export.policy].kinds
-        selected = decided.selected(export.policy, kinds)
-        return text(selected, self.rules, self._told(export, selected, kinds))
+        with self._deciding:
+            decided = self._decided(export)
+            if fmt.of_rows:
+                # What was approved was decided by a policy of then, which may have taken more kinds.
+                kinds = KINDS if isinstance(decided, Approved) else self._policies[export.policy].kinds
+                selected = decided.selected(export.policy, kinds)
+                return text(selected, self.rules, self._told(export, selected, kinds))
+            chosen = decided.chosen(export.policy)
+        return text(chosen, self.rules)
 
     def _area(self, export: Export, chosen: Chosen, families: list[int], direction: str) -> pl.DataFrame:
         decided = self._decided(export)
