@@ -211,7 +211,14 @@ class World:
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the record, read by SQLite alone."""
-        with contextlib.closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as db:
+        try:
+            with contextlib.closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as db:
+                return db.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "readonly" not in str(error):
+                raise
+        # Of a journal that a kill left half begun, only who may write can read (sqlite.org/wal.html, read-only).
+        with contextlib.closing(sqlite3.connect(f"{self.database.as_uri()}?mode=rw", uri=True)) as db:
             return db.execute(sql, values).fetchall()
 
     def change(self, sql: str, *values: object) -> None:
