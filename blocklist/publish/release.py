@@ -151,7 +151,7 @@ def export_all(
             _tell_amended(job)
         if ready:
             forget_entries(record)
-        if ready or renewed:
+        if ready or renewed or any(job.state == "failed" for job in every):
             kept.forget_others(record.state, wanted_bytes(record, config))
         for job in jobs:
             try:
@@ -317,7 +317,7 @@ def _prepare(
         outcome.plan = selector.plan(job, selection, old[0] if old else None, counts, wait)
     if wait is not None:
         return
-    _check(job)
+    _check(job, record, keeping)
     job.chosen = selector.text(export, job.fmt)
     if left:
         job.left_out = kept.Bytes.of(left_out.text(pl.concat(left)))
@@ -420,9 +420,13 @@ def _fitted(
     return selection, pl.DataFrame(schema={"name": pl.String, "why": pl.String}), rendered, excess
 
 
-def _check(job: Job) -> None:
+def _check(job: Job, record: Record, keeping: Keeping | None) -> None:
+    """Seal the candidate and check it; `keeping` begins to keep it meanwhile."""
     assert job.candidate is not None and job.rendered is not None
-    for category, file, wrote in job.candidate.seal():
+    sealed = list(job.candidate.seal())
+    if keeping is not None:
+        _keep(job, record, keeping)
+    for category, file, wrote in sealed:
         if category != REASONS:
             options = split.options(job.fmt, {**job.export.options, "serial": job.outcome.serial}, category)
             checked = check(job.fmt, file, wrote, options, job.export.check)
@@ -462,7 +466,7 @@ def _amend(
             change = change_of(other, record, live.id)
             made.added, made.removed = change.added, change.removed
             made.note = "the last approved list with the rules of now"
-            _check(other)
+            _check(other, record, None)
             other.chosen = selector.approved_text(job.export, job.fmt, live.id)
             if left:
                 other.left_out = kept.Bytes.of(left_out.text(pl.concat(left)))

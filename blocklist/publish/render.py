@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, BinaryIO
@@ -34,6 +35,10 @@ class Rendered:
     size: int
 
 
+# Texts of a chunk (5 MB) and their newlines.
+_AHEAD = 4
+
+
 @dataclass
 class _Sink:
     """Writes, counts and digests; `unserialled` stands in for the text in the digest of the body."""
@@ -44,6 +49,15 @@ class _Sink:
     body: Any = None
     lines: int = 0
     size: int = 0
+    # What is written and digested while the next text is made: neither waits for the other.
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "written"))
+    _waiting: deque[Future[None]] = field(default_factory=deque)
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
     def write(self, text: str | bytes, unserialled: str | None = None) -> None:
         # The one place where text goes into a file: anything beyond ASCII ends here.
@@ -53,6 +67,16 @@ class _Sink:
         self.write_bytes(data, None if unserialled is None else unserialled.encode("ascii"))
 
     def write_bytes(self, data: bytes, unserialled: bytes | None = None) -> None:
+        self._waiting.append(self._pool.submit(self._take, data, unserialled))
+        if len(self._waiting) > _AHEAD:
+            self._waiting.popleft().result()
+
+    def finish(self) -> None:
+        """Wait until all is written. Raises OSError where it can't be."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def _take(self, data: bytes, unserialled: bytes | None) -> None:
         self.out.write(data)
         if unserialled is not None and unserialled != data and self.body is None:
             self.body = self.whole.copy()
@@ -85,15 +109,16 @@ def render(fmt: Format, selection: Selection, options: Mapping[str, object], out
             hint="narrow the policy: fewer categories or feeds, or a higher min_confidence",
         )
     counts = {"title": fmt.title, "name": fmt.name, "entries": entries, "records": records}
-    sink = _Sink(out)
-    _frame(sink, fmt, "header", values, counts)
-    for part in parts:
-        if isinstance(part, Bytes):
-            sink.write_bytes(part.data)
-            continue
-        for text in part.texts():
-            sink.write(text)
-    _frame(sink, fmt, "footer", values, counts)
+    with _Sink(out) as sink:
+        _frame(sink, fmt, "header", values, counts)
+        for part in parts:
+            if isinstance(part, Bytes):
+                sink.write_bytes(part.data)
+                continue
+            for text in part.texts():
+                sink.write(text)
+        _frame(sink, fmt, "footer", values, counts)
+        sink.finish()
     if fmt.max_bytes is not None and sink.size > fmt.max_bytes:
         raise ReleaseError(
             f"{fmt.name}: {sink.size:,} bytes are more than the {fmt.max_bytes:,} that the target takes",
@@ -112,10 +137,12 @@ def render(fmt: Format, selection: Selection, options: Mapping[str, object], out
 
 def written(lines: Iterator[str], out: BinaryIO) -> Rendered:
     """Write text that stands beside a list and has no serial."""
-    sink, entries = _Sink(out), 0
-    for text in lines:
-        sink.write(text)
-        entries += text.count("\n")
+    entries = 0
+    with _Sink(out) as sink:
+        for text in lines:
+            sink.write(text)
+            entries += text.count("\n")
+        sink.finish()
     return Rendered(entries, entries, {}, sink.body_digest, sink.whole.hexdigest(), sink.lines, sink.size)
 
 
