@@ -164,16 +164,94 @@ def test_a_name_stays_until_its_last_line_is_gone() -> None:
     assert step.repeated is None
 
 
-def test_what_the_order_of_lines_decides_needs_the_long_way() -> None:
+def test_where_the_order_of_lines_decides_those_of_the_name_are_looked_for() -> None:
     old = ['{"v": "evil.example", "r": "one"}', '{"v": "other.example"}']
     assert compare(feed("jsonl"), old, [*old, '{"v": "new.example", "r": "two"}'])
+    assert compare(feed("jsonl"), old, ['{"v": "evil.example", "r": "two"}', *old])
+    assert compare(feed("jsonl"), old, [*old, '{"v": "evil.example", "r": "two"}'])
+    three = [*old, '{"v": "evil.example", "r": "two"}', '{"v": "evil.example", "r": "three"}']
+    assert compare(feed("jsonl"), three, three[1:])
+
+
+def test_a_row_that_only_a_shared_line_says_now_is_looked_for() -> None:
+    old = ['{"v": "evil.example", "c": 60}', '{"v": "evil.example", "c": 90}', '{"v": "other.example"}']
+    assert compare(feed("jsonl"), old, old[:1] + old[2:])
+    assert compare(feed("jsonl"), old, [*old, '{"v": "evil.example", "c": 95}'])
+
+
+def test_a_name_that_is_written_in_another_way_needs_the_long_way() -> None:
+    old = ['{"v": "EVIL.example", "r": "one"}', '{"v": "other.example"}']
     assert not compare(feed("jsonl"), old, ['{"v": "evil.example", "r": "two"}', *old])
 
 
-def test_a_row_that_only_a_shared_line_says_now_needs_the_long_way() -> None:
-    old = ['{"v": "evil.example", "c": 60}', '{"v": "evil.example", "c": 90}', '{"v": "other.example"}']
-    assert not compare(feed("jsonl"), old, old[:1] + old[2:])
-    assert compare(feed("jsonl"), old, [*old, '{"v": "evil.example", "c": 95}'])
+@pytest.mark.parametrize("limit", ["_MOST_SEARCHED", "_MOST_FOUND"])
+def test_lines_that_are_long_to_find_need_the_long_way(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change, limit, 1)
+    old = ['{"v": "evil.example", "r": "one"}', '{"v": "other.example"}']
+    assert not compare(feed("jsonl"), old, ['{"v": "evil.example", "r": "two"}', *old])
+
+
+HEADED = st.sampled_from(
+    [
+        *(f"# Reference: https://report.example/{i}" for i in range(4)),
+        "\t# Reference: https://report.example/5",
+        "# Note: no reference",
+        "#",
+        "",
+        " \t",
+        "evil.example",
+        "EVIL.example",
+        "evil.example # Reference: https://report.example/no",
+        "evil.example:8080",
+        "other.example/gate.php#part",
+        "/gate.php",
+        "192.0.2.1:443",
+        "# " + "x" * 9000,
+        "y" * 3000,
+        *(f"trail{i}.example" for i in range(8)),
+    ]
+)
+
+
+@settings(max_examples=400)
+@given(
+    shared=st.lists(st.lists(HEADED, max_size=6), min_size=1, max_size=6),
+    edits=st.lists(st.tuples(st.lists(HEADED, max_size=3), st.lists(HEADED, max_size=3)), max_size=6),
+)
+@example(
+    # A line that came parts what follows from the comments above, whose reference was the first.
+    shared=[["# Reference: https://report.example/1"], ["# Reference: https://report.example/2", "b.example"]],
+    edits=[([], ["a.example"])],
+)
+@example(
+    shared=[["#", "a.example"], [], ["# Reference: https://report.example/2", "b.example", "c.example"]],
+    edits=[([""], []), (["d.example"], ["e.example"])],
+)
+def test_lines_below_comments_keep_what_those_say(
+    shared: list[list[str]], edits: list[tuple[list[str], list[str]]]
+) -> None:
+    old, new = list(shared[0]), list(shared[0])
+    for lines, (was, now) in zip(shared[1:], edits, strict=False):
+        old += was + lines
+        new += now + lines
+    compare(feed("maltrail"), old, new)
+
+
+def test_the_short_way_is_taken_for_lists_under_comments() -> None:
+    old = [
+        line
+        for i in range(40)
+        for line in (f"# Reference: https://report.example/{i}", "", *(f"n{i}x{j}.example" for j in range(9)))
+    ]
+    for new in (
+        [line for line in old if line != "n7x3.example"],
+        ["n7x3.test" if line == "n7x3.example" else line for line in old],
+        [*old[:44], "# Reference: https://report.example/new", "new.example", "", *old[44:]],
+        [line.replace("report.example/7", "report.example/seven") for line in old],
+        [*old, "n7x3.example"],
+        [line for line in old if not line.startswith("n7x")],
+    ):
+        assert compare(feed("maltrail"), old, new)
 
 
 def test_occurrences_that_are_not_known_need_the_long_way() -> None:

@@ -17,17 +17,20 @@ import polars as pl
 
 from blocklist.catalog import Feed
 from blocklist.hunks import Hunk
-from blocklist.ingest.formats import BY_LINE
-from blocklist.ingest.normalize import OCCURRENCE, SCHEMA, unique
+from blocklist.ingest.formats import BY_HEAD, BY_LINE
+from blocklist.ingest.heads import Parts, with_heads
+from blocklist.ingest.normalize import NONE, OCCURRENCE, SCHEMA, unique
 from blocklist.ingest.parse import LineReader, Parsed, blocks, refuse_pages, text_of
 from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
 # Below this many bytes reading everything is as quick.
 _WORTH_IT = 65_536
-# By what two occurrences of one name may differ; of what else they say, the order of their lines decides.
-_ORDERLESS = ("name", "kind", "subtree", "confidence")
+# Lines of names are looked for in as many bytes (20 ms), and as many of them are read.
+_MOST_SEARCHED = 64 * 2**20
+_MOST_FOUND = 10_000
 _SHARED = 2**32 - 1
+_NEWLINE = 10
 
 
 def parse_change(
@@ -47,7 +50,7 @@ def parse_change(
     started = time.perf_counter()
     known = before.height if repeated is None else before.height - repeated["name"].n_unique() + repeated["count"].sum()
     if (
-        account["format"] not in BY_LINE
+        account["format"] not in BY_LINE | BY_HEAD
         or feed.input.name not in ("auto", account["format"])
         # The keys of a guess are not in the account; a rule that takes others back stands anywhere.
         or (feed.input.name == "auto" and account["format"] == "jsonl")
@@ -61,23 +64,32 @@ def parse_change(
     ):
         return None
     refuse_pages(new, feed)
-    less, gone = _read(feed, account["format"], old, [(h.gone, h.gone_end) for h in changed])
-    out, come = _read(feed, account["format"], new, [(h.come, h.come_end) for h in changed])
+    parts = _parts(account["format"], old, new, changed)
+    if parts is None:
+        return None
+    less, gone = _read(feed, account["format"], old, parts[0])
+    out, come = _read(feed, account["format"], new, parts[1])
+    come = _numbered(come, new, parts[1])
     touched = pl.concat([gone["name"], come["name"]]).unique().sort()
     had = _rows(before, touched)
-    counts = _counts(had, repeated, touched, gone, come)
-    if counts is None:
-        return None
-    now, _ = unique(
-        counts.with_columns(pl.col("line").fill_null(_SHARED)).select(SCHEMA.names()),
-        feed.confidence,
-    )
-    out.difference = added, removed, _ = difference(had, now)
-    if (added["line"] == _SHARED).any():
-        # What changed is said by a line that both share: where it stands now, only reading all will tell.
-        return None
+    again = None if repeated is None else _rows(repeated, touched, several=True)
+    if (again is None or again.is_empty()) and _once(had, touched, gone, come):
+        out.difference, out.repeated = (come.sort("name"), had, 0), repeated
+    else:
+        counts = _counts(had, again, gone, come)
+        if counts is None:
+            return None
+        out.difference = _joined(had, counts, feed)
+        # What changed may be said by a line that both share, which stands where only the text can tell.
+        shared = out.difference[0].filter(pl.col("line") == _SHARED)["name"]
+        if len(unknown := pl.concat([_unordered(counts), shared]).unique()):
+            counts = _ordered(counts, unknown, feed, account["format"], new)
+            if counts is None:
+                return None
+            out.difference = _joined(had, counts, feed)
+        out.repeated = _repeated(repeated, touched, counts)
+    added, removed, _ = out.difference
     out.frame = _without(before, removed["name"]).merge_sorted(added, key="name")
-    out.repeated = _repeated(repeated, touched, counts)
     out.lines += account["lines"] - less.lines
     out.blank += account["blank"] - less.blank
     out.comments += account["comments"] - less.comments
@@ -112,33 +124,52 @@ def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataF
     return added, removed, int(differs.sum())
 
 
-def _read(feed: Feed, format_name: str, data: bytes, parts: Sequence[tuple[int, int]]) -> tuple[Parsed, pl.DataFrame]:
+def _parts(format_name: str, old: bytes, new: bytes, changed: Sequence[Hunk]) -> tuple[Parts, Parts] | None:
+    """Stretches of `old` and `new`, in whole lines, that tell all that differs; None when only reading all does."""
+    if format_name in BY_LINE:
+        return [(h.gone, h.gone_end) for h in changed], [(h.come, h.come_end) for h in changed]
+    return with_heads(old, new, changed)
+
+
+def _read(feed: Feed, format_name: str, data: bytes, parts: Parts) -> tuple[Parsed, pl.DataFrame]:
     """Some lines, read like a whole file of them: their account, and their indicators, not yet unique."""
-    out = Parsed(pl.DataFrame(schema=SCHEMA), format_name)
-    parts = [part for part in parts if part[0] < part[1]]
+    out = Parsed(NONE, format_name)
     reader = LineReader(feed, out, msgspec.structs.replace(feed.input, name=format_name))
-    text = b"".join(data[begin:end] for begin, end in parts)
+    text = b"".join([data[begin:end] for begin, end in parts])
     frames = [reader.read(block, first) for first, block in blocks(text)]
-    if not frames:
-        return out, out.frame
-    # From the number among these lines to the number in the file.
+    return out, pl.concat(frames) if len(frames) > 1 else frames[0] if frames else NONE
+
+
+def _numbered(rows: pl.DataFrame, data: bytes, parts: Parts) -> pl.DataFrame:
+    """`rows`, whose `line` is the number among the lines of `parts`, with the number in all of `data`."""
+    if rows.is_empty():
+        return rows
     numbers: list[int] = []
     number, at = 1, 0
     for begin, end in parts:
-        number += data.count(b"\n", at, begin)
-        lines = data.count(b"\n", begin, end)
-        numbers += range(number, number + lines + (data[end - 1 : end] != b"\n"))
-        number, at = number + lines, end
-    rows = pl.concat(frames)
-    return out, rows.with_columns(pl.Series(numbers, dtype=pl.UInt32).gather(rows["line"] - 1).alias("line"))
+        if begin < end:
+            number += data.count(b"\n", at, begin)
+            lines = data.count(b"\n", begin, end)
+            numbers += range(number, number + lines + (data[end - 1] != _NEWLINE))
+            number, at = number + lines, end
+    return rows.with_columns(pl.Series("line", numbers, dtype=pl.UInt32).gather(rows["line"] - 1))
 
 
-def _rows(before: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
-    """The rows of `before`, sorted by name, that have one of `names`, sorted too."""
-    if before.is_empty():
-        return before
-    at = before["name"].search_sorted(names).clip(0, before.height - 1)
-    return before[at.filter(before["name"].gather(at) == names)]
+def _rows(table: pl.DataFrame, names: pl.Series, *, several: bool = False) -> pl.DataFrame:
+    """The rows of `table`, sorted by name, that have one of `names`, sorted too; there may be `several` of each."""
+    if table.is_empty() or names.is_empty():
+        return table.clear()
+    if several:
+        return table.filter(table["name"].is_in(names.implode()))
+    at = table["name"].search_sorted(names).clip(0, table.height - 1)
+    return table[at.filter(table["name"].gather(at) == names)]
+
+
+def _once(had: pl.DataFrame, touched: pl.Series, gone: pl.DataFrame, come: pl.DataFrame) -> bool:
+    """Does each name of `touched` stand on one line of the two texts alone, as it does in most changes?"""
+    if len(touched) != gone.height + come.height or had.height != gone.height:
+        return False
+    return had.select(OCCURRENCE).equals(gone.sort("name").select(OCCURRENCE))
 
 
 def _without(before: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
@@ -150,30 +181,82 @@ def _without(before: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
 
 
 def _counts(
-    had: pl.DataFrame, repeated: pl.DataFrame | None, touched: pl.Series, gone: pl.DataFrame, come: pl.DataFrame
+    had: pl.DataFrame, again: pl.DataFrame | None, gone: pl.DataFrame, come: pl.DataFrame
 ) -> pl.DataFrame | None:
-    """Every occurrence of the names of `touched` that is left, with `count`, and `line` where its line is new.
+    """Every occurrence of names that is left, with `count`, and the first `line` of those of them that came, `seen`.
 
-    None when the occurrences before don't fit the difference, or the order of lines would decide.
+    In: their rows before, and of those that stood more than once all occurrences; what is gone, and what came. None
+    when the occurrences before don't fit the difference.
     """
-    key, none = list(OCCURRENCE), pl.lit(None, pl.UInt32).alias("line")
+    none = pl.lit(None, pl.UInt32).alias("line")
     parts = [
-        gone.select(*key, pl.lit(-1, pl.Int64).alias("count"), none),
-        come.select(*key, pl.lit(1, pl.Int64).alias("count"), "line"),
+        gone.select(*OCCURRENCE, pl.lit(-1, pl.Int64).alias("count"), none),
+        come.select(*OCCURRENCE, pl.lit(1, pl.Int64).alias("count"), "line"),
     ]
-    if repeated is not None:
-        again = repeated.filter(pl.col("name").is_in(touched.implode()))
-        parts.append(again.select(*key, pl.col("count").cast(pl.Int64), none))
-        had = had.filter(~pl.col("name").is_in(again["name"].unique().implode()))
-    parts.append(had.select(*key, pl.lit(1, pl.Int64).alias("count"), none))
-    counts = pl.concat(parts).group_by(key).agg(pl.col("count").sum(), pl.col("line").min())
+    if again is not None and again.height:
+        parts.append(again.select(*OCCURRENCE, pl.col("count").cast(pl.Int64), none))
+        had = had.filter(~had["name"].is_in(again["name"].unique().implode()))
+    parts.append(had.select(*OCCURRENCE, pl.lit(1, pl.Int64).alias("count"), none))
+    line = pl.col("line")
+    counts = pl.concat(parts).group_by(OCCURRENCE).agg(pl.col("count").sum(), line.min(), line.count().alias("seen"))
     if (counts["count"] < 0).any():
         return None
-    counts = counts.filter(pl.col("count") > 0)
-    told = [name for name in key if name not in _ORDERLESS and counts[name].null_count() < counts.height]
-    if told and counts.select("name", *told).unique()["name"].is_duplicated().any():
+    return counts.filter(pl.col("count") > 0)
+
+
+def _joined(had: pl.DataFrame, counts: pl.DataFrame, feed: Feed) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """The `difference` of the rows of names before and what `counts` makes of them."""
+    rows = counts.select(pl.col("line").fill_null(_SHARED) if name == "line" else name for name in SCHEMA)
+    return difference(had, unique(rows, feed.confidence)[0])
+
+
+def _unordered(counts: pl.DataFrame) -> pl.Series:
+    """Names of which the order of their lines decides what they say, and that order is not known."""
+    if counts["extra"].null_count() == counts.height:
+        return pl.Series("name", [], dtype=pl.String)
+    some = counts.filter(counts["name"].is_duplicated())
+    told = some.group_by("name").agg(
+        pl.col("extra").drop_nulls().n_unique() > 1, (pl.col("seen") < pl.col("count")).any()
+    )
+    return told.filter(pl.col("extra") & pl.col("seen"))["name"]
+
+
+def _ordered(counts: pl.DataFrame, names: pl.Series, feed: Feed, format_name: str, new: bytes) -> pl.DataFrame | None:
+    """`counts` with the first line of every occurrence of `names`, which are looked for in all of `new`.
+
+    None when not just those occurrences are found: a name may be written otherwise than it is read.
+    """
+    lines = _lines_with(new, names.to_list())
+    parts = None if lines is None else _parts(format_name, new, new, lines)
+    if parts is None:
         return None
-    return counts
+    _, rows = _read(feed, format_name, new, parts[1])
+    rows = _numbered(rows, new, parts[1]).filter(pl.col("name").is_in(names.implode()))
+    found = rows.group_by(OCCURRENCE).agg(
+        pl.len().cast(pl.Int64).alias("count"), pl.col("line").min(), pl.len().alias("seen")
+    )
+    wanted = counts["name"].is_in(names.implode())
+    key = [*OCCURRENCE, "count"]
+    if not found.select(key).sort(key).equals(counts.filter(wanted).select(key).sort(key)):
+        return None
+    return pl.concat([counts.filter(~wanted), found.select(counts.columns)])
+
+
+def _lines_with(data: bytes, names: Sequence[str]) -> list[Hunk] | None:
+    """Lines in which one of `names` stands, each as a hunk that changes nothing; None when that is long to find."""
+    if len(names) * len(data) > _MOST_SEARCHED:
+        return None
+    found: set[Hunk] = set()
+    for name in names:
+        text = name.removeprefix("//").encode()
+        at = data.find(text)
+        while at >= 0:
+            begin, end = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at) + 1 or len(data)
+            found.add(Hunk(begin, end, begin, end))
+            if len(found) > _MOST_FOUND:
+                return None
+            at = data.find(text, end)
+    return sorted(found)
 
 
 def _repeated(repeated: pl.DataFrame | None, touched: pl.Series, counts: pl.DataFrame) -> pl.DataFrame | None:

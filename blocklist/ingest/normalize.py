@@ -41,6 +41,8 @@ SCHEMA = pl.Schema(
     }
 )
 
+NONE = pl.DataFrame(schema=SCHEMA)
+
 # What one mention of a name says, wherever it stands.
 OCCURRENCE = tuple(name for name in SCHEMA if name != "line")
 

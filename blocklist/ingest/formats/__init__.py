@@ -83,9 +83,11 @@ COMMENTS: dict[str, tuple[str, ...]] = {
 # Formats whose document is one value and not lines.
 WHOLE = frozenset({"misp", "json", "stix"})
 
-# Formats whose lines mean the same wherever they stand; a table's depend on its header, a zone's and a trail's on those
-# above.
-BY_LINE = frozenset(COMMENTS) - {"auto", "csv", "rpz", "maltrail"}
+# Formats whose lines mean what the comments that head them say.
+BY_HEAD = frozenset({"maltrail"})
+
+# Formats whose lines mean the same wherever they stand; a table's depend on its header, a zone's on those above.
+BY_LINE = frozenset(COMMENTS) - BY_HEAD - {"auto", "csv", "rpz"}
 
 # Formats in which the white space before a line means something.
 INDENTED = frozenset({"rpz"})
