@@ -19,9 +19,11 @@ import polars as pl
 
 from blocklist.store import folders
 
-# Bytes of the first table, the snapshot's number, CRC-32 of both tables: a column file is one or two Parquet files and
-# this.
+# Bytes of the first table, the snapshot's number, CRC-32 of both tables: a column file is one or two streams of Arrow
+# and this.
 _END = struct.Struct("<QQI")
+# Columns that are kept without a byte where they say nothing, as in most feeds.
+_EMPTY = {"confidence": pl.UInt8, "extra": pl.String, "dropped": pl.Int64}
 
 
 class Columns(NamedTuple):
@@ -76,7 +78,8 @@ def kept_bytes(state: Path, snapshot: int, sha256: str) -> bytes | None:
 def write(state: Path, snapshot: int, columns: Columns) -> None:
     """Write a column file, beside and renamed.
 
-    Not compressed: that would take half of the time to write it and a third of the time to read it.
+    Not compressed: that would take half of the time to write it and a third of the time to read it. As Parquet, it
+    takes twice the time for both.
     """
     _write(file_of(state, snapshot), [table for table in columns if table is not None])
 
@@ -96,9 +99,19 @@ def _write(path: Path, frames: Sequence[pl.DataFrame]) -> None:
 
 
 def _packed(frame: pl.DataFrame) -> memoryview:
+    """One Arrow stream. What older readers of Arrow know of text is half as large as Polars' own, and quicker read."""
+    empty = [name for name in _EMPTY if name in frame.columns and frame[name].null_count() == frame.height]
+    if empty:
+        frame = frame.with_columns(pl.lit(None, pl.Null).alias(name) for name in empty)
     out = io.BytesIO()
-    frame.write_parquet(out, compression="uncompressed", statistics=False, row_group_size=max(1, frame.height))
+    frame.rechunk().write_ipc_stream(out, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
     return out.getbuffer()
+
+
+def _unpacked(data: bytes) -> pl.DataFrame:
+    frame = pl.read_ipc_stream(io.BytesIO(data))
+    empty = [name for name, dtype in frame.schema.items() if dtype == pl.Null]
+    return frame.with_columns(pl.lit(None, _EMPTY[name]).alias(name) for name in empty) if empty else frame
 
 
 def read(state: Path, snapshot: int) -> Columns | None:
@@ -114,7 +127,8 @@ def _read(path: Path) -> Columns | None:
         if snapshot != int(path.stem) or zlib.crc32(memoryview(data)[: -_END.size]) != crc:
             return None
         again = data[size : -_END.size]
-        return Columns(pl.read_parquet(data[:size]), pl.read_parquet(again) if again else None)
+        # The first ends by itself: a piece of 8 MB need not be copied.
+        return Columns(_unpacked(data), _unpacked(again) if again else None)
     except (OSError, struct.error, pl.exceptions.PolarsError):
         return None
 
