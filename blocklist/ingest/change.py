@@ -112,6 +112,8 @@ def difference(before: pl.DataFrame | None, now: pl.DataFrame) -> tuple[pl.DataF
     if before is None or before.is_empty():
         return now, now.clear(), 0
     still = now["name"].is_in(before["name"].implode())
+    if not still.any():
+        return now, before, 0
     stays = before["name"].is_in(now["name"].implode())
     # Both are sorted by name and unique in it, so what they share stands in the same order.
     new, old = now.filter(still), before.filter(stays)

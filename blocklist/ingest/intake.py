@@ -21,7 +21,7 @@ from blocklist.ingest import gate, linger
 from blocklist.ingest.change import difference, parse_change
 from blocklist.ingest.gate import Known
 from blocklist.ingest.header import Header, read_header
-from blocklist.ingest.normalize import SCHEMA
+from blocklist.ingest.normalize import NONE
 from blocklist.ingest.parse import PARSER_VERSION, Parsed, parse
 from blocklist.select import lifetime
 from blocklist.select.lifetime import lasts
@@ -58,7 +58,7 @@ class Intake:
     times: pl.DataFrame | None = None
     dropped: pl.Series = field(default_factory=lambda: _NO_NAMES)
     back: pl.Series = field(default_factory=lambda: _NO_NAMES)
-    over: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCHEMA))
+    over: pl.DataFrame = field(default_factory=lambda: NONE)
     next_end: int | None = None
 
 
@@ -96,7 +96,7 @@ def take_in(
     """
     reason = hint = None
     lines = hunks(base, data) if base is not None else None
-    parsed = Parsed(pl.DataFrame(schema=SCHEMA), feed.input.name)
+    parsed = Parsed(NONE, feed.input.name)
     listed = None if before is None else linger.listed(before.frame, times)
     stated = read_header(data)
     try:

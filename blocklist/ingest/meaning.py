@@ -35,7 +35,7 @@ _CLAIMS = {
 
 @dataclass
 class Meaning:
-    """`rows` with `extra` (JSON of what each says, null where nothing) instead of the columns of `OVERRIDES`.
+    """`rows` with `extra` (JSON of what each says, null where nothing), where they have columns of `OVERRIDES`.
 
     `notes` counts overrides that could not be read, by what they should have been.
     """
@@ -52,7 +52,6 @@ def judge(rows: pl.DataFrame) -> Meaning:
         out.rows = _claimed(rows, out.rejects)
     present = [name for name in _SAID if name in rows.columns]
     if not present:
-        out.rows = out.rows.drop("kind", strict=False).with_columns(pl.lit(None, pl.String).alias("extra"))
         return out
     said = pl.DataFrame([_said(name, out.rows[name], out.notes).alias(name) for name in present])
     extra = said.select(
@@ -60,7 +59,7 @@ def judge(rows: pl.DataFrame) -> Meaning:
         .then(pl.struct(pl.all()).struct.json_encode())
         .otherwise(None)
     ).to_series()
-    out.rows = out.rows.drop("kind", *present, strict=False).with_columns(extra.alias("extra"))
+    out.rows = out.rows.with_columns(extra.alias("extra"))
     return out
 
 

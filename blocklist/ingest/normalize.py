@@ -14,6 +14,7 @@ An *indicators* frame, sorted by `name` and unique in it:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -77,6 +78,15 @@ _PLAIN_URL = (
 _PLAIN_LOCAL = _SPECIAL.replace(r"(?:^|\.)", r"^https?://(?:[^/]*\.)?").replace("$", "/")
 _PLAIN_LENGTH = len("http://") + MAX_NAME
 _HOST_ALONE = r"^/?\??#?$"
+_BEYOND_ASCII = _TEXT.str.len_bytes() != _TEXT.str.len_chars()
+_CANONICAL = _TEXT.str.to_lowercase().str.strip_suffix(".")
+_GOOD = (
+    _TEXT.str.contains(_NAME)
+    & (_TEXT.str.len_bytes() <= MAX_NAME)
+    & ~_TEXT.str.contains(_LONG_LABEL)
+    & ~_TEXT.str.contains(_NUMERIC_END)
+    & ~_TEXT.str.contains(_SPECIAL)
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 
@@ -98,27 +108,31 @@ class Normalized:
 
 def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
     """Rows of a format (`number`, `text`, maybe `subtree` and overrides) as indicators of `feed`."""
-    if "subtree" not in rows.columns or feed.scope is not None:
-        subtree = feed.scope == "subtree" if feed.scope else format_name in SUBTREE
-        rows = rows.with_columns(pl.lit(subtree).alias("subtree"))
-    if "confidence" not in rows.columns:
-        rows = rows.with_columns(pl.lit(None, pl.UInt8).alias("confidence"))
     meaning = judge(rows)
-    rows = meaning.rows.select("number", "text", "subtree", "confidence", "extra")
-    out = Normalized(pl.DataFrame(schema=SCHEMA), meaning.rejects, notes=meaning.notes)
-    if _beyond_ascii(rows["text"]).any():
+    subtree: pl.Expr = pl.col("subtree")
+    if "subtree" not in rows.columns or feed.scope is not None:
+        subtree = pl.lit(feed.scope == "subtree" if feed.scope else format_name in SUBTREE).alias("subtree")
+    known = meaning.rows.columns
+    said = [name if name in known else pl.lit(None, SCHEMA[name]).alias(name) for name in ("confidence", "extra")]
+    rows = meaning.rows.select("number", "text", subtree, *said)
+    out = Normalized(NONE, meaning.rejects, notes=meaning.notes)
+    # One cheap look decides how a row is read: most feeds are wholly names or wholly addresses.
+    look = rows.select(_BEYOND_ASCII.alias("foreign"), _TEXT.str.contains(_ADDRESS).alias("address"))
+    if look["foreign"].any():
         damaged = rows["text"].str.contains(DAMAGED, literal=True)
         out.rejects.refuse(Reject.ENCODING, rows["number"].filter(damaged))
-        rows = rows.filter(~damaged)
-    # One cheap look decides how a row is read: most feeds are wholly names or wholly addresses.
-    address = rows["text"].str.contains(_ADDRESS)
-    addresses, names = (rows, rows.clear()) if address.all() else (rows.filter(address), rows.filter(~address))
-    slash = names["text"].str.contains("/", literal=True)
-    url = slash & names["text"].str.contains("://", literal=True)
-    if (path := slash & ~url).any():
-        out.rejects.refuse(Reject.UNSUPPORTED, names["number"].filter(path))
+        rows, look = rows.filter(~damaged), look.filter(~damaged)
+    address = look["address"]
+    addresses, names = (rows, rows.clear()) if address.all() else _parted(rows, address)
+    links = names.clear()
+    if names.height:
+        look = names.select(
+            _TEXT.str.contains("/", literal=True).alias("slash"), _TEXT.str.contains("://", literal=True).alias("url")
+        )
+        if look["slash"].any():
+            out.rejects.refuse(Reject.UNSUPPORTED, names["number"].filter(look["slash"] & ~look["url"]))
+            links, names = names.filter(look["url"]), names.filter(~look["slash"])
     parts: list[pl.DataFrame] = []
-    links, names = names.filter(url), names.filter(~slash)
     if links.height:
         urls, hosts = _urls(links, feed, out.rejects)
         parts.append(_indicators(urls, URL))
@@ -128,7 +142,7 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
     if names.height:
         ranges: list[pl.DataFrame] = []
         # A list of ranges is known by its first row, and need not be looked at as names first.
-        if names["text"].head(1).str.contains(_RANGE).all() and (spans := names["text"].str.contains(_RANGE)).any():
+        if re.match(_RANGE, names["text"][0]) and (spans := names["text"].str.contains(_RANGE)).any():
             ranges.append(names.filter(spans))
             names = names.filter(~spans)
         parts.append(_indicators(_names(names, out.rejects, ranges), DOMAIN))
@@ -140,7 +154,8 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
         judged = _addresses(addresses, out.rejects)
         out.masked += int(judged["masked"].sum())
         parts.append(_indicators(judged, _FAMILY_KIND))
-    frame = pl.concat([p for p in parts if p.height] or [pl.DataFrame(schema=SCHEMA)])
+    parts = [part for part in parts if part.height]
+    frame = pl.concat(parts) if len(parts) > 1 else parts[0] if parts else NONE
     if feed.kinds:
         wanted = frame["kind"].is_in([KIND[k] for k in feed.kinds])
         out.rejects.refuse(Reject.UNWANTED_KIND, frame["line"].filter(~wanted))
@@ -158,7 +173,8 @@ def unique(frame: pl.DataFrame, confidence: int) -> tuple[pl.DataFrame, pl.DataF
     without one of its own has.
     """
     frame = frame.sort("name", "line")
-    again = (frame["name"] == frame["name"].shift(1)).fill_null(False)
+    name = pl.col("name")
+    again = frame.select((name == name.shift(1)).fill_null(False)).to_series()
     if not again.any():
         return frame, frame.clear()
     # Joining costs as much as all else together, so only what is there to be joined goes that way.
@@ -185,8 +201,9 @@ def occurrences(repeated: pl.DataFrame) -> pl.DataFrame:
     return repeated.group_by(OCCURRENCE).agg(pl.len().cast(pl.UInt32).alias("count")).sort("name")
 
 
-def _beyond_ascii(text: pl.Series) -> pl.Series:
-    return text.str.len_bytes() != text.str.len_chars()
+def _parted(rows: pl.DataFrame, mask: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows where `mask` is true, and the others."""
+    return (rows.filter(mask), rows.filter(~mask)) if mask.any() else (rows.clear(), rows)
 
 
 def _names(rows: pl.DataFrame, rejects: Refused, ranges: list[pl.DataFrame] | None = None) -> pl.DataFrame:
@@ -194,18 +211,12 @@ def _names(rows: pl.DataFrame, rejects: Refused, ranges: list[pl.DataFrame] | No
 
     Ranges of addresses are no names; with `ranges` they are put there, where only what is refused anyway pays for it.
     """
-    foreign = _beyond_ascii(rows["text"])
-    if foreign.any():
+    shown = rows.select(_CANONICAL, _BEYOND_ASCII.alias("foreign"))
+    if (foreign := shown["foreign"]).any():
         rows = _idn(rows, foreign, rejects)
-    rows = rows.with_columns(_TEXT.str.to_lowercase().str.strip_suffix("."))
-    text = rows["text"]
-    good = (
-        text.str.contains(_NAME)
-        & (text.str.len_bytes() <= MAX_NAME)
-        & ~text.str.contains(_LONG_LABEL)
-        & ~text.str.contains(_NUMERIC_END)
-        & ~text.str.contains(_SPECIAL)
-    )
+        shown = rows.select(_CANONICAL)
+    rows = rows.with_columns(shown["text"])
+    good = shown.select(_GOOD).to_series()
     if not good.all():
         bad = rows.filter(~good)
         if ranges is not None and (spans := bad["text"].str.contains(_RANGE)).any():

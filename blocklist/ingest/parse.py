@@ -20,7 +20,7 @@ from blocklist.ingest.content import looks_like_html
 from blocklist.ingest.formats import COMMENTS, INDENTED, WHOLE, LineEnd, LineParser, Rows, line_parser, whole_parser
 from blocklist.ingest.formats.ports import without_port
 from blocklist.ingest.formats.sniff import Chosen, sniff, sniff_document
-from blocklist.ingest.normalize import KIND, SCHEMA, normalize, occurrences, unique
+from blocklist.ingest.normalize import KIND, NONE, normalize, occurrences, unique
 from blocklist.ingest.refused import Refused
 from blocklist.names import DAMAGED, Reject
 
@@ -93,7 +93,7 @@ def parse(data: bytes, feed: Feed) -> Parsed:
     data = text_of(data)
     refuse_pages(data, feed)
     spec = feed.input
-    out = Parsed(pl.DataFrame(schema=SCHEMA), spec.name, why="the feed says so")
+    out = Parsed(NONE, spec.name, why="the feed says so")
     if spec.name == "auto":
         out.why = ""
         if (document := sniff_document(data)) is not None:
@@ -209,24 +209,36 @@ class LineReader:
 
     def read(self, block: bytes, first: int) -> pl.DataFrame:
         """Indicators of `block`, whose first line has the number `first`; its lines go into the account."""
-        return self.rows(self._marks(self._split(block, first)))
-
-    def rows(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Indicators of lines that are neither blank nor comments (`number`, `line`)."""
-        out = self._out
-        too_long = frame["line"].str.len_bytes() > MAX_LINE
-        if too_long.any():
-            out.rejects.refuse(Reject.TOO_LONG, frame["number"].filter(too_long))
-            frame = frame.filter(~too_long)
+        frame, out = self._split(block, first), self._out
+        line, marks = pl.col("line"), COMMENTS[out.format]
+        look = frame.select(
+            blank=line == "",
+            comment=pl.any_horizontal(line.str.starts_with(mark) for mark in marks) if marks else False,
+            long=line.str.len_bytes() > MAX_LINE,
+        )
+        drop = None
+        out.lines += frame.height
+        if count := int(look["blank"].sum()):
+            out.blank += count
+            drop = look["blank"]
+        if count := int(look["comment"].sum()):
+            out.comments += count
+            drop = look["comment"] if drop is None else drop | look["comment"]
+        if look["long"].any():
+            long = look["long"] & ~look["comment"]
+            out.rejects.refuse(Reject.TOO_LONG, frame["number"].filter(long))
+            drop = long if drop is None else drop | long
+        if drop is not None:
+            frame = frame.filter(~drop)
         if frame.is_empty():
-            return pl.DataFrame(schema=SCHEMA)
+            return NONE
         if self._parser is None:
             self._parser, self._end = line_parser(out.format)
         return self._taken(frame.height, self._parser(frame, self._spec))
 
     def end(self) -> pl.DataFrame:
         """Indicators of lines that waited for more; after the last block."""
-        return self._taken(0, self._end(self._spec)) if self._waiting and self._end else pl.DataFrame(schema=SCHEMA)
+        return self._taken(0, self._end(self._spec)) if self._waiting and self._end else NONE
 
     def _taken(self, came: int, read: Rows) -> pl.DataFrame:
         """Indicators of what was `read` after `came` more lines, which go into the account."""
@@ -241,7 +253,7 @@ class LineReader:
         return _normalize(_without_ports(read.frame, self._spec), self._feed, out)
 
     def _split(self, block: bytes, first: int) -> pl.DataFrame:
-        """`number`, `line`: what is not blank."""
+        """`number`, `line`: every line, without what is blank at its ends."""
         # Blocks end at line ends, so this one is a line.
         long = len(block) > BLOCK
         lines = _lines(_cut(block, _BLANK, start=True) if long else block)
@@ -252,15 +264,11 @@ class LineReader:
         indented = self._spec.name in INDENTED
         if long:
             lines = _lines(_cut(block, blank, start=not indented))
-        strip = lines.str.strip_chars_end if indented else lines.str.strip_chars
-        frame = pl.DataFrame({"line": strip(blank)}).with_row_index("number", offset=first)
-        out = self._out
-        out.lines += frame.height
-        keep = frame["line"] != ""
-        if empty := frame.height - int(keep.sum()):
-            out.blank += empty
-            frame = frame.filter(keep)
-        return frame
+        line = pl.col("line").str
+        return lines.to_frame().select(
+            pl.int_range(first, first + len(lines), dtype=pl.UInt32).alias("number"),
+            (line.strip_chars_end if indented else line.strip_chars)(blank),
+        )
 
     def _guess(self, lines: pl.Series) -> None:
         """Choose the format by the first lines that are neither blank nor comments, if there are any."""
@@ -271,16 +279,6 @@ class LineReader:
         body = lines.filter(~comment & (bare != "") & (bare.str.len_bytes() <= MAX_LINE))
         if len(body):
             self._spec = _choose(sniff(body, bare.filter(comment)), self._out)
-
-    def _marks(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Lines that are no comments."""
-        out = self._out
-        if marks := COMMENTS[out.format]:
-            comment = begins(frame["line"], marks)
-            if comment.any():
-                out.comments += int(comment.sum())
-                frame = frame.filter(~comment)
-        return frame
 
 
 def _lines(block: bytes) -> pl.Series:

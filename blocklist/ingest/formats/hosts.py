@@ -28,11 +28,11 @@ _ADDRESS = r"^(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*(?:%\
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """One row a name; the address itself is not an indicator. Lines of the machine's own names are comments."""
-    line = pl.col("line")
-    frame = lines.select("number", without_comment(lines["line"], line).alias("text"))
-    text = pl.col("text")
+    line = without_comment(lines["line"], pl.col("line"))
     for usual in ("0.0.0.0 ", "127.0.0.1 "):
-        frame = frame.with_columns(text.str.strip_prefix(usual))
+        line = line.str.strip_prefix(usual)
+    frame = lines.select("number", line.alias("text"))
+    text = pl.col("text")
     rest = frame["text"].str.contains(r"[ \t]")
     if rest.any():
         spaced = frame.filter(rest).with_columns(
@@ -44,4 +44,6 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
         )
         frame = pl.concat([frame.filter(~rest), spaced])
     own = frame["text"].is_in(_OWN)
-    return Rows(frame.filter(~own), comments=frame.filter(own)["number"].n_unique() if own.any() else 0)
+    if not own.any():
+        return Rows(frame)
+    return Rows(frame.filter(~own), comments=frame.filter(own)["number"].n_unique())

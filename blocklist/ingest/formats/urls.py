@@ -6,7 +6,7 @@ import polars as pl
 
 from blocklist.catalog import InputFormat
 from blocklist.ingest.formats import Rows
-from blocklist.ingest.formats.lines import refanged, without_comment
+from blocklist.ingest.formats.lines import plain
 from blocklist.ingest.formats.ports import without_port
 
 # A slash that begins a path, not the length of a network.
@@ -15,8 +15,7 @@ _PATH = r"^[^/\s]+/(?:[^0-9]|$|[0-9]+[^0-9])"
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """One row a line, with a scheme where it has a path and none."""
-    text = refanged(without_comment(lines["line"], pl.col("line")), lines["line"])
-    return Rows(with_scheme(lines.select("number", text.alias("text"))))
+    return Rows(with_scheme(lines.select("number", plain(lines["line"], pl.col("line")).alias("text"))))
 
 
 def with_scheme(rows: pl.DataFrame) -> pl.DataFrame:
