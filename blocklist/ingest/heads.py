@@ -118,7 +118,11 @@ class _Heads:
         """Whether both sides have lines that are no comments, and whether one of them has comments."""
         under, marked = True, False
         for text, begin, end in ((self._old, hunk.gone, hunk.gone_end), (self._new, hunk.come, hunk.come_end)):
-            lines = [line for line in text[begin:end].split(b"\n") if line.strip(_BLANK)]
+            part = text[begin:end]
+            if len(part) <= _SURE and b"#" not in part:
+                under = under and bool(part.strip(_BLANK))
+                continue
+            lines = [line for line in part.split(b"\n") if line.strip(_BLANK)]
             if any(len(line) > _SURE for line in lines):
                 raise _UnsureError
             comments = sum(line.lstrip(_BLANK).startswith(b"#") for line in lines)

@@ -14,6 +14,7 @@ An *indicators* frame, sorted by `name` and unique in it:
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 
@@ -267,12 +268,15 @@ def _refuse_names(rows: pl.DataFrame, rejects: Refused) -> None:
         rejects.refuse(Reject(value), group["number"])
 
 
+@functools.cache
 def _not_global() -> pl.DataFrame:
     return networks.parse(pl.Series([*NOT_GLOBAL_V4, *NOT_GLOBAL_V6]))
 
 
 def _addresses(rows: pl.DataFrame, rejects: Refused) -> pl.DataFrame:
     """Rows whose `text` is an address or network of global unicast, in canonical form, with `family` and `masked`."""
+    if rows.is_empty():
+        return rows.with_columns(pl.lit(4, pl.UInt8).alias("family"), pl.lit(False).alias("masked"))
     plain = rows["text"].str.contains(_PLAIN_V4)
     if not plain.any():
         return _odd_addresses(rows, rejects)
