@@ -19,7 +19,7 @@ from blocklist.catalog import Feed
 from blocklist.hunks import Hunk
 from blocklist.ingest.formats import BY_HEAD, BY_LINE
 from blocklist.ingest.heads import Parts, with_heads
-from blocklist.ingest.normalize import NONE, OCCURRENCE, SCHEMA, unique
+from blocklist.ingest.normalize import NONE, OCCURRENCE, SCHEMA, merged, unique
 from blocklist.ingest.parse import LineReader, Parsed, blocks, refuse_pages, text_of
 from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
@@ -89,7 +89,7 @@ def parse_change(
             out.difference = _joined(had, counts, feed)
         out.repeated = _repeated(repeated, touched, counts)
     added, removed, _ = out.difference
-    out.frame = _without(before, removed["name"]).merge_sorted(added, key="name")
+    out.frame = merged(_without(before, removed["name"]), added)
     out.lines += account["lines"] - less.lines
     out.blank += account["blank"] - less.blank
     out.comments += account["comments"] - less.comments

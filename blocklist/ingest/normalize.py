@@ -191,7 +191,15 @@ def unique(frame: pl.DataFrame, confidence: int) -> tuple[pl.DataFrame, pl.DataF
         pl.col("extra").drop_nulls().first(),
     )
     joined = joined.cast(dict(SCHEMA))  # type: ignore[arg-type]
-    return once.merge_sorted(joined, key="name"), repeated
+    return merged(once, joined), repeated
+
+
+def merged(rows: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:
+    """Indicators of two frames that share no name, sorted by name as each is.
+
+    To sort what is in order but for one place takes half of the time of Polars' `merge_sorted`.
+    """
+    return pl.concat([rows, more]).sort("name")
 
 
 def occurrences(repeated: pl.DataFrame) -> pl.DataFrame:
