@@ -53,6 +53,10 @@ def hunks(old: bytes, new: bytes) -> list[Hunk] | None:
         gone_end, come_end = old.find(b"\n", at) + 1 or len(old), new.find(b"\n", to) + 1 or size
         if old[gone_end : gone_end + _NEXT] == new[come_end : come_end + _NEXT]:
             hunk = Hunk(at, gone_end, to, come_end)
+        elif gone_end < len(old) and new.startswith(old[gone_end : gone_end + _NEXT], to):
+            hunk = Hunk(at, gone_end, to, to)
+        elif come_end < size and old.startswith(new[come_end : come_end + _NEXT], at):
+            hunk = Hunk(at, at, to, come_end)
         else:
             ahead = new.find(b"\n" + old[at:gone_end], to, to + far)
             behind = old.find(b"\n" + new[to:come_end], at, at + far)
