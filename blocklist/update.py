@@ -217,7 +217,7 @@ def _record(work: Work, out: Updated, command: str) -> None:
                 columns.write_times(record.state, lapse.snapshot, lapse.times)
     _tell_ends(work, taken, lapses)
     if not record.undoing:
-        columns.remove_others(record.state, {s.id for s in record.current_snapshots().values()})
+        record.remove_other_columns()
     out.changed = listings_changed or bool(versions)
     out.added = sum(o.added for o in work.outcomes.values())
     out.removed = sum(o.removed for o in work.outcomes.values())
