@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -103,7 +104,19 @@ def _listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse], ne
     )
 
 
-def held_now(
+@dataclass(frozen=True)
+class Look:
+    """What guards have to look at: `holds` gives the holds in force, `no_more` names (String) that none holds any more.
+
+    Without the second the holds are all there are; with it they speak of changed names only, and it may be asked only
+    once the removed listings are out of the record. The first asks the record for nothing, but at its first load.
+    """
+
+    holds: Callable[[], pl.DataFrame]
+    no_more: Callable[[], pl.Series] | None
+
+
+def look(
     work: Work,
     taken: Mapping[str, Intake],
     lapses: Sequence[Lapse],
@@ -112,25 +125,29 @@ def held_now(
     inputs: Mapping[str, str],
     *,
     anew: bool,
-) -> tuple[pl.DataFrame, Callable[[], pl.Series] | None] | None:
-    """Holds in force, and what tells the names that no guard holds any more; None when nothing can have changed.
+) -> Look | None:
+    """What may be held now, to be asked before it is recorded; None when nothing can have changed.
 
-    Without the second the holds are all there are; with it they speak of changed names only, and it may be asked only
-    once the removed listings are out of the record. `anew`: whatever was known does not hold.
+    `anew`: whatever was known does not hold.
     """
     picture = work.picture
     if anew or before.keys() != inputs.keys() or before["fixed"] != inputs["fixed"]:
-        return guard.guard(picture.current(), picture.references()), None
+        if not work.record.fresh:
+            picture.current(), picture.references()
+        return Look(lambda: guard.guard(picture.current(), picture.references()), None)
     if before == inputs and not any(x.over.height for x in lapses):
         return None
-    looked = again()
-    holds = guard.over(looked.names, picture.suffixes, picture.references())
+    concerned_, references = again(), picture.references()
+
+    @cache
+    def holds() -> pl.DataFrame:
+        return guard.over(concerned_.names, picture.suffixes, references)
 
     def no_more() -> pl.Series:
-        free = looked.near.filter(~looked.near.is_in(holds["name"].implode()))
+        free = concerned_.near.filter(~concerned_.near.is_in(holds()["name"].implode()))
         return pl.concat([_no_longer_listed(work, taken, lapses), free]).unique()
 
-    return holds, no_more
+    return Look(holds, no_more)
 
 
 def _no_longer_listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> pl.Series:

@@ -395,15 +395,20 @@ class Record:
     def close_listings(
         self, connection: sqlite3.Connection, run: int, period: int, rows: pl.DataFrame, cause: str
     ) -> None:
-        """Close the open listings of `rows` (`name`, `feed`) with `run`; `period` is the month, YYYYMM."""
+        """Close the open listings of `rows` (`name`, `feed`) with `run`; `period` is the month, YYYYMM.
+
+        Raises RecordError when not as many rows went as came in, as `add_listings` does.
+        """
         if rows.is_empty():
             return
+        before = connection.total_changes
         connection.execute(
             "CREATE TEMP TABLE closing (name TEXT, feed INTEGER, PRIMARY KEY (name, feed)) WITHOUT ROWID"
         )
         connection.executemany(
             "INSERT INTO closing VALUES (?, ?)", rows.select("name", "feed").sort("name", "feed").iter_rows()
         )
+        asked = connection.total_changes - before
         connection.execute(
             """
             INSERT INTO listing_closed
@@ -413,8 +418,15 @@ class Record:
             """,
             (period, run, cause),
         )
+        closed = connection.total_changes - before - asked
         connection.execute("DELETE FROM listing WHERE (name, feed) IN (SELECT name, feed FROM closing)")
+        deleted = connection.total_changes - before - asked - closed
         connection.execute("DROP TABLE closing")
+        if asked != rows.height or closed != deleted:
+            raise RecordError(
+                f"{path_in(self.state)} closed {closed:,} and removed {deleted:,} of {rows.height:,} listings",
+                hint="nothing was kept; look at the disk with 'blocklist doctor', and run it again",
+            )
 
     def close_feed(self, connection: sqlite3.Connection, run: int, period: int, feed: int, cause: str) -> int:
         """Close every open listing of `feed`; how many there were."""
@@ -435,6 +447,8 @@ class Record:
 
     def mark_dropped(self, connection: sqlite3.Connection, run: int | None, feed: int, names: pl.Series) -> None:
         """Note with which run `feed` ceased to list `names`, which linger; None: it lists them again."""
+        if names.is_empty():
+            return
         connection.executemany(
             "UPDATE listing SET dropped = ? WHERE name = ? AND feed = ?", ((run, name, feed) for name in names)
         )
