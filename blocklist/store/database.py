@@ -102,6 +102,14 @@ def applied(connection: sqlite3.Connection) -> set[str]:
     return {row[0] for row in rows}
 
 
+def is_of_this_version(connection: sqlite3.Connection) -> bool:
+    """Has a database seen all migrations, and no others? Of one that can't say, False."""
+    try:
+        return applied(connection) == set(MIGRATIONS)
+    except sqlite3.Error:
+        return False
+
+
 def _tables(connection: sqlite3.Connection) -> set[str]:
     return {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
 

@@ -20,10 +20,17 @@ from blocklist import __version__, clock
 from blocklist.errors import RecordError
 from blocklist.store import columns, frames, identity, ledger, snapshots
 from blocklist.store.columns import Columns
-from blocklist.store.database import checkpoint, explained, is_there, open_for_writing, path_in, refuse_empty
+from blocklist.store.database import (
+    checkpoint,
+    explained,
+    is_of_this_version,
+    is_there,
+    open_for_writing,
+    path_in,
+    refuse_empty,
+)
 from blocklist.store.frames import Column
 from blocklist.store.lost import mark
-from blocklist.store.schema import migrate
 
 # An indicators frame (see `blocklist.ingest.normalize`) of rows of `listing` or `listing_closed`.
 LISTING = {
@@ -113,7 +120,8 @@ class Record:
             connection = open_for_writing(path)
             if not os.access(path, os.W_OK):
                 raise RecordError(f"{path}: not writable", hint=f"check owner and mode of {path}")
-            migrate(connection, path)
+            if not is_of_this_version(connection):
+                _migrate(connection, path)
             mark(path)
             identity.keep(connection, state)
         return cls(state, connection, None)
@@ -128,7 +136,7 @@ class Record:
         with explained(path):
             building = _clear_building(path)
             connection = open_for_writing(building, fresh=True)
-            migrate(connection, path)
+            _migrate(connection, path)
             identity.begin(connection)
         return cls(state, connection, building)
 
@@ -635,6 +643,13 @@ class Run:
 
 
 _VERSIONED = ("category", "confidence", "family", "direction", "mode", "title", "url")
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    # What makes tables takes 20 ms to load, and hardly a run has any to make.
+    from blocklist.store.schema import migrate
+
+    migrate(connection, path)
 
 
 def _unpacked(i: int, run: int) -> str:
