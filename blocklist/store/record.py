@@ -413,9 +413,8 @@ class Record:
         connection.execute(
             "CREATE TEMP TABLE closing (name TEXT, feed INTEGER, PRIMARY KEY (name, feed)) WITHOUT ROWID"
         )
-        connection.executemany(
-            "INSERT INTO closing VALUES (?, ?)", rows.select("name", "feed").sort("name", "feed").iter_rows()
-        )
+        keys = rows.select("name", "feed").sort("name", "feed")
+        connection.executemany("INSERT INTO closing VALUES (?, ?)", keys.iter_rows())
         asked = connection.total_changes - before
         connection.execute(
             """
@@ -427,7 +426,8 @@ class Record:
             (period, run, cause),
         )
         closed = connection.total_changes - before - asked
-        connection.execute("DELETE FROM listing WHERE (name, feed) IN (SELECT name, feed FROM closing)")
+        # One by one: a statement for all of them first makes a list of them, since foreign keys might ask.
+        connection.executemany("DELETE FROM listing WHERE name = ? AND feed = ?", keys.iter_rows())
         deleted = connection.total_changes - before - asked - closed
         connection.execute("DROP TABLE closing")
         if asked != rows.height or closed != deleted:
