@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -16,9 +17,8 @@ from blocklist import __version__, clock
 from blocklist.ingest import gate, guard
 from blocklist.ingest.gate import ways_out
 from blocklist.ingest.intake import Intake
-from blocklist.ingest.normalize import IPV4, IPV6
 from blocklist.picture import protected_domains
-from blocklist.select.current import Current, current
+from blocklist.select.current import Current
 from blocklist.select.policy import Withheld, taken_by
 from blocklist.select.renew import Touched
 from blocklist.store.derived import digest
@@ -60,29 +60,63 @@ def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:
 @dataclass(frozen=True)
 class Concerned:
     """What guards must look at again: `near`, names that a changed reference may concern (String, most of them not
-    listed), and `current`, all that is listed of these and of what this run adds.
+    listed), and `names` (`name: String`, `kind: UInt8`), all that will be listed of these and all that this run adds.
     """
 
     near: pl.Series
-    current: Current
+    names: pl.DataFrame
+
+
+# More names than that are found sooner by going through everything that is listed.
+_FEW = 20_000
 
 
 def concerned(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> Concerned:
-    """What may be held, or held no more, by what this run brought."""
+    """What may be held, or held no more, by what this run brought; to be asked before it is recorded."""
     picture = work.picture
     references = [part for w in taken.values() if w.feed.is_reference for part in (w.added, w.removed, w.over)]
     references += [x.over for x in lapses if x.feed.is_reference]
-    added = {work.ids[i]: w.added for i, w in taken.items() if w.added.height and not w.feed.is_reference}
     none = pl.DataFrame(schema={"name": pl.String, "kind": pl.UInt8})
     changed = pl.concat([none, *(part.select("name", "kind") for part in references)]).unique()
-    if changed.is_empty():
-        return Concerned(none["name"], current(added, picture.feeds, picture.suffixes))
-    networks = (frame.filter(pl.col("kind").is_in([IPV4, IPV6]))["name"] for frame in picture.listings().values())
-    near = pl.concat([guard.concerned(changed), guard.overlapping(networks, changed)]).unique()
-    return Concerned(near, picture.about(Touched.of(near, *(rows["name"] for rows in added.values())).among))
+    near = none["name"]
+    if changed.height:
+        near = pl.concat([guard.concerned(changed), guard.overlapping(picture.listings().values(), changed)]).unique()
+    added = (w.added.select("name", "kind") for w in taken.values() if not w.feed.is_reference)
+    return Concerned(near, pl.concat([_listed(work, taken, lapses, near), *added]).unique("name"))
 
 
-def held_now(
+def _listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse], near: pl.Series) -> pl.DataFrame:
+    """`name`, `kind` of those of `near` that feeds but references list and will go on to list."""
+    picture = work.picture
+    if len(near) > _FEW:
+        return picture.about(Touched.of(near).among).names.select("name", "kind")
+    listed = work.record.listed_among(near)
+    ending = [(w.feed, rows) for w in taken.values() for rows in (w.removed, w.over)]
+    gone = [
+        rows.select("name", pl.lit(work.ids[feed.id], pl.UInt16).alias("feed"))
+        for feed, rows in [*ending, *((x.feed, x.over) for x in lapses)]
+    ]
+    numbers = [number for number, feed in picture.feeds.items() if not feed.is_reference]
+    return (
+        listed.filter(pl.col("feed").is_in(numbers))
+        .join(pl.concat([listed.select("name", "feed").clear(), *gone]), on=["name", "feed"], how="anti")
+        .select("name", "kind")
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What guards have to look at: `holds` gives the holds in force, `no_more` names (String) that none holds any more.
+
+    Without the second the holds are all there are; with it they speak of changed names only, and it may be asked only
+    once the removed listings are out of the record. The first asks the record for nothing, but at its first load.
+    """
+
+    holds: Callable[[], pl.DataFrame]
+    no_more: Callable[[], pl.Series] | None
+
+
+def look(
     work: Work,
     taken: Mapping[str, Intake],
     lapses: Sequence[Lapse],
@@ -91,25 +125,29 @@ def held_now(
     inputs: Mapping[str, str],
     *,
     anew: bool,
-) -> tuple[pl.DataFrame, Callable[[], pl.Series] | None] | None:
-    """Holds in force, and what tells the names that no guard holds any more; None when nothing can have changed.
+) -> Look | None:
+    """What may be held now, to be asked before it is recorded; None when nothing can have changed.
 
-    Without the second the holds are all there are; with it they speak of changed names only, and it may be asked only
-    once the removed listings are out of the record. `anew`: whatever was known does not hold.
+    `anew`: whatever was known does not hold.
     """
     picture = work.picture
     if anew or before.keys() != inputs.keys() or before["fixed"] != inputs["fixed"]:
-        return guard.guard(picture.current(), picture.references()), None
+        if not work.record.fresh:
+            picture.current(), picture.references()
+        return Look(lambda: guard.guard(picture.current(), picture.references()), None)
     if before == inputs and not any(x.over.height for x in lapses):
         return None
-    looked = again()
-    holds = guard.guard(looked.current, picture.references())
+    concerned_, references = again(), picture.references()
+
+    @cache
+    def holds() -> pl.DataFrame:
+        return guard.over(concerned_.names, picture.suffixes, references)
 
     def no_more() -> pl.Series:
-        free = looked.near.filter(~looked.near.is_in(holds["name"].implode()))
+        free = concerned_.near.filter(~concerned_.near.is_in(holds()["name"].implode()))
         return pl.concat([_no_longer_listed(work, taken, lapses), free]).unique()
 
-    return holds, no_more
+    return Look(holds, no_more)
 
 
 def _no_longer_listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> pl.Series:
@@ -117,14 +155,10 @@ def _no_longer_listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[
     held = work.record.open_holds().select("name").unique()
     parts = [rows.select("name") for w in taken.values() for rows in (w.removed, w.over)]
     removed = pl.concat([*parts, *(x.over.select("name") for x in lapses)]).unique()
-    suspects = removed.join(held, on="name", how="semi")["name"].to_list()
-    references = {work.ids[f.id] for f in work.config.feeds.values() if f.is_reference}
-    gone = []
-    for name in suspects:
-        feeds = {row[0] for row in work.record.connection.execute("SELECT feed FROM listing WHERE name = ?", (name,))}
-        if not feeds - references:
-            gone.append(name)
-    return pl.Series("name", gone, dtype=pl.String)
+    suspects = removed.join(held, on="name", how="semi")["name"]
+    references = [work.ids[f.id] for f in work.config.feeds.values() if f.is_reference]
+    listed = work.record.listed_among(suspects).filter(~pl.col("feed").is_in(references))
+    return suspects.filter(~suspects.is_in(listed["name"].implode()))
 
 
 def gate_overtaken(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
@@ -144,14 +178,13 @@ def gate_overtaken(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
         return taken
     # All at once: what they are compared with is a million names.
     every = pl.concat(added.values()).unique("name")
-    held = guard.over(every, work.picture.suffixes, work.picture.references())
-    held = held.filter(pl.col("guard").is_in(["reference", "protect"]), ~pl.col("subtree_only"))
-    held = held.filter(~pl.col("name").is_in(list(work.record.released_names())))
-    if held.height < _MANY_HELD:
+    held = guard.well_known(every, work.picture.references())
+    held = held.filter(~held.is_in(list(work.record.released_names())))
+    if len(held) < _MANY_HELD:
         return taken
     overtaken = False
     for feed_id, names in added.items():
-        feed, known = taken[feed_id].feed, names.filter(pl.col("name").is_in(held["name"].implode()))["name"]
+        feed, known = taken[feed_id].feed, names.filter(pl.col("name").is_in(held.implode()))["name"]
         if len(known) < _MANY_HELD or len(known) <= feed.max_held * names.height:
             continue
         why = (
@@ -196,11 +229,13 @@ def gate_references(work: Work, taken: dict[str, Intake], again: Callable[[], Co
     picture, record = work.picture, work.record
     released = pl.Series("name", list(record.released_names()), dtype=pl.String)
     passed = pl.concat([released, record.open_holds().filter(~pl.col("subtree_only"))["name"]]).unique().implode()
+    near = again().names.filter(pl.col("name").is_in(again().near.implode()))
 
     def newly_held(some: Sequence[Intake]) -> pl.Series:
         added = {work.ids[w.feed.id]: w.added for w in some}
         known = guard.references(added, picture.feeds, picture.suffixes, (), ())
-        held = guard.guard(again().current, known).filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
+        held = guard.over(near, picture.suffixes, known)
+        held = held.filter(pl.col("guard") == "reference", ~pl.col("name").is_in(passed))
         return held["name"].unique().sort()
 
     # Mostly all of them together would not be too much.

@@ -54,6 +54,7 @@ class Picture:
         self.frames: dict[int, pl.DataFrame] = {}
         self.times: dict[int, pl.DataFrame] = {}
         self.changes: Changes | None = None
+        self._feeds: dict[int, Feed] = {}
         self._current: Current | None = None
         self._references: guard.References | None = None
         self._named: pl.DataFrame | None = None
@@ -72,9 +73,11 @@ class Picture:
 
     @property
     def feeds(self) -> dict[int, Feed]:
-        """Enabled feeds by their number in the record."""
-        ids = self._record.feed_ids()
-        return {ids[name]: feed for name, feed in self._config.feeds.items() if name in ids}
+        """Enabled feeds by their number in the record, which each keeps."""
+        if len(self._feeds) < len(self._config.feeds):
+            ids = self._record.feed_ids()
+            self._feeds = {ids[name]: feed for name, feed in self._config.feeds.items() if name in ids}
+        return self._feeds
 
     def _load(self, wanted: Callable[[Feed], bool]) -> dict[int, pl.DataFrame]:
         """Indicators frames of the enabled feeds that are `wanted` and have some, by number."""
@@ -82,10 +85,11 @@ class Picture:
 
     def _each(self, wanted: Callable[[Feed], bool], *, stay: bool) -> Iterator[tuple[int, pl.DataFrame]]:
         """The same one by one; those that had to be read stay in memory if they may."""
-        feeds, snapshots = self.feeds, self._record.current_snapshots()
-        # An update puts frames here before the record knows of them.
-        for number in sorted(snapshots.keys() | self.frames.keys()):
-            if number in feeds and wanted(feeds[number]):
+        numbers = sorted(number for number, feed in self.feeds.items() if wanted(feed))
+        # An update puts frames here before the record knows of them. With all of them here it is not asked.
+        snapshots = {} if self.frames.keys() >= set(numbers) else self._record.current_snapshots()
+        for number in numbers:
+            if number in snapshots or number in self.frames:
                 with self._loading:
                     frame = self.frames.get(number)
                     if frame is None:
@@ -173,6 +177,10 @@ class Picture:
                 return None
             self.times[number] = self._record.times(number, snapshot.id)
         return self.times[number]
+
+    def load_references(self) -> None:
+        """Read what `references` needs of the record: it then asks for nothing more."""
+        self._load(lambda feed: feed.is_reference)
 
     def references(self) -> guard.References:
         """What guards compare with: reference feeds, `[protect]`, and what this tool itself needs to reach."""

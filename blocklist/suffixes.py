@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,16 @@ class SuffixRules:
     wildcard: frozenset[str]
     exception: frozenset[str]
     digest: str = field(repr=False)
+
+    @cached_property
+    def _columns(self) -> tuple[pl.Series, pl.Series, pl.Series]:
+        """`exact`, `wildcard` and `exception`, each as one list in one row, which is what `is_in` looks into."""
+        import polars as pl
+
+        exact, wildcard, exception = (
+            pl.Series(sorted(rules), dtype=pl.String).implode() for rules in (self.exact, self.wildcard, self.exception)
+        )
+        return exact, wildcard, exception
 
     def is_suffix(self, name: str) -> bool:
         """Is `name` itself a public suffix? A single label always is (the list's default rule `*`).
@@ -71,9 +81,7 @@ class SuffixRules:
         """
         import polars as pl
 
-        exact, wildcard, exception = (
-            pl.Series(sorted(rules), dtype=pl.String).implode() for rules in (self.exact, self.wildcard, self.exception)
-        )
+        exact, wildcard, exception = self._columns
         name = pl.col("name")
         parent = pl.col("parent")
         frame = pl.DataFrame({"name": names}).with_columns(

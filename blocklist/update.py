@@ -6,10 +6,10 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -114,7 +114,13 @@ def _record(work: Work, out: Updated, command: str) -> None:
     record, config, picture, run, at = work.record, work.config, work.picture, work.run, work.at
     started = time.perf_counter()
     period = clock.period(at)
-    taken = holding.gate_overtaken(work, {i: w for i, w in work.intakes.items() if w.gate is None})
+    taken = {i: w for i, w in work.intakes.items() if w.gate is None}
+    with ThreadPoolExecutor(1, "ahead") as ahead:
+        if taken:
+            picture.load_references()
+            # The record keeps what it read. SQLite and Polars both leave the interpreter free.
+            ahead.submit(record.open_holds)
+        taken = holding.gate_overtaken(work, taken)
     enabled = {work.ids[i] for i in config.feeds}
     gone = [i for i in work.snapshots if i not in enabled]
     versions = {
@@ -139,6 +145,10 @@ def _record(work: Work, out: Updated, command: str) -> None:
         picture.changes = Changes(picture.listed(), pl.concat(touched) if touched else pl.Series("name", [], pl.String))
     # Only where something was held before: a first load looks at everything anyway.
     again = cache(partial(holding.concerned, work, taken, lapses))
+    if (taken or lapses) and not gone and not record.fresh:
+        with ThreadPoolExecutor(1, "ahead") as ahead:
+            ahead.submit(picture.references)
+            again()
     taken = holding.gate_references(work, taken, again)
     listings_changed = (
         bool(gone or lapses)
@@ -148,8 +158,13 @@ def _record(work: Work, out: Updated, command: str) -> None:
     )
     inputs = holding.inputs_of(work, lapses)
     before = record.guard_input()
+    look = holding.look(work, taken, lapses, again, before, inputs, anew=bool(gone))
     names = {number: name for name, number in work.ids.items()}
-    with record.transaction() as connection, ThreadPoolExecutor(2, "beside") as beside:
+    with (
+        ThreadPoolExecutor(1, "counting") as counting,
+        record.transaction() as connection,
+        ThreadPoolExecutor(1, "beside") as beside,
+    ):
         said, who = clock.text(at), whoami()
         this = Run(record, connection, record.begin_run(connection, said, command, who), said, who)
         assert this.id == run
@@ -172,35 +187,23 @@ def _record(work: Work, out: Updated, command: str) -> None:
             record.close_feed(connection, run, period, number, "feed disabled")
             connection.execute("UPDATE feed SET enabled = 0, next_end = NULL WHERE id = ?", (number,))
             this.event("feed disabled", feed=names[number])
-        if taken:
-            by_cause: dict[str, dict[str, Intake]] = {}
-            for feed_id, intake in taken.items():
-                back = work.back.get(feed_id)
-                cause = f"feed rolled back to snapshot {back.id}" if back is not None else "no longer listed"
-                by_cause.setdefault(cause, {})[feed_id] = intake
-            for cause, some in by_cause.items():
-                removed = pl.concat(_with_feed(work, some, "removed"))
-                record.close_listings(connection, run, period, removed, cause)
-            for feed_id, intake in taken.items():
-                record.mark_dropped(connection, run, work.ids[feed_id], intake.dropped)
-                record.mark_dropped(connection, None, work.ids[feed_id], intake.back)
-        for feed, rows in [(w.feed, w.over) for w in taken.values()] + [(x.feed, x.over) for x in lapses]:
-            these = rows.with_columns(pl.lit(work.ids[feed.id], pl.UInt16).alias("feed"))
-            record.close_listings(connection, run, period, these, "no longer listed, and lingered its time")
-        if taken:
-            # SQLite takes the rows while the guards look at them; both leave the interpreter free.
-            written = beside.submit(_add_listings, connection, work, taken)
-        held = holding.held_now(work, taken, lapses, again, before, inputs, anew=bool(gone))
-        if taken:
-            written.result()
-        if held is not None:
-            withheld = record.open_holds()["name"]
-            opened, closed = record.replace_holds(connection, run, *held)
+        withheld: Future[_Withheld] | None = None
+        # SQLite takes the rows while the guards look at names; both leave the interpreter free, and nothing else asks
+        # this connection meanwhile.
+        written = beside.submit(_write_listings, connection, work, taken, lapses, period)
+        holds = None if look is None else look.holds()
+        ended = _ended(work, taken, lapses)
+        written.result()
+        if look is not None and holds is not None:
+            held = record.open_holds()["name"]
+            opened, closed = record.replace_holds(connection, run, holds, look.no_more)
             fresh = record.open_holds()["name"]
-            out.newly_held = fresh.filter(~fresh.is_in(withheld.implode())).n_unique()
+            out.newly_held = fresh.filter(~fresh.is_in(held.implode())).n_unique()
             record.set_guard_input(connection, inputs)
             if opened or closed:
                 listings_changed = True
+        if work.intakes:
+            withheld = counting.submit(_withheld, work, record.open_holds(), record.released_names())
         if listings_changed or versions:
             record.bump(connection)
         out.cases = close_dropped(this)
@@ -215,13 +218,15 @@ def _record(work: Work, out: Updated, command: str) -> None:
             columns.write(record.state, lapse.snapshot, lapse.columns)
             if lapse.times is not None:
                 columns.write_times(record.state, lapse.snapshot, lapse.times)
-    _tell_ends(work, taken, lapses)
+    _tell_ends(work, lapses, ended)
     if not record.undoing:
-        columns.remove_others(record.state, {s.id for s in record.current_snapshots().values()})
+        record.remove_other_columns()
     out.changed = listings_changed or bool(versions)
     out.added = sum(o.added for o in work.outcomes.values())
     out.removed = sum(o.removed for o in work.outcomes.values())
-    _count_held(work, out)
+    (entries,) = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
+    out.indicators = int(entries or 0)
+    out.held = record.count_held() if withheld is None else _tell_withheld(work, withheld.result())
 
 
 def _tell(run: Run, work: Work, taken: Mapping[str, Intake], versions: Mapping[str, str]) -> None:
@@ -236,6 +241,27 @@ def _tell(run: Run, work: Work, taken: Mapping[str, Intake], versions: Mapping[s
     if taken:
         digests = {feed_id: intake.sha256 for feed_id, intake in taken.items()}
         run.event("lists taken", snapshots=digests)
+
+
+def _write_listings(
+    connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse], period: int
+) -> None:
+    """Close what is listed no more, mark what lingers, and open what is new."""
+    by_cause: dict[str, dict[str, Intake]] = {}
+    for feed_id, intake in taken.items():
+        back = work.back.get(feed_id)
+        cause = f"feed rolled back to snapshot {back.id}" if back is not None else "no longer listed"
+        by_cause.setdefault(cause, {})[feed_id] = intake
+    for cause, some in by_cause.items():
+        work.record.close_listings(connection, work.run, period, pl.concat(_with_feed(work, some, "removed")), cause)
+    for feed_id, intake in taken.items():
+        work.record.mark_dropped(connection, work.run, work.ids[feed_id], intake.dropped)
+        work.record.mark_dropped(connection, None, work.ids[feed_id], intake.back)
+    for feed, rows in [(w.feed, w.over) for w in taken.values()] + [(x.feed, x.over) for x in lapses]:
+        these = rows.with_columns(pl.lit(work.ids[feed.id], pl.UInt16).alias("feed"))
+        work.record.close_listings(connection, work.run, period, these, "no longer listed, and lingered its time")
+    if taken:
+        _add_listings(connection, work, taken)
 
 
 def _add_listings(connection: sqlite3.Connection, work: Work, taken: Mapping[str, Intake]) -> None:
@@ -261,16 +287,20 @@ def _note_ends(
     )
 
 
-def _tell_ends(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> None:
-    """How many listings of the feeds in question are over, and which feeds are stale, into the outcomes."""
+def _ended(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> dict[int, int]:
+    """How many listings of the feeds in question are over, by number; the record is not asked."""
     frames = {work.ids[i]: w.frame for i, w in taken.items()} | {work.ids[x.feed.id]: x.columns.frame for x in lapses}
-    counts = {number: int(ended.sum()) for number, ended in work.picture.expired(frames).items()}
+    return {number: int(ended.sum()) for number, ended in work.picture.expired(frames).items()}
+
+
+def _tell_ends(work: Work, lapses: Sequence[Lapse], ended: Mapping[int, int]) -> None:
+    """How many listings are over (`ended`), and which feeds are stale, into the outcomes."""
     changed = dict(work.record.connection.execute("SELECT name, changed FROM feed"))
     for lapse in lapses:
         if lapse.feed.id in work.outcomes:
             work.outcomes[lapse.feed.id].removed += lapse.over.height
     for feed_id, outcome in work.outcomes.items():
-        outcome.expired = counts.get(work.ids[feed_id], 0)
+        outcome.expired = ended.get(work.ids[feed_id], 0)
         # One that is pinned can't change.
         if outcome.outcome in ("unchanged", "skipped") and outcome.pinned is None:
             outcome.stale = stale_since(work.config.feeds[feed_id], changed.get(feed_id), work.at)
@@ -369,23 +399,30 @@ def _same_bytes(work: Work, feed_id: str) -> bool:
     return now is not None and intake is not None and now.sha256 == intake.sha256
 
 
-def _count_held(work: Work, out: Updated) -> None:
-    """Fill in how many entries of each feed a guard withholds, and the totals."""
-    record = work.record
-    rows = record.connection.execute("SELECT sum(entries) FROM snapshot WHERE state = 'current'").fetchone()
-    out.indicators = int(rows[0] or 0)
-    if not work.intakes:
-        out.held = record.count_held()
-        return
-    holds = record.open_holds()
-    released = record.released_names()
+class _Withheld(NamedTuple):
+    """How many names a guard withholds, and how many entries of each feed that brought something."""
+
+    names: int
+    entries: dict[str, int]
+
+
+def _withheld(work: Work, holds: pl.DataFrame, released: Collection[str]) -> _Withheld:
+    """Counted from the holds in force; the record is not asked, which commits meanwhile."""
     live = holds.filter(~pl.col("name").is_in(list(released)))
-    out.held = live["name"].n_unique()
     whole = live.filter(~pl.col("subtree_only"))["name"].unique()
     listed = [(i, w.frame["name"]) for i, w in work.intakes.items() if w.gate is None and not w.feed.is_reference]
+    entries = {}
     if listed:
         # One search for all feeds: every one makes a table of the held names first.
         withheld, at = pl.concat([names for _, names in listed]).is_in(whole.implode()), 0
         for feed_id, names in listed:
-            work.outcomes[feed_id].held = int(withheld.slice(at, len(names)).sum())
+            entries[feed_id] = int(withheld.slice(at, len(names)).sum())
             at += len(names)
+    return _Withheld(live["name"].n_unique(), entries)
+
+
+def _tell_withheld(work: Work, withheld: _Withheld) -> int:
+    """Entries into the outcomes; the number of names."""
+    for feed_id, entries in withheld.entries.items():
+        work.outcomes[feed_id].held = entries
+    return withheld.names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from installation import World
 
 from blocklist.catalog import Feed
-from blocklist.ingest.guard import References, ancestors, guard, references
+from blocklist.ingest.guard import References, ancestors, guard, over, overlapping, references, well_known
 from blocklist.ingest.parse import parse
+from blocklist.select import networks
 from blocklist.select.current import Current, current
 from blocklist.suffixes import SuffixRules, parse_rules
 
@@ -215,3 +217,41 @@ def test_families_do_not_meet() -> None:
 def test_several_guards_may_hold_one_name() -> None:
     frame = guard(listed(["co.example"]), known(protect=["own.co.example"]))
     assert frame["guard"].to_list() == ["protect", "public-suffix"]
+
+
+# Shorter questions
+
+
+HOSTS = ["evil.example", "www.evil.example", "www.www.evil.example", "a.evil.example", "example", "co.example"]
+HOSTS += ["cloud.example", "x.cloud.example", "city.cloud.example", "own.test", "www.own.test", "b.a.own.test"]
+AREAS = ["10.0.0.0/8", "12.0.0.0/15", "12.1.0.0/16", "12.1.2.0/24", "12.1.2.3", "12.1.2.255", "120.1.2.3", "1.2.3.4"]
+AREAS += ["1.2.3.0/30", "2001:db8::/32", "2001:db8:1::/48", "2001:db8:1::1", "2a00::/19", "::1:0:0/96"]
+HOSTILE = ["12.1.2.example", "http://12.1.2.3/a", "http://evil.example/b"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_well_known_is_what_references_and_protect_hold_whole(seed: int) -> None:
+    chance = random.Random(seed)
+    reference = known(
+        chance.sample(HOSTS + AREAS, chance.randint(0, 8)),
+        protect=chance.sample(["own.test", "evil.example", "a.own.test"], chance.randint(0, 2)),
+        networks=chance.sample(["12.1.2.0/24", "2001:db8::/32", "1.2.3.4"], chance.randint(0, 2)),
+    )
+    names = listed(chance.sample(HOSTS + AREAS + HOSTILE, chance.randint(0, 20))).names.select("name", "kind")
+    held = over(names, SUFFIXES, reference)
+    held = held.filter(pl.col("guard").is_in(["reference", "protect"]), ~pl.col("subtree_only"))
+    assert sorted(well_known(names, reference)) == sorted(held["name"])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_overlaps_a_changed_range_is_found_wherever_it_stands(seed: int) -> None:
+    chance = random.Random(seed)
+    frames = [
+        listed(chance.sample(HOSTS + AREAS + HOSTILE, chance.randint(0, 25))).names.select("name", "kind")
+        for _ in range(3)
+    ]
+    changed = listed(chance.sample(AREAS, chance.randint(0, 4))).names.select("name", "kind")
+    areas = networks.parse(changed["name"]).select("family", "first", "last")
+    every = pl.concat(frames).filter(pl.col("kind").is_in([2, 3]))
+    met = networks.overlaps(networks.parse(every["name"]), areas.filter(pl.col("first") != pl.col("last")))
+    assert sorted(overlapping(frames, changed)) == sorted(every.filter(met)["name"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from installation import World
 
-from blocklist import clock
+from blocklist import clock, holding
 from blocklist.config import load
 from blocklist.ingest import guard
 from blocklist.picture import Picture
@@ -44,8 +44,13 @@ def held_by_looking_at_everything(world: World) -> list[tuple[str, str, bool]]:
     return sorted((n, g, bool(s)) for n, g, s in found.select("name", "guard", "subtree_only").iter_rows())
 
 
+@pytest.mark.parametrize("few", [0, 20_000])
 @pytest.mark.parametrize("seed", range(6))
-def test_holds_follow_listings_and_references_step_by_step(tmp_path: Path, seed: int) -> None:
+def test_holds_follow_listings_and_references_step_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, few: int
+) -> None:
+    # Names are looked for in the record, or among everything that is listed.
+    monkeypatch.setattr(holding, "_FEW", few)
     chance = random.Random(seed)
     world = World(tmp_path)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -216,6 +219,33 @@ def test_a_reader_sees_one_state_from_its_first_question_on_unless_it_follows(wo
         assert world.update().code == 0
         assert one.execute(count).fetchone() == before == (30,)
         assert follower.execute(count).fetchone() == (31,)
+    world.assert_sound()
+
+
+def test_a_long_journal_comes_into_the_database_while_the_writer_goes_on(world: World) -> None:
+    world.update()
+
+    def without_journal() -> bool:
+        # In a process of its own: to close a file that is read without locks would end those of its writer here.
+        ask = "SELECT count(*) FROM feed WHERE length(hint) > 1000000"
+        uri = f"file:{world.database}?immutable=1"
+        program = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1], uri=True).execute(sys.argv[2]).fetchone())"
+        ran = subprocess.run([sys.executable, "-c", program, uri, ask], capture_output=True, text=True, check=False)
+        return ran.stdout == "1\n"  # an error while half of it was brought in
+
+    record = Record.open(world.state)
+    with record.transaction() as db:
+        db.execute("UPDATE feed SET hint = hex(zeroblob(8192000))")
+    journal = world.database.with_name("record.db-wal")
+    assert journal.stat().st_size > 16_000_000
+    with record.transaction() as db:
+        db.execute("UPDATE feed SET error = 'x'")
+    until = time.monotonic() + 60
+    while not without_journal() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert without_journal()
+    record.close()
+    assert not journal.exists()
     world.assert_sound()
 
 

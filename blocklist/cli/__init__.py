@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -137,6 +138,8 @@ def _main(argv: list[str] | None) -> NoReturn:
     debug = "--debug" in (argv if argv is not None else sys.argv[1:])
     if argv is None:  # else the process is our caller's, and so are its signals
         interruption.listen()
+        # Hardly any garbage here is in cycles: to look for it at every 700 objects makes each start 25 ms longer.
+        gc.set_threshold(50_000)
     try:
         status = group.main(args=argv, standalone_mode=False)
     except click.exceptions.Exit as stop:

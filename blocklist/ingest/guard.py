@@ -6,8 +6,9 @@ and everything below; the name alone passes), `detail: String` (for a person).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import polars as pl
 
@@ -94,9 +95,14 @@ def references(
     cidrs = pl.concat(nets)
     parsed = networks.parse(cidrs["cidr"]).select("family", "first", "last")
     cidrs = pl.concat([cidrs, parsed], how="horizontal").filter(pl.col("family").is_not_null())
+    return References(names, cidrs, tuple(protected_domains), _above(suffixes))
+
+
+@lru_cache(2)
+def _above(suffixes: SuffixRules) -> pl.DataFrame:
+    """`name`, `below: String` of every name of two labels or more above a public suffix."""
     rules = pl.DataFrame({"name": sorted(suffixes.exact | suffixes.wildcard)}, schema={"name": pl.String})
-    over = ancestors(rules.with_columns(pl.lit("").alias("why"))).select("name", "below")
-    return References(names, cidrs, tuple(protected_domains), over)
+    return ancestors(rules.with_columns(pl.lit("").alias("why"))).select("name", "below")
 
 
 def concerned(changed: pl.DataFrame) -> pl.Series:
@@ -110,8 +116,8 @@ def concerned(changed: pl.DataFrame) -> pl.Series:
     ).unique()
 
 
-def overlapping(listed: Iterable[pl.Series], changed: pl.DataFrame) -> pl.Series:
-    """Which of the networks in any of `listed` (String) overlap a range that is among `changed` (indicators)."""
+def overlapping(listed: Iterable[pl.DataFrame], changed: pl.DataFrame) -> pl.Series:
+    """Which of the networks in any of `listed` (indicators, sorted by name) overlap a range among `changed` (too)."""
     area = ["family", "first", "last"]
     nets = changed.filter(pl.col("kind").is_in([IPV4, IPV6]))["name"]
     ranges = networks.parse(nets).select(area).filter(pl.col("first") != pl.col("last"))
@@ -121,11 +127,22 @@ def overlapping(listed: Iterable[pl.Series], changed: pl.DataFrame) -> pl.Series
     octet = pl.col("first") // 2**24
     near = ranges.filter(pl.col("family") == 4).select(pl.int_ranges(octet, pl.col("last") // 2**24 + 1))
     octets = near.to_series().explode().unique().cast(pl.String)
-    text = pl.col("name")
-    begins = text.str.slice(0, text.str.find(".", literal=True))
-    wanted = begins.is_in(octets.implode()) | text.str.contains(":", literal=True)
-    found = pl.concat([nets.clear(), *(some.alias("name").to_frame().filter(wanted)["name"] for some in listed)])
-    return found.filter(networks.overlaps(networks.parse(found).select(area), ranges))
+    # What begins with an octet and its dot stands together; "/" is the character behind the dot.
+    begins, ends = octets + ".", octets + "/"
+    found = [nets.clear()]
+    for frame in listed:
+        if not frame["kind"].is_between(IPV4, IPV6).any():
+            continue
+        places = pl.DataFrame(
+            [frame["name"].search_sorted(x).cast(pl.Int64).alias(n) for n, x in (("at", begins), ("end", ends))]
+        )
+        rows = places.filter(pl.col("at") < pl.col("end")).select(pl.int_ranges("at", "end").explode()).to_series()
+        found += [
+            part["name"].filter(part["kind"] == kind)
+            for part, kind in ((frame.select("name", "kind")[rows], IPV4), (frame, IPV6))
+        ]
+    together = pl.concat(found)
+    return together.filter(networks.overlaps(networks.parse(together).select(area), ranges))
 
 
 def guard(current: Current, known: References) -> pl.DataFrame:
@@ -137,6 +154,24 @@ def over(names: pl.DataFrame, suffixes: SuffixRules, known: References) -> pl.Da
     """What guards would say of `names` (`name: String`, `kind: UInt8`, unique), were they listed; as `guard`."""
     flags = suffixes.columns(names["name"]).select("suffix", "wildcard_suffix")
     return _guard(pl.concat([names.select("name", "kind"), flags], how="horizontal"), known)
+
+
+def well_known(names: pl.DataFrame, known: References) -> pl.Series:
+    """The names that references or `[protect]` would hold whole, were `names` listed (as for `over`).
+
+    What `over` says of the guards "reference" and "protect", but for who named them: one that both hold comes twice.
+    """
+    domains = names.filter(pl.col("kind") == DOMAIN)
+    name, reference = pl.col("name"), known.domains["name"].implode()
+    named = name.is_in(reference) | (name.str.starts_with("www.") & name.str.slice(4).is_in(reference))
+    rows = _parsed(names.filter(pl.col("kind").is_in([IPV4, IPV6])))
+    return pl.concat(
+        [
+            domains.filter(named)["name"],
+            _protected(domains, known.protected).filter(~pl.col("subtree_only"))["name"],
+            *(touched["name"] for _, touched, _ in _met(rows, known)),
+        ]
+    )
 
 
 def _guard(names: pl.DataFrame, known: References) -> pl.DataFrame:
@@ -259,8 +294,7 @@ def _protected(domains: pl.DataFrame, protected: tuple[str, ...]) -> pl.DataFram
 def _networks(listed: pl.DataFrame, known: References) -> pl.DataFrame:
     if listed.is_empty():
         return pl.DataFrame(schema=SCHEMA)
-    parsed = networks.parse(listed["name"]).select("family", "first", "last")
-    rows = pl.concat([listed.select("name", "kind"), parsed], how="horizontal")
+    rows = _parsed(listed)
     parts = [
         rows.filter(_wider()).select(
             "name",
@@ -270,6 +304,29 @@ def _networks(listed: pl.DataFrame, known: References) -> pl.DataFrame:
             pl.lit(f"is wider than /{WIDEST_V4} (IPv4) or /{WIDEST_V6} (IPv6)").alias("detail"),
         )
     ]
+    for guard_, touched, reference in _met(rows, known):
+        parts.append(
+            touched.select(
+                "name",
+                "kind",
+                pl.lit(guard_).alias("guard"),
+                pl.lit(False).alias("subtree_only"),
+                _which(touched, reference).alias("detail"),
+            )
+        )
+    return pl.concat(parts)
+
+
+def _parsed(listed: pl.DataFrame) -> pl.DataFrame:
+    """`name`, `kind` of networks, with their `family`, `first` and `last`."""
+    area = networks.parse(listed["name"]).select("family", "first", "last")
+    return pl.concat([listed.select("name", "kind"), area], how="horizontal")
+
+
+def _met(rows: pl.DataFrame, known: References) -> Iterator[tuple[str, pl.DataFrame, pl.DataFrame]]:
+    """A guard, the `rows` (of `_parsed`) that it holds, and the references that they meet."""
+    if rows.is_empty():
+        return
     area = ["family", "first", "last"]
     for guard_, own in (("reference", False), ("protect", True)):
         mine = (pl.col("why") == _OWN) == own
@@ -278,16 +335,8 @@ def _networks(listed: pl.DataFrame, known: References) -> pl.DataFrame:
         over = networks.overlaps(rows.select(area), ranges.select(area))
         same = networks.contains(rows.select(area), addresses.select(area))
         for touched, reference in ((rows.filter(over), ranges), (rows.filter(same & ~over), addresses)):
-            parts.append(
-                touched.select(
-                    "name",
-                    "kind",
-                    pl.lit(guard_).alias("guard"),
-                    pl.lit(False).alias("subtree_only"),
-                    _which(touched, reference).alias("detail"),
-                )
-            )
-    return pl.concat(parts)
+            if touched.height:
+                yield guard_, touched, reference
 
 
 def _wider() -> pl.Expr:

@@ -135,11 +135,22 @@ def _read(path: Path) -> Columns | None:
 
 def remove_others(state: Path, current: set[int]) -> None:
     """Remove files of snapshots that are not current, and what a crash left half written."""
-    folder = state / "columns"
+    remove(others(state, current))
+
+
+def others(state: Path, current: set[int]) -> list[Path]:
+    """Files of snapshots that are not `current`, and what a crash left half written."""
+    folder, suffixes = state / "columns", (".columns", ".bytes", ".times")
     if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        suffixes = (".columns", ".bytes", ".times")
-        if path.suffix not in suffixes or not path.stem.isdigit() or int(path.stem) not in current:
-            with suppress(OSError):  # in nobody's way: a name of it that is used again is written anew
-                path.unlink(missing_ok=True)
+        return []
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix not in suffixes or not path.stem.isdigit() or int(path.stem) not in current
+    ]
+
+
+def remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):  # in nobody's way: a name of it that is used again is written anew
+            path.unlink(missing_ok=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,17 @@ from blocklist import __version__, clock
 from blocklist.errors import RecordError
 from blocklist.store import columns, frames, identity, ledger, snapshots
 from blocklist.store.columns import Columns
-from blocklist.store.database import explained, is_there, open_for_writing, path_in, refuse_empty
+from blocklist.store.database import (
+    checkpoint,
+    explained,
+    is_of_this_version,
+    is_there,
+    open_for_writing,
+    path_in,
+    refuse_empty,
+)
 from blocklist.store.frames import Column
 from blocklist.store.lost import mark
-from blocklist.store.schema import migrate
 
 # An indicators frame (see `blocklist.ingest.normalize`) of rows of `listing` or `listing_closed`.
 LISTING = {
@@ -89,6 +99,7 @@ class Record:
         self._building = building
         self._holds: pl.DataFrame | None = None
         self._undoing = False
+        self._afterwards = ThreadPoolExecutor(1, "afterwards")
 
     @classmethod
     def open(cls, state: Path) -> Record:
@@ -109,7 +120,8 @@ class Record:
             connection = open_for_writing(path)
             if not os.access(path, os.W_OK):
                 raise RecordError(f"{path}: not writable", hint=f"check owner and mode of {path}")
-            migrate(connection, path)
+            if not is_of_this_version(connection):
+                _migrate(connection, path)
             mark(path)
             identity.keep(connection, state)
         return cls(state, connection, None)
@@ -124,7 +136,7 @@ class Record:
         with explained(path):
             building = _clear_building(path)
             connection = open_for_writing(building, fresh=True)
-            migrate(connection, path)
+            _migrate(connection, path)
             identity.begin(connection)
         return cls(state, connection, building)
 
@@ -134,6 +146,7 @@ class Record:
         return self._building is not None
 
     def close(self) -> None:
+        self._afterwards.shutdown()
         self.connection.close()
         if self._building is not None:
             self._building.unlink(missing_ok=True)
@@ -156,6 +169,15 @@ class Record:
             self.connection.execute("RELEASE one" if self._undoing else "COMMIT")
             if self._building is not None:
                 self._settle(path)
+            elif not self._undoing:
+                self._follow(partial(checkpoint, path))
+
+    def _follow(self, step: Callable[[], None]) -> None:
+        """Do `step`, which nothing waits for but `close`, beside what follows."""
+        try:
+            self._afterwards.submit(step)
+        except RuntimeError:  # no thread to be had
+            step()
 
     @property
     def undoing(self) -> bool:
@@ -208,6 +230,11 @@ class Record:
         _fsync_folder(path.parent)
         self._building = None
         self.connection = open_for_writing(path)
+
+    def remove_other_columns(self) -> None:
+        """Remove the column files of snapshots that are not current: 120 MB take 40 ms, beside what follows."""
+        others = columns.others(self.state, {now.id for now in self.current_snapshots().values()})
+        self._follow(partial(columns.remove, others))
 
     # Runs and revisions
 
@@ -376,15 +403,19 @@ class Record:
     def close_listings(
         self, connection: sqlite3.Connection, run: int, period: int, rows: pl.DataFrame, cause: str
     ) -> None:
-        """Close the open listings of `rows` (`name`, `feed`) with `run`; `period` is the month, YYYYMM."""
+        """Close the open listings of `rows` (`name`, `feed`) with `run`; `period` is the month, YYYYMM.
+
+        Raises RecordError when not as many rows went as came in, as `add_listings` does.
+        """
         if rows.is_empty():
             return
+        before = connection.total_changes
         connection.execute(
             "CREATE TEMP TABLE closing (name TEXT, feed INTEGER, PRIMARY KEY (name, feed)) WITHOUT ROWID"
         )
-        connection.executemany(
-            "INSERT INTO closing VALUES (?, ?)", rows.select("name", "feed").sort("name", "feed").iter_rows()
-        )
+        keys = rows.select("name", "feed").sort("name", "feed")
+        connection.executemany("INSERT INTO closing VALUES (?, ?)", keys.iter_rows())
+        asked = connection.total_changes - before
         connection.execute(
             """
             INSERT INTO listing_closed
@@ -394,8 +425,16 @@ class Record:
             """,
             (period, run, cause),
         )
-        connection.execute("DELETE FROM listing WHERE (name, feed) IN (SELECT name, feed FROM closing)")
+        closed = connection.total_changes - before - asked
+        # One by one: a statement for all of them first makes a list of them, since foreign keys might ask.
+        connection.executemany("DELETE FROM listing WHERE name = ? AND feed = ?", keys.iter_rows())
+        deleted = connection.total_changes - before - asked - closed
         connection.execute("DROP TABLE closing")
+        if asked != rows.height or closed != deleted:
+            raise RecordError(
+                f"{path_in(self.state)} closed {closed:,} and removed {deleted:,} of {rows.height:,} listings",
+                hint="nothing was kept; look at the disk with 'blocklist doctor', and run it again",
+            )
 
     def close_feed(self, connection: sqlite3.Connection, run: int, period: int, feed: int, cause: str) -> int:
         """Close every open listing of `feed`; how many there were."""
@@ -416,6 +455,8 @@ class Record:
 
     def mark_dropped(self, connection: sqlite3.Connection, run: int | None, feed: int, names: pl.Series) -> None:
         """Note with which run `feed` ceased to list `names`, which linger; None: it lists them again."""
+        if names.is_empty():
+            return
         connection.executemany(
             "UPDATE listing SET dropped = ? WHERE name = ? AND feed = ?", ((run, name, feed) for name in names)
         )
@@ -424,6 +465,19 @@ class Record:
         """Names (String) of the open listings of `feed` that began after `run`."""
         columns_ = {"name": Column("name", pl.String)}
         return frames.read(self.connection, columns_, "listing WHERE feed = ? AND since > ?", (feed, run))["name"]
+
+    def listed_among(self, names: pl.Series) -> pl.DataFrame:
+        """`name`, `kind`, `feed: UInt16` of the open listings of any of `names` (String): 3,000 names take 20 ms."""
+        columns_ = {
+            "name": Column("l.name", pl.String),
+            "kind": Column("l.kind", pl.UInt8),
+            "feed": Column("l.feed", pl.UInt16),
+        }
+        # In order of the table, which then reads each of its pages once.
+        asked = json.dumps(names.unique().sort().to_list(), ensure_ascii=False)
+        return frames.read(
+            self.connection, columns_, "json_each(?) n CROSS JOIN listing l ON l.name = n.value", (asked,)
+        )
 
     def next_ends(self) -> dict[int, str]:
         """When the next listing of each feed ends, by feed id, of those that have an end."""
@@ -589,6 +643,13 @@ class Run:
 
 
 _VERSIONED = ("category", "confidence", "family", "direction", "mode", "title", "url")
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    # What makes tables takes 20 ms to load, and hardly a run has any to make.
+    from blocklist.store.schema import migrate
+
+    migrate(connection, path)
 
 
 def _unpacked(i: int, run: int) -> str:
