@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -91,6 +92,8 @@ def export_all(
     jobs: list[Job] = []
     with ExitStack() as stack:
         stack.callback(selector.decided.finish, _asked(config, formats))
+        if not dry_run:
+            stack.push(partial(_forget_unrecorded, config, record))
         keeping = None if dry_run else stack.enter_context(Keeping(record.state))
         for export in config.exports.values():
             if only and export.name not in only:
@@ -160,6 +163,15 @@ def export_all(
                 _failed(job, error)
         _note_failures(record, [job.outcome for job in jobs], config.exports, run)
     return [job.outcome for job in jobs]
+
+
+def _forget_unrecorded(
+    config: Config, record: Record, kind: type[BaseException] | None, error: BaseException | None, trace: object
+) -> None:
+    """Where a run was ended, what it kept of releases that it did not come to record goes."""
+    if error is not None:
+        with suppress(BlocklistError, OSError):
+            kept.forget_others(record.state, wanted_bytes(record, config))
 
 
 def _asked(config: Config, formats: Mapping[str, Format]) -> set[tuple[str, Capability | None]]:
