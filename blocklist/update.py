@@ -62,6 +62,7 @@ def update(
     accept: Collection[str] = (),
     force: bool = False,
     on_feed: Callable[[FeedOutcome], None] | None = None,
+    on_news: Callable[[], None] | None = None,
     decision: Back | Resume | None = None,
     command: str = "update",
 ) -> tuple[Updated, Picture]:
@@ -70,6 +71,7 @@ def update(
     Every feed stands alone: one that fails or is gated keeps its last good snapshot. Everything that changed is
     written in one transaction, after the files it names are on disk. Raises RecordError when that can't be.
 
+    `on_news` is called before they are recorded, when some feed brought something new.
     `decision`: a person's word about one feed, recorded with what it changes, as a run of `command`. Where that feed
     fails nothing is recorded at all, and FeedError is raised.
     """
@@ -88,6 +90,8 @@ def update(
     out.timings["gather"] = time.perf_counter() - started
     if decision is not None and (failed := work.outcomes[decision.feed]).outcome == "failed":
         raise FeedError(failed.error or f"{failed.id} failed", hint=failed.hint)
+    if on_news is not None and any(intake.added.height or intake.removed.height for intake in work.intakes.values()):
+        on_news()
     _record(work, out, command)
     if decision is not None and (intake := work.intakes.get(decision.feed)) is not None:
         out.came = intake.added.join(intake.removed, on="name", how="anti")["name"]

@@ -68,6 +68,7 @@ def command(
             raise click.UsageError(f"no enabled feed {name!r}{nearest(name, config.feeds)}")
     from blocklist import clock, heap
     from blocklist.errors import IndicatorError
+    from blocklist.publish.ahead import Ahead
     from blocklist.publish.release import export_all
     from blocklist.rules import ending_soon
     from blocklist.store.feed_pins import feed_pins
@@ -75,7 +76,7 @@ def command(
     from blocklist.update import update
 
     heap.keep_freed()
-    with writing(config, screen, "update") as record:
+    with writing(config, screen, "update") as record, Ahead(record) as ahead:
         known, stands = record.feed_ids(), feed_pins(record.connection)
         for name in accept:
             if name in stands:
@@ -91,7 +92,16 @@ def command(
         first = [feed for feed in config.feeds.values() if feed.id not in known]
         drawn = _Progress(screen, len(feeds) or len(config.feeds))
         only = set(feeds) | (set(accept) if feeds else set())
-        updated, picture = update(config, record, only=only, accept=set(accept), force=force, on_feed=drawn.feed)
+        publishing = not no_export and bool(config.exports)
+        updated, picture = update(
+            config,
+            record,
+            only=only,
+            accept=set(accept),
+            force=force,
+            on_feed=drawn.feed,
+            on_news=ahead.begin if publishing else None,
+        )
         drawn.clear()
         _show_feeds(screen, updated, config.feeds.values())
         _remarks(screen, config, first)
@@ -101,8 +111,8 @@ def command(
             if verify_due(config, record, picture, updated.run, screen):
                 updated.changed = True
         exports: list[ExportOutcome] = []
-        if not no_export and config.exports:
-            exports = export_all(config, record, picture, formats, run=updated.run)
+        if publishing:
+            exports = export_all(config, record, picture, formats, run=updated.run, ahead=ahead)
             show_exports(screen, exports)
         for case in updated.cases:
             allowed = f"; rule {case.rule} allows it until {moment(case.allowed_until)}" if case.rule else ""

@@ -23,6 +23,7 @@ from blocklist.config import Policy
 from blocklist.framepatch import FramePatch
 from blocklist.ingest import guard
 from blocklist.picture import Picture
+from blocklist.publish.ahead import Ahead
 from blocklist.rules import Rule
 from blocklist.select.current import CATEGORY, DOMAIN
 from blocklist.select.express import Capability, Expressed, express
@@ -60,10 +61,18 @@ class Decided:
     """
 
     def __init__(
-        self, picture: Picture, record: Record, policies: Mapping[str, Policy], rules: Sequence[Rule], *, keep: bool
+        self,
+        picture: Picture,
+        record: Record,
+        policies: Mapping[str, Policy],
+        rules: Sequence[Rule],
+        *,
+        keep: bool,
+        ahead: Ahead | None = None,
     ) -> None:
         self._picture, self._record, self._policies, self._rules = picture, record, policies, rules
         self._folder = record.state / "decided"
+        self._read = derived.read if ahead is None else ahead.decided
         self._withheld: Withheld | None = None
         self._apart: dict[tuple[str, ...], Withheld] = {}
         self._lineage: Lineage | None = None
@@ -149,7 +158,7 @@ class Decided:
     def _decide(self, name: str) -> _Known:
         policy = self._policies[name]
         fixed, listed, held = self._fixed(policy), self._picture.listed(), self._held(policy)
-        kept = derived.read(self._file(name))
+        kept = self._read(self._file(name))
         if kept is not None and kept.told["fixed"] == fixed and self._holds_still(kept.told):
             told, frames = kept.told, dict(kept.frames)
             then = frames.pop("held")
@@ -229,7 +238,7 @@ class Decided:
         chosen = self.chosen(name)
         known = self._known[name]
         file = self._file(name, capability)
-        kept = derived.read(file)
+        kept = self._read(file)
         if kept is not None and kept.told["of"] == known.token:
             return Expressed(kept.frames["entries"], kept.told["lost"])
         patched = None

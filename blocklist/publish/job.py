@@ -11,6 +11,7 @@ import polars as pl
 from blocklist.config import Export
 from blocklist.publish import split
 from blocklist.publish.descriptor import Format
+from blocklist.publish.keeping import Seen
 from blocklist.publish.plan import Plan
 from blocklist.publish.render import Rendered
 from blocklist.publish.rollback import Pin
@@ -68,6 +69,8 @@ class Job:
     live: Live | None
     outcome: ExportOutcome
     paths: list[tuple[str, Path]] = field(default_factory=list)
+    # How the files of the live release looked before they were found to be its own, by category.
+    seen: dict[str, Seen | None] = field(default_factory=dict)
     candidate: split.Files | None = None
     rendered: Rendered | None = None
     entries: pl.Series | None = None

@@ -6,17 +6,39 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
+from blocklist.publish.ahead import Ahead
 from blocklist.store import kept
+
+
+class Seen(NamedTuple):
+    """By what a file that was written to is told from itself: stat(2)."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: Path) -> Seen | None:
+        """Of the file at `path`, if there is one."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class Keeping:
     """Threads that keep bytes in the state folder `state`; the same bytes once, whoever asks."""
 
-    def __init__(self, state: Path) -> None:
-        self._state = state
+    def __init__(self, state: Path, ahead: Ahead | None = None) -> None:
+        self._state, self._ahead = state, ahead
         self._pool = ThreadPoolExecutor(2, "keeping")
         self._begun: dict[str, Future[None]] = {}
         self._beginning = threading.Lock()
@@ -29,19 +51,26 @@ class Keeping:
     ) -> None:
         self._pool.shutdown(cancel_futures=error is not None)
 
-    def keep_file(self, digest: str, path: Path, base: str | None, base_path: Path) -> None:
-        """Begin to keep the file at `path`; `base_path` is where the bytes of `base` should lie."""
+    def keep_file(self, digest: str, path: Path, base: str | None, base_path: Path, seen: Seen | None) -> None:
+        """Begin to keep the file at `path`; `base_path` is where the bytes of `base` should lie, and `seen` how that
+        file looked before its digest was found to be `base`, if it was.
+        """
 
-        def read_base() -> bytes | None:
+        def read_base() -> kept.Bytes | None:
             with suppress(OSError):
-                return base_path.read_bytes()
+                data = base_path.read_bytes()
+                if base is not None and seen is not None and Seen.of(base_path) == seen:
+                    return kept.Bytes(data, base)
+                return kept.Bytes.of(data)
             return None
 
         self._begin(digest, lambda: kept.keep_file(self._state, digest, path, base, read_base))
 
     def keep(self, some: kept.Bytes, base: str | None = None) -> None:
         """Begin to keep `some`."""
-        self._begin(some.digest, lambda: kept.keep(self._state, some.digest, some.data, base))
+        ahead = self._ahead
+        read_base = partial(ahead.chosen, base) if ahead is not None and base is not None else None
+        self._begin(some.digest, lambda: kept.keep(self._state, some.digest, some.data, base, read_base))
 
     def wait(self, digest: str) -> None:
         """Return when the bytes of `digest` are kept. Raises RecordError when they can't be, OSError of the file."""

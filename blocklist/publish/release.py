@@ -28,13 +28,14 @@ from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import BlocklistError, RecordError, ReleaseError
 from blocklist.picture import Picture
 from blocklist.publish import approved, capacity, failures, left_out, reasons, rpz, settings, split, standing
+from blocklist.publish.ahead import Ahead
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.descriptor import Format
 from blocklist.publish.entries import change_of, entries_of, forget_entries, keep_entries
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.job import ExportOutcome, Job, Live
-from blocklist.publish.keeping import Keeping
+from blocklist.publish.keeping import Keeping, Seen
 from blocklist.publish.plan import Wait
 from blocklist.publish.recorded import (
     files_of,
@@ -78,14 +79,16 @@ def export_all(
     run: int | None = None,
     dry_run: bool = False,
     load_again: bool = False,
+    ahead: Ahead | None = None,
 ) -> list[ExportOutcome]:
     """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's.
 
-    `load_again`: also load what is in place and was loaded before, as an engine needs that lost it.
+    `load_again`: also load what is in place and was loaded before, as an engine needs that lost it. `ahead`: what was
+    read of the state since the record changed.
     """
     now = clock.now()
     rules = rules_in_force(record.connection, now)
-    selector = Selector(picture, record, config.policies, rules, keep=not dry_run, config=config)
+    selector = Selector(picture, record, config.policies, rules, keep=not dry_run, config=config, ahead=ahead)
     shared = _shared_inputs(config, record, picture, rules)
     judged = clock.text(picture.at)
     recover(record)
@@ -94,7 +97,7 @@ def export_all(
         stack.callback(selector.decided.finish, _asked(config, formats))
         if not dry_run:
             stack.push(partial(_forget_unrecorded, config, record))
-        keeping = None if dry_run else stack.enter_context(Keeping(record.state))
+        keeping = None if dry_run else stack.enter_context(Keeping(record.state, ahead))
         for export in config.exports.values():
             if only and export.name not in only:
                 continue
@@ -267,7 +270,10 @@ def _prepare(
     live, outcome, export = job.live, job.outcome, job.export
     for stray in [stray for _, path in job.paths for stray in leftovers(path)]:
         stray.unlink(missing_ok=True)
+    job.seen = {category: Seen.of(path) for category, path in job.paths} if live else {}
     in_place = standing.in_place(job.paths, standing.file_digest) if live else None
+    if live is None or in_place != live.digest:
+        job.seen = {}
     if job.pin is not None:
         outcome.note = f"pinned to release {job.pin.release} by {job.pin.author}: {job.pin.reason}"
     served, least, ahead = _floor(job, config.base)
@@ -535,7 +541,9 @@ def _keep(job: Job, record: Record, keeping: Keeping) -> None:
     places = dict(job.paths)
     for category, candidate, rendered in job.candidate.made:
         # What is in place lies there unpacked.
-        keeping.keep_file(rendered.digest, candidate.new, before.get(category), places[category])
+        keeping.keep_file(
+            rendered.digest, candidate.new, before.get(category), places[category], job.seen.get(category)
+        )
     if job.chosen is not None:
         last = record.connection.execute("SELECT chosen FROM release WHERE id = ?", (job.live.id,)) if job.live else ()
         keeping.keep(job.chosen, next((row[0] for row in last), None))

@@ -15,6 +15,7 @@ from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import RecordError
 from blocklist.picture import Picture
 from blocklist.publish import approved, reasons, rows, split
+from blocklist.publish.ahead import Ahead
 from blocklist.publish.approved import Approved
 from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
@@ -47,10 +48,11 @@ class Selector:
         keep: bool = False,
         config: Config | None = None,
         instead: Approved | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self._config, self._instead = config, instead
         self._picture, self._record, self._policies, self.rules = picture, record, policies, rules
-        self.decided = Decided(picture, record, policies, rules, keep=keep)
+        self.decided = Decided(picture, record, policies, rules, keep=keep, ahead=ahead)
         self.pins = pins(record)
         self._pinned: dict[str, Pinned] = {}
         self._texts: dict[tuple[str, bool], kept.Bytes] = {}

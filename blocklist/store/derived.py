@@ -30,7 +30,7 @@ from blocklist.store import folders
 _DIGEST = 64
 # Where this share of the rows changed, the whole is written again.
 _MOST = 0.1
-_BASE = ".base"
+BASE = ".base"
 # What the key of a frame begins with that says which rows are gone of another.
 _GONE = "gone of"
 # Names of releases and of keys, before the suffix.
@@ -66,7 +66,7 @@ def write(path: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFrame
     """
     _write(path, told, frames)
     with suppress(OSError):
-        path.with_suffix(_BASE).unlink(missing_ok=True)
+        path.with_suffix(BASE).unlink(missing_ok=True)
 
 
 def write_changed(
@@ -93,7 +93,7 @@ def write_changed(
 
 def _is_base(path: Path, digest: str) -> bool:
     """Lies what has this digest beside `path`, or now does?"""
-    base = path.with_suffix(_BASE)
+    base = path.with_suffix(BASE)
     if _told_digest(base) == digest:
         return True
     if _told_digest(path) != digest:
@@ -147,7 +147,7 @@ def read(path: Path) -> Kept | None:
     digest_, head, frames = found
     if head["base"] is None:
         return Kept(head["told"], frames, digest_)
-    if (whole := _read(path.with_suffix(_BASE))) is None or whole[0] != head["base"]:
+    if (whole := _read(path.with_suffix(BASE))) is None or whole[0] != head["base"]:
         return None
     patched = [name for name in frames if f"{_GONE} {name}" in frames]
     patches = {name: FramePatch(frames.pop(f"{_GONE} {name}")["gone"], frames.pop(name)) for name in patched}
@@ -185,7 +185,7 @@ def link(path: Path, other: Path) -> None:
 
 def link_with_base(path: Path, other: Path) -> None:
     """`link`, with what lies beside `path` for it."""
-    link(path.with_suffix(_BASE), other.with_suffix(_BASE))
+    link(path.with_suffix(BASE), other.with_suffix(BASE))
     link(path, other)
 
 
@@ -196,7 +196,7 @@ def remove_others(folder: Path, keep: set[str]) -> None:
     """
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.suffix not in (".frames", _BASE, ".new") or not _OURS.fullmatch(path.stem):
+            if path.suffix not in (".frames", BASE, ".new") or not _OURS.fullmatch(path.stem):
                 continue
             if path.suffix == ".new" or path.with_suffix(".frames").name not in keep:
                 path.unlink(missing_ok=True)

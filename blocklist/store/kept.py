@@ -45,11 +45,11 @@ def file_of(state: Path, digest: str) -> Path:
 
 
 def keep(
-    state: Path, digest: str, data: bytes, base: str | None = None, read_base: Callable[[], bytes | None] | None = None
+    state: Path, digest: str, data: bytes, base: str | None = None, read_base: Callable[[], Bytes | None] | None = None
 ) -> None:
     """Keep `data`, whose SHA-256 is `digest`; as a patch against the bytes of digest `base` where that is smaller.
 
-    `read_base` gives these where they lie unpacked somewhere; what it gives is believed only by its digest.
+    `read_base` gives these where they lie unpacked somewhere; what has another digest is not taken.
     Written beside, fsynced and renamed. Raises RecordError that names the file when there is no room for it.
     """
     if is_kept(state, digest):
@@ -61,7 +61,7 @@ def keep(
 
 
 def keep_file(
-    state: Path, digest: str, path: Path, base: str | None = None, read_base: Callable[[], bytes | None] | None = None
+    state: Path, digest: str, path: Path, base: str | None = None, read_base: Callable[[], Bytes | None] | None = None
 ) -> None:
     """`keep` for the bytes of a file; a very large one is never in memory as a whole, and kept whole."""
     if path.stat().st_size <= _MOST_PATCHED:
@@ -163,13 +163,15 @@ def _head(path: Path) -> tuple[str | None, int]:
 
 
 def _patched(
-    state: Path, data: bytes, digest: str, base: str, read_base: Callable[[], bytes | None] | None
+    state: Path, data: bytes, digest: str, base: str, read_base: Callable[[], Bytes | None] | None
 ) -> bytes | None:
     depth = _head(file_of(state, base))[1] + 1
     if depth > MAX_DEPTH or len(data) > _MOST_PATCHED or not is_kept(state, base):
         return None
-    before = read_base() if read_base is not None else None
-    if before is None or hashlib.sha256(before).hexdigest() != base:
+    found = read_base() if read_base is not None else None
+    if found is not None and found.digest == base:
+        before = found.data
+    else:
         try:
             before = read(state, base)
         except RecordError:
