@@ -11,10 +11,16 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _MB = 1 << 20
 
 
+# Whether this process is one that makes and drops large blocks.
+large = False
+
+
 def keep_freed() -> None:
     """Have the C library keep freed memory for the next use; without glibc, nothing happens."""
     import ctypes
 
+    global large
+    large = True
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
