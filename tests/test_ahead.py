@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from installation import World
 
+from blocklist.config import load
 from blocklist.publish import ahead as ahead_
 from blocklist.publish.ahead import Ahead
-from blocklist.publish.keeping import Keeping, Seen
+from blocklist.publish.keeping import Keeping
+from blocklist.publish.seen import Seen
 from blocklist.store import derived, kept
 from blocklist.store.record import Record
 
@@ -31,7 +33,7 @@ def digests(record: Record) -> set[str]:
 
 
 def test_what_was_read_ahead_is_given_once_and_then_read_anew(world: World) -> None:
-    with closing(Record.open(world.state)) as record, Ahead(record) as ahead:
+    with closing(Record.open(world.state)) as record, Ahead(load(world.config), record) as ahead:
         ahead.begin()
         paths = sorted((world.state / "decided").glob("*.frames"))
         assert paths
@@ -53,12 +55,12 @@ def test_what_is_damaged_or_too_large_is_not_read_ahead(world: World, monkeypatc
         file = kept.file_of(world.state, digest)
         sound = file.read_bytes()
         file.write_bytes(sound[:-1])
-        with Ahead(record) as ahead:
+        with Ahead(load(world.config), record) as ahead:
             ahead.begin()
             assert ahead.chosen(digest) is None
         file.write_bytes(sound)
         monkeypatch.setattr(ahead_, "_MOST", 10)
-        with Ahead(record) as ahead:
+        with Ahead(load(world.config), record) as ahead:
             ahead.begin()
             assert ahead.chosen(digest) is None
 
@@ -93,3 +95,13 @@ def test_a_file_that_was_written_to_since_is_no_base_of_a_patch(tmp_path: Path, 
     assert kept.read(tmp_path, digest) == new
     # By the kept bytes of before it is a patch all the same.
     assert kept.file_of(tmp_path, digest).stat().st_size < len(new) // 20
+
+
+def test_the_digest_of_a_file_in_place_is_that_of_now(world: World) -> None:
+    path = world.base / "exports" / "list"
+    with closing(Record.open(world.state)) as record, Ahead(load(world.config), record) as ahead:
+        ahead.begin()
+        assert ahead.file_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+        ahead.begin()
+        path.write_bytes(path.read_bytes() + b"x.example\n")
+        assert ahead.file_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()

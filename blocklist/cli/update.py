@@ -76,7 +76,7 @@ def command(
     from blocklist.update import update
 
     heap.keep_freed()
-    with writing(config, screen, "update") as record, Ahead(record) as ahead:
+    with writing(config, screen, "update") as record, Ahead(config, record) as ahead:
         known, stands = record.feed_ids(), feed_pins(record.connection)
         for name in accept:
             if name in stands:

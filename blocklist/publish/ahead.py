@@ -10,7 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from blocklist.config import Config
 from blocklist.errors import RecordError
+from blocklist.publish import split, standing
+from blocklist.publish.seen import Seen
 from blocklist.store import derived, kept
 from blocklist.store.record import Record
 
@@ -19,15 +22,15 @@ _MOST = 256 * 2**20
 
 
 class Ahead:
-    """Reads what policies decided the last time, and what the live releases were chosen from, once `begin` is called.
-
-    Who asks for something that was not read ahead has it read now.
+    """Reads what policies decided the last time, what the live releases were chosen from, and which files are in place,
+    once `begin` is called. Who asks for something that was not read ahead has it read now.
     """
 
-    def __init__(self, record: Record) -> None:
-        self._record = record
+    def __init__(self, config: Config, record: Record) -> None:
+        self._config, self._record = config, record
         self._pool: ThreadPoolExecutor | None = None
         self._begun: dict[Path | str, Future[Any]] = {}
+        self._digests: dict[Path, Future[tuple[Seen | None, str | None]]] = {}
 
     def __enter__(self) -> Ahead:
         return self
@@ -47,12 +50,18 @@ class Ahead:
         ).fetchall()
         reads: dict[Path | str, Callable[[], Any]] = {path: partial(derived.read, path) for path in decided}
         reads |= {digest: partial(kept.read, state, digest) for (digest,) in rows}
+        exports = [
+            path
+            for export in self._config.exports.values()
+            for _, path in split.paths(export, self._config.policies[export.policy], self._config.base)
+        ]
         files = [file for path in decided for file in (path, path.with_suffix(derived.BASE))]
         files += [kept.file_of(state, digest) for (digest,) in rows]
         if sum(file.stat().st_size for file in files if file.is_file()) > _MOST:
             return
         self._pool = ThreadPoolExecutor(1, "ahead")
         self._begun = {what: self._pool.submit(read) for what, read in reads.items()}
+        self._digests = {path: self._pool.submit(_digest, path) for path in exports}
 
     def decided(self, path: Path) -> derived.Kept | None:
         """What `blocklist.store.derived.read` finds at `path`; once, for it may be written anew afterwards."""
@@ -65,3 +74,16 @@ class Ahead:
             with suppress(RecordError):
                 return kept.Bytes(begun.result(), digest)
         return None
+
+    def file_digest(self, path: Path) -> str | None:
+        """What `blocklist.publish.standing.file_digest` says of the file at `path`, as it is now."""
+        if (begun := self._digests.pop(path, None)) is not None:
+            seen, digest = begun.result()
+            if seen is not None and Seen.of(path) == seen:
+                return digest
+        return standing.file_digest(path)
+
+
+def _digest(path: Path) -> tuple[Seen | None, str | None]:
+    seen = Seen.of(path)
+    return seen, standing.file_digest(path)

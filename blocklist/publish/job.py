@@ -11,10 +11,10 @@ import polars as pl
 from blocklist.config import Export
 from blocklist.publish import split
 from blocklist.publish.descriptor import Format
-from blocklist.publish.keeping import Seen
 from blocklist.publish.plan import Plan
 from blocklist.publish.render import Rendered
 from blocklist.publish.rollback import Pin
+from blocklist.publish.seen import Seen
 from blocklist.store import kept
 
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed", "shadow"]

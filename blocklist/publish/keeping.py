@@ -9,29 +9,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 from blocklist.publish.ahead import Ahead
+from blocklist.publish.seen import Seen
 from blocklist.store import kept
-
-
-class Seen(NamedTuple):
-    """By what a file that was written to is told from itself: stat(2)."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-    changed: int
-
-    @classmethod
-    def of(cls, path: Path) -> Seen | None:
-        """Of the file at `path`, if there is one."""
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class Keeping:
@@ -71,6 +52,10 @@ class Keeping:
         ahead = self._ahead
         read_base = partial(ahead.chosen, base) if ahead is not None and base is not None else None
         self._begin(some.digest, lambda: kept.keep(self._state, some.digest, some.data, base, read_base))
+
+    def begin(self, what: str, write: Callable[[], None]) -> None:
+        """Begin to `write` something else that is to be on disk before a release is live; `wait` for `what`."""
+        self._begin(what, write)
 
     def wait(self, digest: str) -> None:
         """Return when the bytes of `digest` are kept. Raises RecordError when they can't be, OSError of the file."""

@@ -35,7 +35,7 @@ from blocklist.publish.descriptor import Format
 from blocklist.publish.entries import change_of, entries_of, forget_entries, keep_entries
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.job import ExportOutcome, Job, Live
-from blocklist.publish.keeping import Keeping, Seen
+from blocklist.publish.keeping import Keeping
 from blocklist.publish.plan import Wait
 from blocklist.publish.recorded import (
     files_of,
@@ -49,6 +49,7 @@ from blocklist.publish.recorded import (
 from blocklist.publish.release_gate import gate, weekly_gate
 from blocklist.publish.render import Rendered, render, written
 from blocklist.publish.rollback import Pin
+from blocklist.publish.seen import Seen
 from blocklist.publish.selection import Selection
 from blocklist.publish.selector import Selector
 from blocklist.publish.zone_options import longest_of_split
@@ -114,7 +115,9 @@ def export_all(
             job.paths = split.paths(export, config.policies[export.policy], config.base)
             jobs.append(job)
         with ThreadPoolExecutor(_SIDE_BY_SIDE, "export") as pool:
-            futures = [pool.submit(_prepared, job, config, selector, record, stack, keeping) for job in jobs]
+            # The longest first, so that it is not alone at the end.
+            turns = sorted(jobs, key=_size, reverse=True)
+            futures = [pool.submit(_prepared, job, config, selector, record, stack, keeping) for job in turns]
             try:
                 # Polars' signal handler has the system resume a wait without limit: Ctrl-C would not be heard.
                 while wait(futures, timeout=0.2).not_done:
@@ -146,6 +149,9 @@ def export_all(
             record_releases(record, every, run, clock.text(now), judged, config, picture.suffix_digest)
         for job in ready:
             _keep(job, record, keeping)
+            assert job.entries is not None and job.outcome.release is not None
+            written_entries = partial(keep_entries, record.state, job.outcome.release, job.entries)
+            keeping.begin(f"entries {job.outcome.release}", written_entries)
         for job in ready:
             started = time.perf_counter()
             try:
@@ -166,6 +172,11 @@ def export_all(
                 _failed(job, error)
         _note_failures(record, [job.outcome for job in jobs], config.exports, run)
     return [job.outcome for job in jobs]
+
+
+def _size(job: Job) -> int:
+    """Bytes of the files that are in place."""
+    return sum(seen.size for _, path in job.paths if (seen := Seen.of(path)) is not None)
 
 
 def _forget_unrecorded(
@@ -271,7 +282,7 @@ def _prepare(
     for stray in [stray for _, path in job.paths for stray in leftovers(path)]:
         stray.unlink(missing_ok=True)
     job.seen = {category: Seen.of(path) for category, path in job.paths} if live else {}
-    in_place = standing.in_place(job.paths, standing.file_digest) if live else None
+    in_place = standing.in_place(job.paths, selector.file_digest) if live else None
     if live is None or in_place != live.digest:
         job.seen = {}
     if job.pin is not None:
@@ -552,8 +563,7 @@ def _keep(job: Job, record: Record, keeping: Keeping) -> None:
 
 
 def _publish(job: Job, record: Record, selector: Selector, keeping: Keeping) -> None:
-    assert job.candidate is not None and job.entries is not None and job.outcome.release is not None
-    keep_entries(record.state, job.outcome.release, job.entries)
+    assert job.candidate is not None and job.outcome.release is not None
     base = approved.file_of(record.state, job.outcome.release)
     if job.amends is not None and job.live is not None:
         derived.link_with_base(approved.file_of(record.state, job.live.id), base)
@@ -563,6 +573,7 @@ def _publish(job: Job, record: Record, selector: Selector, keeping: Keeping) -> 
         some.digest for some in (job.chosen, job.left_out) if some is not None
     ]:
         keeping.wait(digest)
+    keeping.wait(f"entries {job.outcome.release}")
     job.candidate.publish()
     with record.transaction() as connection:
         make_live(record, connection, job.outcome.release, job.export.name)

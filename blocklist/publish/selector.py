@@ -14,7 +14,7 @@ from blocklist.catalog import KINDS
 from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import RecordError
 from blocklist.picture import Picture
-from blocklist.publish import approved, reasons, rows, split
+from blocklist.publish import approved, reasons, rows, split, standing
 from blocklist.publish.ahead import Ahead
 from blocklist.publish.approved import Approved
 from blocklist.publish.decided import Decided
@@ -63,6 +63,7 @@ class Selector:
         # what all others need; of that, names are fitted while networks are united and the text is made.
         self._deciding, self._fitting = threading.Lock(), threading.Lock()
         self._uniting, self._telling = threading.Lock(), threading.Lock()
+        self.file_digest = standing.file_digest if ahead is None else ahead.file_digest
 
     def selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
         """What `export` holds, fitted to what its format can say, and what is lost by that."""
