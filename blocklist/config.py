@@ -531,7 +531,7 @@ def _in_the_way(target: Path, state: Path, places: Mapping[Path, str]) -> str | 
     """What a published file at `target` would replace or mix with."""
     if target.parent == state and target.name.startswith("record"):
         return "the record, or a copy of it"
-    if target.parent == state / "exports" and target.suffix == ".frames":
+    if target.parent == state / "exports" and target.suffix in (".frames", ".base"):
         return f"in {state}, among what the record keeps there"
     return next((what for at in (target, *target.parents) if (what := places.get(at)) is not None), None)
 

@@ -192,6 +192,7 @@ def test_a_nul_is_told_wherever_it_is(path: Path) -> None:
         ("var/columns/x", "is in {state}, among what the record keeps there"),
         ("var/lock", "is in {state}, among what the record keeps there"),
         ("var/exports/3.frames", "is in {state}, among what the record keeps there"),
+        ("var/exports/3.base", "is in {state}, among what the record keeps there"),
         ("feeds.d/x.toml", "is in feeds.d/"),
         ("secrets/key", "is in secrets/"),
         ("loop", "{base}/loop is a link that leads to itself"),
