@@ -348,9 +348,10 @@ class Work:
         if waiting and waiting.sha256 == fetched.sha256 and self._judged(feed, waiting):
             fetched.path.unlink(missing_ok=True)
             return self._kept_back(feed, waiting.id, waiting.gate) if pin is not None else _still_gated(feed, waiting)
-        data = fetched.path.read_bytes()
-        fetched.path.unlink(missing_ok=True)
-        return self._intake(feed, data, fetched.sha256, fetched, keep_back=pin)
+        try:
+            return self._intake(feed, fetched.path.read_bytes(), fetched.sha256, fetched, keep_back=pin)
+        finally:
+            fetched.path.unlink(missing_ok=True)
 
     def _judged(self, feed: Feed, waiting: Snapshot) -> bool:
         """Would `waiting` be read and judged as it was when it came to the gate?"""
@@ -469,6 +470,7 @@ class Work:
                 known=Known(json.loads(now.account), now.last_modified, fetched.last_modified) if now else None,
                 keep_back=_kept_back_by(keep_back) if keep_back is not None else None,
                 undone=undone,
+                fetched=fetched.path,
             )
         except BaseException:
             # Others of this run may be recorded with higher numbers: the next run would leave it where it is.

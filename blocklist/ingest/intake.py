@@ -85,6 +85,7 @@ def take_in(
     known: Known | None = None,
     keep_back: str | None = None,
     undone: pl.Series = _NO_NAMES,
+    fetched: Path | None = None,
 ) -> Intake:
     """Parse `data`, judge it, compare it with `before`, and put bytes and columns on disk.
 
@@ -92,6 +93,7 @@ def take_in(
     shared lines need not be read again. `times` are those of `before`, `at` the start of the run (seconds since 1970).
     `known`: what the current snapshot and the answer say of their age. `accept`: a person has seen it; no gate.
     `keep_back`: why it waits though no gate holds it. `undone`: names that don't linger (`blocklist.ingest.linger`).
+    `fetched`: a file of `data` that is moved to where the bytes are kept, unless they wait.
     Raises FeedError when it can't be read at all.
     """
     reason = hint = None
@@ -124,7 +126,7 @@ def take_in(
             columns.write_times(state, snapshot, kept.times)
         next_end = lifetime.next_end(frame, kept.times if kept else None, feed, at)
         columns.write(state, snapshot, Columns(frame, parsed.repeated))
-        columns.keep_bytes(state, snapshot, data)
+        columns.keep_bytes(state, snapshot, data, fetched)
     else:
         added = removed = frame.clear()
         changed = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import stat
 import struct
 import zlib
 from collections.abc import Sequence
@@ -59,10 +60,19 @@ def read_times(state: Path, snapshot: int) -> pl.DataFrame | None:
     return found.frame if found else None
 
 
-def keep_bytes(state: Path, snapshot: int, data: bytes) -> None:
-    """Keep the bytes at hand for the next difference: unpacking a chain of patches costs 60 ms a link (71 MB)."""
+def keep_bytes(state: Path, snapshot: int, data: bytes, fetched: Path | None = None) -> None:
+    """Keep the bytes at hand for the next difference: unpacking a chain of patches costs 60 ms a link (71 MB).
+
+    `fetched`: a file of them, which is moved there where it can be.
+    """
     path = bytes_of(state, snapshot)
     folders.make(path.parent)
+    if fetched is not None:
+        with suppress(OSError):  # another file system
+            # A temporary file is its owner's alone; who may read the columns may read these.
+            fetched.chmod(stat.S_IMODE(file_of(state, snapshot).stat().st_mode))
+            fetched.replace(path)
+            return
     path.write_bytes(data)
 
 
