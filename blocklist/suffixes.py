@@ -7,14 +7,16 @@ reads the rules themselves, since guards need the question "is this name a suffi
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blocklist.names import RejectedError, normalize_name
+from blocklist.names import MAX_LABEL, MAX_NAME, RejectedError, is_local, normalize_name
+from blocklist.special_use import ENGINE_LABELS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,15 +120,23 @@ class SuffixRules:
         )
 
 
-def parse_rules(text: str) -> SuffixRules:
+# Rules that are names already, nine of ten: what `normalize_name` returns as it is, but for the ends asked about below.
+_LABEL = rf"[a-z0-9](?:[a-z0-9-]{{0,{MAX_LABEL - 2}}}[a-z0-9])?"
+_PLAIN = re.compile(rf"^(?=.{{1,{MAX_NAME}}}$)(?:{_LABEL}\.)*[a-z]{{2,{MAX_LABEL}}}$", re.ASCII | re.MULTILINE)
+
+
+def parse_rules(text: str, digest: str | None = None) -> SuffixRules:
     """Rules of a list in the format of publicsuffix.org: one a line, `//` comments, `*.` and `!` prefixes.
 
     A line that is no name is skipped: a damaged list must make guards stricter or leave them, never crash them.
+    `digest` tells the list from others; without it, the rules do.
     """
-    exact: set[str] = set()
+    exact = {line for line in _PLAIN.findall(text) if _ends_well(line)}
     wildcard: set[str] = set()
     exception: set[str] = set()
     for line in text.splitlines():
+        if not line or line.startswith("//") or line in exact:
+            continue
         rule = line.strip()
         if not rule or rule.startswith("//"):
             continue
@@ -140,8 +150,13 @@ def parse_rules(text: str) -> SuffixRules:
             target.add(normalize_name(rule, allow_single=True))
         except RejectedError:
             continue
-    digest = hashlib.sha256("\n".join(sorted(exact) + sorted(wildcard) + sorted(exception)).encode()).hexdigest()
+    if digest is None:
+        digest = hashlib.sha256("\n".join(sorted(exact) + sorted(wildcard) + sorted(exception)).encode()).hexdigest()
     return SuffixRules(frozenset(exact), frozenset(wildcard), frozenset(exception), digest)
+
+
+def _ends_well(name: str) -> bool:
+    return name.rpartition(".")[2] not in ENGINE_LABELS and not is_local(name)
 
 
 def builtin_digest() -> str:
@@ -152,7 +167,7 @@ def builtin_digest() -> str:
 @cache
 def builtin_rules() -> SuffixRules:
     """The rules that the installed `publicsuffixlist` package carries."""
-    return replace(parse_rules(_builtin_list().read_text(encoding="utf-8")), digest=builtin_digest())
+    return parse_rules(_builtin_list().read_text(encoding="utf-8"), builtin_digest())
 
 
 def builtin_rules_about(names: Iterable[str]) -> SuffixRules:
