@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as futures_wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,10 @@ class Keeping:
     def wait(self, digest: str) -> None:
         """Return when the bytes of `digest` are kept. Raises RecordError when they can't be, OSError of the file."""
         self._begun[digest].result()
+
+    def settle(self) -> None:
+        """Return when nothing is being written any more, whatever became of it."""
+        futures_wait(self._begun.values())
 
     def _begin(self, digest: str, keep: Callable[[], None]) -> None:
         # Exports that are prepared side by side may come with the same bytes.

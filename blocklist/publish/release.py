@@ -164,6 +164,7 @@ def export_all(
         if ready:
             forget_entries(record)
         if ready or renewed or any(job.state == "failed" for job in every):
+            keeping.settle()
             kept.forget_others(record.state, wanted_bytes(record, config))
         for job in jobs:
             try:
