@@ -21,6 +21,7 @@ from blocklist.picture import Picture
 from blocklist.rules import Rule
 from blocklist.select.current import CATEGORY, current
 from blocklist.select.express import Capability, express
+from blocklist.select.fold import group_of
 from blocklist.select.policy import Withheld, areas, ruled, select, unruled
 from blocklist.select.renew import Touched, refitted, renewed, spoken_of
 from blocklist.store import derived
@@ -374,6 +375,28 @@ def test_a_chain_of_changes_reads_as_the_frame_that_they_made(
             then = derived.read(link)
             assert then is not None and then.told == before.told
             assert_frame_equal(then.frames["frame"], before.frames["frame"])
+
+
+def test_a_name_with_the_hash_of_another_does_not_take_it_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hashed(names: pl.Series, *_: object) -> pl.Series:
+        return pl.repeat(7, len(names), dtype=pl.UInt64, eager=True)
+
+    before = pl.DataFrame({"name": ["bad.example", "evil.example", "good.example"], "block": [True, True, False]})
+    patch = FramePatch.between(before["name"].head(1), before.head(1).with_columns(name=pl.lit("new.example")))
+    monkeypatch.setattr(pl.Series, "hash", hashed)
+    now = patch.of(before)
+    assert now["name"].to_list() == ["evil.example", "good.example", "new.example"]
+    again = FramePatch.between(pl.Series(["evil.example"]), before.clear()).after(patch)
+    assert again.of(before).equals(now.filter(pl.col("name") != "evil.example"))
+    # What is decided anew for nothing comes out as it was, and exact and subtree entries keep their order.
+    entries = pl.DataFrame({"name": ["a.test", "a.test", "b.test"], "subtree": [False, True, True]}).with_columns(
+        block=pl.lit(True), widenable=pl.lit(True), group=group_of(pl.col("name"))
+    )
+    new = entries.with_columns(pl.col("name").replace("b.test", "c.test"))
+    can = Capability(True, True, True)
+    was, wanted = express(entries, can), express(new, can)
+    fitted, _ = refitted(was, entries, new, pl.Series(["b.test", "c.test"]), can)
+    assert_frame_equal(fitted.entries, wanted.entries)
 
 
 def test_changes_without_the_file_that_they_change_are_not_believed(tmp_path: Path) -> None:
