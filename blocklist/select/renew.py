@@ -112,8 +112,8 @@ def refitted(
 
 def _difference(old: pl.DataFrame, new: pl.DataFrame) -> FramePatch:
     """From the entries `old` to `new`, without the names of which all rows stay as they are."""
-    was, now = old.hash_rows(), new.hash_rows()
-    names = pl.concat([old["name"].filter(~was.is_in(now.implode())), new["name"].filter(~now.is_in(was.implode()))])
+    apart = (rows.join(others, on=rows.columns, how="anti") for rows, others in ((old, new), (new, old)))
+    names = pl.concat([rows["name"] for rows in apart])
     differs = names.unique().implode()
     return FramePatch.between(old["name"].filter(old["name"].is_in(differs)), new.filter(_NAME.is_in(differs)))
 
