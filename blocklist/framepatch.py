@@ -52,7 +52,9 @@ def _among(names: pl.Series, some: pl.Series) -> pl.Series:
 
 
 def together(rows: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:
-    """Both, sorted by their first column where both are; `rows` are many, `more` are few."""
+    """Both, sorted by their first column where both are: what is kept of a release then needs no sorting (0.3 s a
+    million). `rows` are many, `more` are few.
+    """
     if rows.is_empty() or more.is_empty():
         return rows if more.is_empty() else more
     name = rows.columns[0]

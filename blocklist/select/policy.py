@@ -12,6 +12,7 @@ import polars as pl
 
 from blocklist.catalog import KINDS, REACH, TLP, Feed
 from blocklist.config import Policy
+from blocklist.framepatch import together
 from blocklist.rules import Rule
 from blocklist.select import networks
 from blocklist.select.current import CATEGORY, DOMAIN, Cells, Current
@@ -129,7 +130,7 @@ def unruled(chosen: Chosen, rules: Sequence[Rule]) -> Chosen:
     none, no_urls = chosen.yielded.clear(), chosen.yielded_urls.clear()
     return replace(
         chosen,
-        decisions=put_in(
+        decisions=together(
             chosen.decisions.join(said, on=["name", "subtree"], how="anti", maintain_order="left"),
             chosen.yielded.sort("name", "subtree"),
         ),
@@ -324,14 +325,7 @@ def _ruled_names(entries: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataF
     if said.is_empty():
         return entries, entries.clear()
     way = _way(entries, said)
-    return put_in(entries.filter(~way), said.sort("name", "subtree")), entries.filter(way)
-
-
-def put_in(entries: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:
-    """Both, sorted by name where both are: what is kept of a release then needs no sorting (0.3 s a million)."""
-    if entries["name"].is_sorted() and more["name"].is_sorted():
-        return entries.merge_sorted(more, key="name")
-    return pl.concat([entries, more])
+    return together(entries.filter(~way), said.sort("name", "subtree")), entries.filter(way)
 
 
 def _way(entries: pl.DataFrame, said: pl.DataFrame) -> pl.Series:
