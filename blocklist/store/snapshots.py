@@ -112,7 +112,8 @@ def line_patch(data: bytes, changed: Sequence[Hunk], sha256: str | None = None) 
         numbers.append(b"%d %d %d\n" % (hunk.gone - at, hunk.gone_end - hunk.gone, hunk.come_end - hunk.come))
         at = hunk.gone_end
     script = b"".join([*numbers, b"\n", *(data[h.come : h.come_end] for h in changed)])
-    packed = zstandard.ZstdCompressor(level=PATCH_LEVEL, write_checksum=True).compress(script)
+    # Level 8 would take eight times as long for 7 % less.
+    packed = zstandard.ZstdCompressor(level=WHOLE_LEVEL, write_checksum=True).compress(script)
     return _MARK + digest + packed
 
 
