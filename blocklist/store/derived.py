@@ -116,8 +116,18 @@ def _write(path: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFram
     for piece in pieces:
         crc = zlib.crc32(piece, crc)
     sizes = {n: len(p) for n, p in zip(frames, pieces, strict=True)}
+    # Arrow knows nothing of order, and to look whether a million names are sorted takes time wherever that is asked.
+    in_order = [name for name, frame in frames.items() if frame.width and frame.to_series(0).is_sorted()]
     # By `id` a file is told from others that say the same.
-    head = {"libraries": libraries(), "told": told, "frames": sizes, "base": base, "crc": crc, "id": token_hex(16)}
+    head = {
+        "libraries": libraries(),
+        "told": told,
+        "frames": sizes,
+        "sorted": in_order,
+        "base": base,
+        "crc": crc,
+        "id": token_hex(16),
+    }
     line = json.dumps(head).encode() + b"\n"
     beside = path.with_suffix(".new")
     try:
@@ -138,6 +148,18 @@ def _as_ipc(frame: pl.DataFrame) -> memoryview:
     piece = io.BytesIO()
     frame.rechunk().write_ipc(piece, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
     return piece.getbuffer()
+
+
+def told(path: Path) -> dict[str, Any] | None:
+    """What `read` would tell, without the frames, which may be damaged."""
+    try:
+        with path.open("rb") as file:
+            digest_, line = file.read(_DIGEST), file.readline()
+    except OSError:
+        return None
+    head = _head(digest_, line)
+    found: dict[str, Any] | None = None if head is None else head["told"]
+    return found
 
 
 def read(path: Path) -> Kept | None:
@@ -162,17 +184,23 @@ def _read(path: Path) -> tuple[str, dict[str, Any], dict[str, pl.DataFrame]] | N
     except OSError:
         return None
     start = data.find(b"\n", _DIGEST) + 1
-    told_digest = hashlib.sha256(data[_DIGEST:start]).hexdigest()
-    if told_digest.encode() != data[:_DIGEST]:
-        return None
-    head = json.loads(data[_DIGEST:start])
-    if head["libraries"] != libraries() or zlib.crc32(memoryview(data)[start:]) != head["crc"]:
+    head = _head(data[:_DIGEST], data[_DIGEST:start])
+    if head is None or zlib.crc32(memoryview(data)[start:]) != head["crc"]:
         return None
     frames = {}
     for name, size in head["frames"].items():
-        frames[name] = pl.read_ipc(io.BytesIO(data[start : start + size]))
+        frame = pl.read_ipc(io.BytesIO(data[start : start + size]))
+        frames[name] = frame.set_sorted(frame.columns[0]) if name in head.get("sorted", ()) else frame
         start += size
-    return told_digest, head, frames
+    return data[:_DIGEST].decode(), head, frames
+
+
+def _head(told_digest: bytes, line: bytes) -> dict[str, Any] | None:
+    """The head of a file from the SHA-256 before it and its line; None when they don't fit, or of other libraries."""
+    if hashlib.sha256(line).hexdigest().encode() != told_digest:
+        return None
+    head: dict[str, Any] = json.loads(line)
+    return head if head["libraries"] == libraries() else None
 
 
 def link(path: Path, other: Path) -> None:
