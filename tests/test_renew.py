@@ -18,6 +18,8 @@ from blocklist.catalog import Feed
 from blocklist.config import Policy
 from blocklist.framepatch import FramePatch
 from blocklist.picture import Picture
+from blocklist.publish import release
+from blocklist.publish.descriptor import Format
 from blocklist.rules import Rule
 from blocklist.select.current import CATEGORY, current
 from blocklist.select.express import Capability, express
@@ -162,18 +164,21 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
         assert_frame_equal(*both)
     for field, patch in made.patches.items():
         assert_frame_equal(patch.of(getattr(before, field)), getattr(now, field))
+        old = getattr(before, field)
+        assert_frame_equal(getattr(made.gone, field), old.filter(pl.col(old.columns[0]).is_in(patch.gone.implode())))
     spoken = made.names
     under_others, by_others = ruled(unruled(before, said), other), decided(states[0], said=other)
     of_rules = spoken_of(before, under_others, (*said, *other))
     for capability in CAPABILITIES:
         was = express(before.decisions, capability)
-        fitted, patch = refitted(was, before.decisions, now.decisions, spoken, capability)
+        fitted, patch, gone = refitted(was, before.decisions, now.decisions, spoken, capability)
         assert_frame_equal(patch.of(was.entries), fitted.entries)
+        assert_frame_equal(gone, was.entries.filter(pl.col("name").is_in(patch.gone.implode())))
         wanted = express(whole.decisions, capability)
         assert_frame_equal(fitted.entries, wanted.entries)
         assert fitted.lost == wanted.lost, capability
         if of_rules is not None:
-            fitted, _ = refitted(
+            fitted, _, _ = refitted(
                 express(before.decisions, capability), before.decisions, under_others.decisions, of_rules, capability
             )
             wanted = express(by_others.decisions, capability)
@@ -245,6 +250,50 @@ def test_updates_decide_anew_only_what_changed_and_publish_the_same(
         expected = anew(world, tmp_path_factory.mktemp("anew"))
         for fmt in TARGETS:
             assert body(world.base / "exports" / fmt) == expected[fmt], (fmt, turn)
+
+
+def test_files_are_made_of_those_in_place_while_it_is_known_what_they_hold(
+    world: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = release.render
+    rendered: set[str] = set()
+
+    def counted(fmt: Format, *rest: Any) -> Any:
+        rendered.add(fmt.name)
+        return whole(fmt, *rest)
+
+    monkeypatch.setattr(release, "render", counted)
+    assert world.update().code == 0 and rendered == set(TARGETS)
+    names = {"rpz", "squid", "domains", "hosts", "unbound"}
+    before = {fmt: set(body(world.base / "exports" / fmt)) for fmt in TARGETS}
+    for turn, forgotten in ((1, False), (2, True), (3, False)):
+        world.lines("malware", lines(turn))
+        if forgotten:
+            for file in (world.base / "var" / "exports").glob("*.frames"):
+                file.unlink()
+        rendered.clear()
+        ran = world.update()
+        assert ran.code == 0 and {e["outcome"] for e in ran.json["exports"]} == {"published"}
+        assert not rendered & names or (forgotten and names <= rendered)
+        expected = anew(world, tmp_path_factory.mktemp("anew"), ())
+        now = {fmt: body(world.base / "exports" / fmt) for fmt in TARGETS}
+        assert now == expected
+        # The header of both says how many entries there are.
+        came, went = ({line for line in a if b"entries" not in line} for a in (now["domains"], before["domains"]))
+        told = next(e for e in ran.json["exports"] if e["name"] == "domains")
+        if forgotten:  # then only the balance is known
+            assert told["added"] - told["removed"] == len(came - went) - len(went - came)
+        else:
+            assert (told["added"], told["removed"]) == (len(came - went), len(went - came))
+        before = {fmt: set(lines_) for fmt, lines_ in now.items()}
+    # A file that a person edited is written whole.
+    world.lines("malware", lines(4))
+    edited = world.base / "exports" / "squid"
+    edited.write_bytes(edited.read_bytes().replace(b"n100.", b"n10x."))
+    rendered.clear()
+    assert world.update().code == 0 and "squid" in rendered and "hosts" not in rendered
+    assert body(edited) == anew(world, tmp_path_factory.mktemp("anew"), ())["squid"]
+    assert world.run("doctor").code == 0
 
 
 def test_a_rule_decides_anew_only_what_it_speaks_of(
@@ -395,7 +444,7 @@ def test_a_name_with_the_hash_of_another_does_not_take_it_along(monkeypatch: pyt
     new = entries.with_columns(pl.col("name").replace("b.test", "c.test"))
     can = Capability(True, True, True)
     was, wanted = express(entries, can), express(new, can)
-    fitted, _ = refitted(was, entries, new, pl.Series(["b.test", "c.test"]), can)
+    fitted, _, _ = refitted(was, entries, new, pl.Series(["b.test", "c.test"]), can)
     assert_frame_equal(fitted.entries, wanted.entries)
 
 
@@ -431,7 +480,7 @@ def test_what_a_name_of_two_labels_covered_comes_back_when_it_goes() -> None:
     )
     can = Capability(subtree=True, exact=True, allow=True)
     gone = pl.Series("name", ["evil.example"])
-    fitted, _ = refitted(express(old.decisions, can), old.decisions, new.decisions, gone, can)
+    fitted, _, _ = refitted(express(old.decisions, can), old.decisions, new.decisions, gone, can)
     assert fitted.entries["name"].to_list() == ["c.a.evil.example", "z.pages.example"]
 
 

@@ -24,12 +24,13 @@ from blocklist.framepatch import FramePatch
 from blocklist.ingest import guard
 from blocklist.picture import Picture
 from blocklist.publish.ahead import Ahead
+from blocklist.publish.rewrite import Step
 from blocklist.rules import Rule
 from blocklist.select.current import CATEGORY, DOMAIN
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.lineage import Lineage
 from blocklist.select.policy import Chosen, Selected, Withheld, in_force, ruled, select, unruled
-from blocklist.select.renew import Touched, no_single_label, refitted, renewed, spoken_of
+from blocklist.select.renew import Renewed, Touched, no_single_label, refitted, renewed, spoken_of
 from blocklist.store import derived
 from blocklist.store.record import Record
 
@@ -43,7 +44,8 @@ _SHAPE = 3
 class _Known:
     """Decisions under the name that their file has for them, and what they came from, but for `names`.
 
-    `gids`: the numbers of their names in the whole picture (see `Selected`), where it was made from that.
+    `gids`: the numbers of their names in the whole picture (see `Selected`), where it was made from that. `renewed`:
+    how they came from those of `before` under the same rules.
     """
 
     chosen: Chosen
@@ -52,6 +54,7 @@ class _Known:
     before_token: str = ""
     names: pl.Series | None = None
     gids: pl.Series | None = None
+    renewed: Renewed | None = None
 
 
 class Decided:
@@ -78,6 +81,7 @@ class Decided:
         self._lineage: Lineage | None = None
         self._known: dict[str, _Known] = {}
         self._fitted: dict[tuple[str, Capability], Expressed] = {}
+        self._steps: dict[tuple[str, Capability], Step] = {}
         # By the identity of decisions, which are kept with it: policies that decide alike share them.
         self._made: dict[tuple[int, Capability], tuple[pl.DataFrame, Expressed]] = {}
         self._selected: dict[tuple[str, tuple[str, ...]], Selected] = {}
@@ -97,6 +101,23 @@ class Decided:
         if key not in self._fitted:
             self._fitted[key] = self._fit(name, capability)
         return self._fitted[key]
+
+    def token(self, name: str) -> str:
+        """What tells the decisions of policy `name` from all others, once they are `chosen`."""
+        return self._known[name].token
+
+    def step(self, name: str, capability: Capability) -> Step | None:
+        """How what is `fitted` came from what was the last time; None where that is not known."""
+        return self._steps.get((name, capability))
+
+    def came(self, name: str) -> tuple[str, Chosen, Renewed] | None:
+        """How what is `chosen` by policy `name` came from what was the last time: the token of that, itself, and what
+        was renewed; None where that is not known.
+        """
+        known = self._known[name]
+        if known.before is None or known.renewed is None:
+            return None
+        return known.before_token, known.before, known.renewed
 
     def selected(self, name: str, kinds: Iterable[str]) -> Selected:
         """What the policy `name` takes of `kinds`, from the whole picture, with all names that it took."""
@@ -210,7 +231,8 @@ class Decided:
         names = pl.concat([now.names, ruled_names]).unique()
         # Rules may change any row: then the whole is written.
         patched = (kept, now.patches) if laid is before else None
-        return self._keep(name, now.chosen, patched, before=before, before_token=token, names=names)
+        same_rules = now if laid is before else None
+        return self._keep(name, now.chosen, patched, before=before, before_token=token, names=names, renewed=same_rules)
 
     def _keep(
         self,
@@ -240,12 +262,18 @@ class Decided:
         file = self._file(name, capability)
         kept = self._read(file)
         if kept is not None and kept.told["of"] == known.token:
-            return Expressed(kept.frames["entries"], kept.told["lost"])
+            same = kept.frames["entries"]
+            none = FramePatch.between(same["name"].clear(), same.clear())
+            self._steps[name, capability] = Step(same, known.token, same, known.token, none, same.clear())
+            return Expressed(same, kept.told["lost"])
         patched = None
         if kept is not None and known.before is not None and kept.told["of"] == known.before_token:
             assert known.names is not None
             before = Expressed(kept.frames["entries"], kept.told["lost"])
-            made, patch = refitted(before, known.before.decisions, chosen.decisions, known.names, capability)
+            old = known.before.decisions
+            made, patch, gone = refitted(before, old, chosen.decisions, known.names, capability)
+            step = Step(made.entries, known.token, before.entries, known.before_token, patch, gone)
+            self._steps[name, capability] = step
             patched = kept, {"entries": patch}
         else:
             alike = (id(chosen.decisions), capability)

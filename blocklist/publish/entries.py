@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,6 @@ import polars as pl
 from blocklist.publish import approved
 from blocklist.publish.change import Change, compared_with
 from blocklist.publish.job import Job
-from blocklist.publish.selection import Selection
 from blocklist.store import derived
 from blocklist.store.record import Record
 
@@ -20,7 +20,7 @@ def change_of(job: Job, record: Record, release: int | None) -> Change:
     Of one that shows the last approved list under newer rules, the share that changes is of the list that was approved:
     else rules would move the gate of what waits beside it.
     """
-    assert job.entries is not None and job.rendered is not None
+    assert job.rendered is not None
     if release is None:
         return Change(None, job.rendered.entries, len(job.entries), 0)
     count, approved_ = record.connection.execute(
@@ -28,6 +28,10 @@ def change_of(job: Job, record: Record, release: int | None) -> Change:
         "WHERE r.id = ?",
         (release,),
     ).fetchone()
+    if job.splice is not None and job.live is not None and job.live.id == release:
+        # The lines that are others than in its file are known one by one.
+        assert job.origin is not None and job.origin.step is not None
+        return Change(approved_, job.rendered.entries, *job.origin.step.change())
     before = _entries_before(record.state, release)
     if before is None:
         # The cache of entries is gone: of the difference only the balance is known.
@@ -37,27 +41,41 @@ def change_of(job: Job, record: Record, release: int | None) -> Change:
     return Change(approved_, job.rendered.entries, added, removed)
 
 
-def entries_of(selection: Selection) -> pl.Series:
-    """A number an entry (UInt64), for counting what came and went.
-
-    A collision of hashes would be one in 10^7 releases, and a count off by one.
-    """
-    frames = (
-        selection.domains.select("name", "subtree", "block"),
-        selection.networks.select("direction", "cidr"),
-        selection.urls.select("url"),
-        selection.rows.select("indicator"),
-    )
-    return pl.concat([frame.hash_rows().alias("entry") for frame in frames])
-
-
 def _entries_file(state: Path, release: int) -> Path:
     return state / "exports" / f"{release}.frames"
 
 
-def keep_entries(state: Path, release: int, entries: pl.Series) -> None:
-    """A cache for the next difference, on disk before its release is live; without it only the balance is known."""
-    derived.write(_entries_file(state, release), {"release": release}, {"entries": entries.to_frame()})
+def keep_entries(job: Job, record: Record) -> None:
+    """A cache for the next difference, before its release has a number; without it only the balance is known."""
+    made_of = None if job.origin is None else job.origin.under(job.origin.token)
+    told = {"made_of": made_of, "chosen": job.token}
+    derived.write(_beside(job, record.state), told, {"entries": job.entries.to_frame()})
+
+
+def place_entries(job: Job, record: Record) -> None:
+    """Put what was kept in its place, before the release is live."""
+    assert job.outcome.release is not None
+    with suppress(OSError):
+        _beside(job, record.state).replace(_entries_file(record.state, job.outcome.release))
+
+
+def _beside(job: Job, state: Path) -> Path:
+    assert job.rendered is not None
+    return state / "exports" / f"{derived.digest([job.export.name, job.rendered.digest])[:16]}.frames"
+
+
+def chosen_from(state: Path, release: int) -> str | None:
+    """The token of the decisions that the `chosen` text of a release is of, where that is known."""
+    told = derived.told(_entries_file(state, release))
+    return None if told is None else told.get("chosen")
+
+
+def comes_from(job: Job, record: Record) -> bool:
+    """Is the list in place what the export would have been by the decisions that the step of `job` begins with?"""
+    if job.live is None or job.origin is None or job.origin.step is None:
+        return False
+    told = derived.told(_entries_file(record.state, job.live.id))
+    return told is not None and told.get("made_of") == job.origin.under(job.origin.step.before_token)
 
 
 def forget_entries(record: Record) -> None:
@@ -69,7 +87,7 @@ def forget_entries(record: Record) -> None:
 
 def _entries_before(state: Path, release: int) -> pl.Series | None:
     kept = derived.read(_entries_file(state, release))
-    return kept.frames["entries"]["entry"] if kept is not None and kept.told["release"] == release else None
+    return None if kept is None else kept.frames["entries"]["entry"]
 
 
 def _difference(before: pl.Series | None, now: pl.Series) -> tuple[int, int]:

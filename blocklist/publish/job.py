@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,11 @@ from blocklist.publish import split
 from blocklist.publish.descriptor import Format
 from blocklist.publish.plan import Plan
 from blocklist.publish.render import Rendered
+from blocklist.publish.rewrite import Origin
 from blocklist.publish.rollback import Pin
 from blocklist.publish.seen import Seen
+from blocklist.publish.selection import Selection
+from blocklist.splice import Splice
 from blocklist.store import kept
 
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed", "shadow"]
@@ -73,11 +77,22 @@ class Job:
     seen: dict[str, Seen | None] = field(default_factory=dict)
     candidate: split.Files | None = None
     rendered: Rendered | None = None
-    entries: pl.Series | None = None
-    chosen: kept.Bytes | None = None
+    # What is rendered, which decisions it comes from, and how its file came from the one in place, where that is known.
+    selection: Selection | None = None
+    origin: Origin | None = None
+    splice: Splice | None = None
+    chosen: kept.Bytes | kept.Spliced | None = None
+    # Of the decisions that `chosen` is the text of, where they are those of now.
+    token: str | None = None
     left_out: kept.Bytes | None = None
     pin: Pin | None = None
     state: str = "pending"
     same_body: bool = False
     amends: int | None = None
     amended: Job | None = None
+
+    @cached_property
+    def entries(self) -> pl.Series:
+        """The entries of the selection as numbers."""
+        assert self.selection is not None
+        return self.selection.entries()

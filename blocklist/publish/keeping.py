@@ -13,6 +13,7 @@ from types import TracebackType
 
 from blocklist.publish.ahead import Ahead
 from blocklist.publish.seen import Seen
+from blocklist.splice import Splice
 from blocklist.store import kept
 
 
@@ -33,9 +34,11 @@ class Keeping:
     ) -> None:
         self._pool.shutdown(cancel_futures=error is not None)
 
-    def keep_file(self, digest: str, path: Path, base: str | None, base_path: Path, seen: Seen | None) -> None:
+    def keep_file(
+        self, digest: str, path: Path, base: str | None, base_path: Path, seen: Seen | None, splice: Splice | None
+    ) -> None:
         """Begin to keep the file at `path`; `base_path` is where the bytes of `base` should lie, and `seen` how that
-        file looked before its digest was found to be `base`, if it was.
+        file looked before its digest was found to be `base`, if it was. `splice`: how it came from `base`, if known.
         """
 
         def read_base() -> kept.Bytes | None:
@@ -46,13 +49,20 @@ class Keeping:
                 return kept.Bytes.of(data)
             return None
 
-        self._begin(digest, lambda: kept.keep_file(self._state, digest, path, base, read_base))
+        self._begin(digest, lambda: kept.keep_file(self._state, digest, path, base, read_base, splice))
 
-    def keep(self, some: kept.Bytes, base: str | None = None) -> None:
+    def keep(self, some: kept.Bytes | kept.Spliced, base: str | None = None) -> None:
         """Begin to keep `some`."""
+        if isinstance(some, kept.Spliced):
+            self._begin(some.digest, lambda: self._keep_spliced(some))
+            return
         ahead = self._ahead
         read_base = partial(ahead.chosen, base) if ahead is not None and base is not None else None
         self._begin(some.digest, lambda: kept.keep(self._state, some.digest, some.data, base, read_base))
+
+    def _keep_spliced(self, some: kept.Spliced) -> None:
+        if not kept.keep_splice(self._state, some.digest, some.splice, some.base):
+            kept.keep(self._state, some.digest, b"".join(some.splice.pieces()))
 
     def begin(self, what: str, write: Callable[[], None]) -> None:
         """Begin to `write` something else that is to be on disk before a release is live; `wait` for `what`."""

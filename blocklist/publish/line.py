@@ -110,6 +110,9 @@ _MAKE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
 }
 
 
+_PLACEHOLDER = re.compile(r"\{(" + "|".join(_MAKE) + r")\}")
+
+
 def expression(template: str, column: str, *, url: bool = False) -> pl.Expr:
     """`template` as a column of String: constants and what is made of the column, in turn.
 
@@ -117,9 +120,17 @@ def expression(template: str, column: str, *, url: bool = False) -> pl.Expr:
     """
     make = {**_MAKE, "regex": _regex} if url else _MAKE
     pieces: list[pl.Expr] = []
-    for number, piece in enumerate(re.split(r"\{(" + "|".join(_MAKE) + r")\}", template)):
+    for number, piece in enumerate(_PLACEHOLDER.split(template)):
         if number % 2:
             pieces.append(make[piece](pl.col(column)))
         elif piece:
             pieces.append(pl.lit(piece))
     return pl.concat_str(pieces)
+
+
+def size(template: str, column: str) -> pl.Expr | None:
+    """Bytes of the line that `expression` makes, its newline included; None where that takes making it."""
+    pieces = _PLACEHOLDER.split(template)
+    if set(pieces[1::2]) != {"name"}:
+        return None
+    return pl.col(column).str.len_bytes() * len(pieces[1::2]) + sum(len(piece) for piece in pieces[::2]) + 1

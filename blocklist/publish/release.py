@@ -32,7 +32,7 @@ from blocklist.publish.ahead import Ahead
 from blocklist.publish.check import check
 from blocklist.publish.command import end_all
 from blocklist.publish.descriptor import Format
-from blocklist.publish.entries import change_of, entries_of, forget_entries, keep_entries
+from blocklist.publish.entries import change_of, comes_from, forget_entries, keep_entries, place_entries
 from blocklist.publish.file import Candidate, leftovers, refusal, reload
 from blocklist.publish.job import ExportOutcome, Job, Live
 from blocklist.publish.keeping import Keeping
@@ -48,6 +48,7 @@ from blocklist.publish.recorded import (
 )
 from blocklist.publish.release_gate import gate, weekly_gate
 from blocklist.publish.render import Rendered, render, written
+from blocklist.publish.rewrite import rewritten
 from blocklist.publish.rollback import Pin
 from blocklist.publish.seen import Seen
 from blocklist.publish.selection import Selection
@@ -149,9 +150,6 @@ def export_all(
             record_releases(record, every, run, clock.text(now), judged, config, picture.suffix_digest)
         for job in ready:
             _keep(job, record, keeping)
-            assert job.entries is not None and job.outcome.release is not None
-            written_entries = partial(keep_entries, record.state, job.outcome.release, job.entries)
-            keeping.begin(f"entries {job.outcome.release}", written_entries)
         for job in ready:
             started = time.perf_counter()
             try:
@@ -297,12 +295,14 @@ def _prepare(
             return
     selection, lost = selector.selection(export, job.fmt)
     if config.policies[export.policy].mode == "shadow":
-        outcome.outcome, outcome.entries = "shadow", len(entries_of(selection))
+        outcome.outcome, outcome.entries = "shadow", len(selection.entries())
         outcome.lost = {k: v for k, v in sorted(lost.items()) if v}
         stays = f"; release {live.id} stays in place" if live is not None else ""
         outcome.note = f"the policy {export.policy} is in shadow mode: decided, not written{stays}"
         return
     left = [held] if (held := selector.held_back(export)) is not None and held.height else []
+    job.origin, whole = selector.origin(export, job.fmt), selection
+    job.token = None if job.fmt.of_rows else selector.token(export)
     selection, excess = _render(job, config, record, selector, stack, selection, lost, left, least)
     assert job.rendered is not None
     rendered = job.rendered
@@ -317,7 +317,9 @@ def _prepare(
         if ahead:
             how = f"the primary serves a later serial, {served}; written again above it"
         outcome.add_note(how)
-    job.entries = entries_of(selection)
+    job.selection = selection
+    if selection is not whole:
+        job.origin = None  # not all that was decided
     change = change_of(job, record, live.id if live else None)
     outcome.added, outcome.removed = change.added, change.removed
     outcome.release = None
@@ -330,7 +332,7 @@ def _prepare(
             wait = weekly_gate(config, job, record, selector)
         if wait is not None and live is not None and (old := selector.approved(export, job.fmt, live.id)) is not None:
             # What a person said since does not count.
-            beyond = change.beyond(entries_of(old[0]), job.entries)
+            beyond = change.beyond(old[0].entries(), job.entries)
             wait = gate(config, job, record, beyond) if beyond.any else None
             wait = wait or (weekly_gate(config, job, record, selector) if beyond.any else None)
     if live is not None and old is None and (wait is not None or dry_run):
@@ -348,7 +350,7 @@ def _prepare(
     if wait is not None:
         return
     _check(job, record, keeping)
-    job.chosen = selector.text(export, job.fmt)
+    job.chosen = selector.text(export, job.fmt, live.id if live else None)
     if left:
         job.left_out = kept.Bytes.of(left_out.text(pl.concat(left)))
     if keeping is not None:
@@ -438,7 +440,9 @@ def _fitted(
         made = render(fmt, some, options, to)
         return replace(made, lost=dict(sorted((lost + Counter(made.lost)).items())))
 
-    rendered = rendering(selection, out)
+    rendered = (_rewritten(job, record, fmt, selection, options, out) if not category else None) or rendering(
+        selection, out
+    )
     excess = limits.excess(rendered)
     if excess is not None and export.fit == "rank":
         ranks = capacity.ranked(selector.listed(export), selection, record, selector.rules)
@@ -448,6 +452,27 @@ def _fitted(
             out.truncate()
             return fitted.selection, fitted.cut, rendering(fitted.selection, out), None
     return selection, pl.DataFrame(schema={"name": pl.String, "why": pl.String}), rendered, excess
+
+
+def _rewritten(
+    job: Job, record: Record, fmt: Format, selection: Selection, options: Mapping[str, object], out: BinaryIO
+) -> Rendered | None:
+    """Write `selection` from the file in place, if that is the live one and it is known how the two differ."""
+    live, (_, path), seen = job.live, job.paths[0], job.seen.get("")
+    if live is None or seen is None or job.origin is None or job.origin.step is None or not comes_from(job, record):
+        return None
+    try:
+        old = path.read_bytes()
+    except OSError:
+        return None
+    # Still what it was when its digest was found to be that of the live release?
+    if Seen.of(path) != seen:
+        return None
+    made = rewritten(fmt, selection, options, job.origin.step, old, live.serial, out)
+    if made is None:
+        return None
+    job.splice = made[1]
+    return made[0]
 
 
 def _check(job: Job, record: Record, keeping: Keeping | None) -> None:
@@ -492,7 +517,7 @@ def _amend(
                 standing.in_place(job.paths, standing.file_digest) == live.digest
             ):
                 return
-            other.entries = entries_of(selection)
+            other.selection = selection
             change = change_of(other, record, live.id)
             made.added, made.removed = change.added, change.removed
             made.note = "the last approved list with the rules of now"
@@ -553,14 +578,19 @@ def _keep(job: Job, record: Record, keeping: Keeping) -> None:
     places = dict(job.paths)
     for category, candidate, rendered in job.candidate.made:
         # What is in place lies there unpacked.
-        keeping.keep_file(
-            rendered.digest, candidate.new, before.get(category), places[category], job.seen.get(category)
-        )
+        base, seen = before.get(category), job.seen.get(category)
+        keeping.keep_file(rendered.digest, candidate.new, base, places[category], seen, job.splice)
     if job.chosen is not None:
         last = record.connection.execute("SELECT chosen FROM release WHERE id = ?", (job.live.id,)) if job.live else ()
         keeping.keep(job.chosen, next((row[0] for row in last), None))
     if job.left_out is not None:
         keeping.keep(job.left_out)
+    keeping.begin(_entries(job), partial(keep_entries, job, record))
+
+
+def _entries(job: Job) -> str:
+    assert job.rendered is not None
+    return f"entries of {job.export.name}, {job.rendered.digest}"
 
 
 def _publish(job: Job, record: Record, selector: Selector, keeping: Keeping) -> None:
@@ -574,7 +604,8 @@ def _publish(job: Job, record: Record, selector: Selector, keeping: Keeping) -> 
         some.digest for some in (job.chosen, job.left_out) if some is not None
     ]:
         keeping.wait(digest)
-    keeping.wait(f"entries {job.outcome.release}")
+    keeping.wait(_entries(job))
+    place_entries(job, record)
     job.candidate.publish()
     with record.transaction() as connection:
         make_live(record, connection, job.outcome.release, job.export.name)

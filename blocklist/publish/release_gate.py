@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blocklist.config import Config
 from blocklist.publish.change import Change, weekly
-from blocklist.publish.entries import change_of, entries_of
+from blocklist.publish.entries import change_of
 from blocklist.publish.job import Job
 from blocklist.publish.plan import Wait
 from blocklist.publish.recorded import is_approved
@@ -14,7 +14,7 @@ from blocklist.store.record import Record
 
 def weekly_gate(config: Config, job: Job, record: Record, selector: Selector) -> Wait | None:
     """Why the change since a week ago waits for a person, or None; what persons said since does not count."""
-    assert job.entries is not None and job.rendered is not None
+    assert job.rendered is not None
     week = weekly(record, job.export.name)
     if week is None or job.live is None or week.id == job.live.id or job.pin is not None:
         return None
@@ -24,7 +24,7 @@ def weekly_gate(config: Config, job: Job, record: Record, selector: Selector) ->
     if (reason := _too_much(config, job, change)) is None:
         return None
     if (old := selector.approved(job.export, job.fmt, week.id)) is not None:
-        reason = _too_much(config, job, change.beyond(entries_of(old[0]), job.entries))
+        reason = _too_much(config, job, change.beyond(old[0].entries(), job.entries))
     return Wait(f"since {week.published[:10]}, {reason}") if reason is not None else None
 
 

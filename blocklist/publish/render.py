@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from blocklist.errors import ReleaseError
 from blocklist.publish import compose, frame
@@ -40,20 +40,23 @@ _AHEAD = 4
 
 
 @dataclass
-class _Sink:
-    """Writes, counts and digests; `unserialled` stands in for the text in the digest of the body."""
+class Sink:
+    """Writes, counts and digests; `unserialled` stands in for the text in the digest of the body. `lines`: where it is
+    known how many they will be, they are not counted.
+    """
 
     out: BinaryIO
     whole: Any = field(default_factory=hashlib.sha256)
     # Of its own from the first text on that a serial stands in: most formats have none.
     body: Any = None
-    lines: int = 0
+    lines: int | None = None
     size: int = 0
+    _counted: int = 0
     # What is written and digested while the next text is made: neither waits for the other.
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "written"))
     _waiting: deque[Future[None]] = field(default_factory=deque)
 
-    def __enter__(self) -> _Sink:
+    def __enter__(self) -> Sink:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,12 +86,21 @@ class _Sink:
         self.whole.update(data)
         if self.body is not None:
             self.body.update(data if unserialled is None else unserialled)
-        self.lines += data.count(b"\n")
+        if self.lines is None:
+            self._counted += data.count(b"\n")
         self.size += len(data)
 
-    @property
-    def body_digest(self) -> str:
-        return str((self.whole if self.body is None else self.body).hexdigest())
+    def rendered(self, entries: int, records: int, lost: Mapping[str, int]) -> Rendered:
+        """What was written, once it is finished."""
+        return Rendered(
+            entries=entries,
+            records=records,
+            lost={reason: number for reason, number in sorted(lost.items()) if number},
+            body_digest=str((self.whole if self.body is None else self.body).hexdigest()),
+            digest=self.whole.hexdigest(),
+            lines=self._counted if self.lines is None else self.lines,
+            size=self.size,
+        )
 
 
 def render(fmt: Format, selection: Selection, options: Mapping[str, object], out: BinaryIO) -> Rendered:
@@ -101,66 +113,63 @@ def render(fmt: Format, selection: Selection, options: Mapping[str, object], out
     """
     values = fmt.settle(options)
     lost: Counter[str] = Counter()
-    parts = _compose(fmt, selection, values, lost)
+    parts = composed(fmt, selection, values, lost)
     entries, records = totals(parts)
     if fmt.max_entries is not None and records > fmt.max_entries:
         raise ReleaseError(
             f"{fmt.name}: {records:,} entries are more than the {fmt.max_entries:,} that the target takes",
             hint="narrow the policy: fewer categories or feeds, or a higher min_confidence",
         )
-    counts = {"title": fmt.title, "name": fmt.name, "entries": entries, "records": records}
-    with _Sink(out) as sink:
-        _frame(sink, fmt, "header", values, counts)
+    with Sink(out) as sink:
+        sink.write(*framed(fmt, "header", values, entries, records))
         for part in parts:
             if isinstance(part, Bytes):
                 sink.write_bytes(part.data)
                 continue
             for text in part.texts():
                 sink.write(text)
-        _frame(sink, fmt, "footer", values, counts)
+        sink.write(*framed(fmt, "footer", values, entries, records))
         sink.finish()
     if fmt.max_bytes is not None and sink.size > fmt.max_bytes:
         raise ReleaseError(
             f"{fmt.name}: {sink.size:,} bytes are more than the {fmt.max_bytes:,} that the target takes",
             hint="narrow the policy: fewer categories or feeds, or a higher min_confidence",
         )
-    return Rendered(
-        entries=entries,
-        records=records,
-        lost={reason: number for reason, number in sorted(lost.items()) if number},
-        body_digest=sink.body_digest,
-        digest=sink.whole.hexdigest(),
-        lines=sink.lines,
-        size=sink.size,
-    )
+    return sink.rendered(entries, records, lost)
 
 
 def written(lines: Iterator[str], out: BinaryIO) -> Rendered:
     """Write text that stands beside a list and has no serial."""
     entries = 0
-    with _Sink(out) as sink:
+    with Sink(out) as sink:
         for text in lines:
             sink.write(text)
             entries += text.count("\n")
         sink.finish()
-    return Rendered(entries, entries, {}, sink.body_digest, sink.whole.hexdigest(), sink.lines, sink.size)
+    return sink.rendered(entries, entries, {})
 
 
-def _frame(sink: _Sink, fmt: Format, which: str, values: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
-    """Write the header or the footer. No time of day is in it: the same list must give the same bytes."""
+def framed(
+    fmt: Format, which: Literal["header", "footer"], values: Mapping[str, Any], entries: int, records: int
+) -> tuple[str, str]:
+    """The header or the footer of a file, and how it would be with serial 0; `values` as `Format.settle` gives them.
+
+    No time of day is in it: the same list must give the same bytes.
+    """
+    counts = {"title": fmt.title, "name": fmt.name, "entries": entries, "records": records}
+    source, first = fmt.header if which == "header" else fmt.footer, ""
     if which == "header" and fmt.comment:
-        sink.write(f"{fmt.comment} {fmt.title}: {counts['entries']} entries. Made by blocklist; edits do not last.\n")
-    source = fmt.header if which == "header" else fmt.footer
+        first = f"{fmt.comment} {fmt.title}: {entries} entries. Made by blocklist; edits do not last.\n"
 
     def text(serial: int) -> str:
         seen = {**counts, "options": dict(values), "serial": serial}
-        return frame.fill(source, seen, f"{fmt.name}: {which}")
+        return first + frame.fill(source, seen, f"{fmt.name}: {which}")
 
-    if source:
-        sink.write(text(values["serial"]), text(0))
+    return text(values["serial"]), text(0)
 
 
-def _compose(fmt: Format, selection: Selection, values: dict[str, Any], lost: Counter[str]) -> list[Part]:
+def composed(fmt: Format, selection: Selection, values: dict[str, Any], lost: Counter[str]) -> list[Part]:
+    """What stands between header and footer; `lost` as in `blocklist.publish.compose.parts`."""
     if fmt.code is not None:
         module = import_module(f"blocklist.publish.{_MODULES.get(fmt.code, fmt.code)}")
         made: list[Part] = module.parts(fmt, selection, values, lost)

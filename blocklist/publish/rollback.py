@@ -26,12 +26,14 @@ from blocklist.rules import Rule
 from blocklist.select.current import DOMAIN, Current, current
 from blocklist.select.express import Capability, Expressed, express
 from blocklist.select.policy import Chosen, Selected, Withheld, in_force, rule_entries, select
+from blocklist.splice import Lines, Splice, Splicing
 from blocklist.store import kept
 from blocklist.store.record import Record
 
 # Feeds that stand for what is listed in one direction, or in both.
 _SPEAK = {0: "both", 1: "inbound", 2: "outbound"}
 _SCHEMA = {"name": pl.String, "kind": pl.UInt8, "subtree": pl.UInt8, "direction": pl.UInt8}
+_HEAD = "\t".join(_SCHEMA).encode() + b"\n"
 
 
 def text(chosen: Chosen, rules: Sequence[Rule], told: pl.DataFrame | None = None) -> bytes:
@@ -40,6 +42,34 @@ def text(chosen: Chosen, rules: Sequence[Rule], told: pl.DataFrame | None = None
     Tab-separated, names before networks before URLs, each sorted, so that one day's differs little from the next one's.
     With `told` (see `blocklist.publish.rows`) its columns follow.
     """
+    whole = pl.concat(_sections(chosen, rules))
+    if told is not None:
+        whole = whole.join(told, on="name", how="left", maintain_order="left")
+    out = io.BytesIO()
+    whole.write_csv(out, separator="\t", quote_style="never")
+    return out.getvalue()
+
+
+def text_of_change(before: Chosen, gone: Chosen, come: Chosen, rules: Sequence[Rule], old: bytes) -> Splice | None:
+    """The `text` of `before` with the rows `come` in place of those `gone`, from `old`, its text under these `rules`.
+
+    None where `old` is something else.
+    """
+    splicing = Splicing(old)
+    known = splicing.replace(_HEAD, _HEAD)
+    for was, less, more in zip(*(_sections(some, rules) for some in (before, gone, come)), strict=True):
+        # Three codes of one digit follow, and what stands between them.
+        sizes = [part["name"].str.len_bytes() + len("\t0\t0\t0\n") for part in (was, less, more)]
+        lines = [
+            Lines(p["name"], size, p.write_csv(separator="\t", quote_style="never", include_header=False).encode())
+            for p, size in ((less, sizes[1]), (more, sizes[2]))
+        ]
+        known = known and splicing.lines(was["name"], sizes[0], *lines)
+    return splicing.end() if known else None
+
+
+def _sections(chosen: Chosen, rules: Sequence[Rule]) -> list[pl.DataFrame]:
+    """Names, networks and URLs of `text`."""
     ruled = rule_entries(rules).select("name", "subtree")
     domains = chosen.decisions.filter("block").select("name", "subtree")
     if ruled.height:
@@ -60,12 +90,7 @@ def text(chosen: Chosen, rules: Sequence[Rule], told: pl.DataFrame | None = None
         ),
         _urls(chosen, rules).select("name", _code(4, "kind"), _code(0, "subtree"), _code(0, "direction")),
     ]
-    whole = pl.concat([_sorted(part) for part in parts])
-    if told is not None:
-        whole = whole.join(told, on="name", how="left", maintain_order="left")
-    out = io.BytesIO()
-    whole.write_csv(out, separator="\t", quote_style="never")
-    return out.getvalue()
+    return [_sorted(part) for part in parts]
 
 
 def _sorted(part: pl.DataFrame) -> pl.DataFrame:

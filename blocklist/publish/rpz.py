@@ -57,7 +57,7 @@ def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Count
             (_restated_pairs(selection, fitted, values["version"]), pair, 2, 0),
             (_restated_wildcards(fitted, values["version"]), below, 1, 0),
         ):
-            names = _of(frame, frame["block"] == block)["name"]
+            names = _of(frame, frame["block"] if block else ~frame["block"])["name"]
             if template != below and (version := names == values["version"]).any():
                 names = names.filter(~version)
             made.append(Lines(names, template, "name", "domains", records, entries))
@@ -205,6 +205,8 @@ def _nearest(names: pl.Series, subtree: pl.DataFrame) -> pl.DataFrame:
 def _restated_pairs(selection: Selection, fitted: _Fitted, version: str) -> pl.DataFrame:
     """Names between entries, less those that are entries: name, block."""
     names = pl.concat([selection.between.select("name", "block"), _above_version(fitted.subtree, version)])
+    if names.is_empty():
+        return names
     names = names.unique("name", keep="first")
     entries = fitted.entries
     taken = entries["name"].filter(entries["name"].is_in(names["name"].implode()))

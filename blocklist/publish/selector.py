@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import polars as pl
 
 from blocklist import clock
@@ -19,12 +22,14 @@ from blocklist.publish.ahead import Ahead
 from blocklist.publish.approved import Approved
 from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
+from blocklist.publish.entries import chosen_from
 from blocklist.publish.job import Job
 from blocklist.publish.left_out import HELD, HELD_BELOW
 from blocklist.publish.networks import one_by_one
 from blocklist.publish.plan import Plan, Wait, plan
 from blocklist.publish.render import Rendered, render
-from blocklist.publish.rollback import Pinned, listed_in, pins, text, told_in
+from blocklist.publish.rewrite import Origin
+from blocklist.publish.rollback import Pinned, listed_in, pins, text, text_of_change, told_in
 from blocklist.publish.selection import Selection
 from blocklist.rules import Rule
 from blocklist.select import networks
@@ -55,7 +60,7 @@ class Selector:
         self.decided = Decided(picture, record, policies, rules, keep=keep, ahead=ahead)
         self.pins = pins(record)
         self._pinned: dict[str, Pinned] = {}
-        self._texts: dict[tuple[str, bool], kept.Bytes] = {}
+        self._texts: dict[tuple[str, bool], kept.Bytes | kept.Spliced] = {}
         self._tolds: dict[tuple[str, frozenset[str]], pl.DataFrame] = {}
         self._since: dict[tuple[int, ...], pl.DataFrame] = {}
         self._areas: dict[tuple[object, ...], pl.DataFrame] = {}
@@ -63,6 +68,7 @@ class Selector:
         # what all others need; of that, names are fitted while networks are united and the text is made.
         self._deciding, self._fitting = threading.Lock(), threading.Lock()
         self._uniting, self._telling = threading.Lock(), threading.Lock()
+        self._ahead = ahead
         self.file_digest = standing.file_digest if ahead is None else ahead.file_digest
 
     def selection(self, export: Export, fmt: Format) -> tuple[Selection, dict[str, int]]:
@@ -73,6 +79,16 @@ class Selector:
                 return self._selected_rows(export, fmt, decided)
             chosen = decided.chosen(export.policy)
         return self._selection(export, fmt, decided, chosen)
+
+    def origin(self, export: Export, fmt: Format) -> Origin | None:
+        """Which decisions of now the names of `export` come from; None where there are none, or they are others."""
+        with self._deciding:
+            decided = self._decided(export)
+            if not isinstance(decided, Decided) or not _takes_names(export, fmt):
+                return None
+            capability = capability_of(fmt, decided.chosen(export.policy))
+            how = [asdict(capability), msgspec.to_builtins(fmt), export.options, kinds_of(export, fmt)]
+            return Origin(how, decided.token(export.policy), decided.step(export.policy, capability))
 
     def decides(self, export: Export) -> Decided | Pinned | Approved:
         """Who decides for `export`: see `_decided`."""
@@ -86,11 +102,11 @@ class Selector:
                 return None
             return others.selection(export, fmt)
 
-    def approved_text(self, export: Export, fmt: Format, release: int) -> kept.Bytes | None:
+    def approved_text(self, export: Export, fmt: Format, release: int) -> kept.Bytes | kept.Spliced | None:
         """The same to be kept for a way back."""
         with self._deciding:
             others = self._others(export, fmt, release)
-            return None if others is None else others.text(export, fmt)
+            return None if others is None else others.text(export, fmt, None)
 
     def _others(self, export: Export, fmt: Format, release: int) -> Selector | None:
         """Selects for `export` from what was decided for its `release`, under the rules of now."""
@@ -184,7 +200,7 @@ class Selector:
         kinds = kinds_of(export, fmt)
         lost: dict[str, int] = {}
         parts: dict[str, pl.DataFrame] = {}
-        if "domain" in kinds and (fmt.takes_subtree or fmt.takes_exact):
+        if _takes_names(export, fmt):
             with self._fitting:
                 fitted = decided.fitted(export.policy, capability_of(fmt, chosen))
             lost = dict(fitted.lost)
@@ -267,13 +283,47 @@ class Selector:
         how = pl.when("subtree_only").then(pl.lit(HELD_BELOW)).otherwise(pl.lit(HELD))
         return held.select("name", pl.format("{}{}: {}", how, "guard", "detail").alias("why"))
 
-    def text(self, export: Export, fmt: Format) -> kept.Bytes:
-        """What `export` is chosen from, to be kept for a way back; for people, with what is told of it."""
+    def token(self, export: Export) -> str | None:
+        """What tells the decisions of now that `export` is chosen from; None where they are others."""
+        with self._deciding:
+            decided = self._decided(export)
+            if not isinstance(decided, Decided):
+                return None
+            decided.chosen(export.policy)
+            return decided.token(export.policy)
+
+    def text(self, export: Export, fmt: Format, live: int | None) -> kept.Bytes | kept.Spliced:
+        """What `export` is chosen from, to be kept for a way back; for people, with what is told of it. `live`: the
+        release in place, of whose text this one may be made.
+        """
         key = (export.name if export.name in self._pinned else f"policy {export.policy}", fmt.of_rows)
         with self._telling:
             if key not in self._texts:
-                self._texts[key] = kept.Bytes.of(self._text(export, fmt))
+                made = self._text_of_change(export, live) if live is not None and not fmt.of_rows else None
+                self._texts[key] = made or kept.Bytes.of(self._text(export, fmt))
             return self._texts[key]
+
+    def _text_of_change(self, export: Export, live: int) -> kept.Spliced | None:
+        """`text`, made of that of the release `live`, where it is known how the two differ."""
+        with self._deciding:
+            decided = self._decided(export)
+            came = decided.came(export.policy) if isinstance(decided, Decided) else None
+        if came is None or chosen_from(self._record.state, live) != came[0]:
+            return None
+        (digest,) = self._record.connection.execute("SELECT chosen FROM release WHERE id = ?", (live,)).fetchone()
+        if digest is None or (old := self._read_chosen(digest)) is None:
+            return None
+        _, before, renewed = came
+        come = Chosen(**{field: patch.come for field, patch in renewed.patches.items()})
+        splice = text_of_change(before, renewed.gone, come, self.rules, old.data)
+        return None if splice is None else kept.Spliced.of(splice, digest)
+
+    def _read_chosen(self, digest: str) -> kept.Bytes | None:
+        if self._ahead is not None and (found := self._ahead.chosen(digest)) is not None:
+            return found
+        with suppress(RecordError):
+            return kept.Bytes(kept.read(self._record.state, digest), digest)
+        return None
 
     def _text(self, export: Export, fmt: Format) -> bytes:
         with self._deciding:
@@ -360,6 +410,10 @@ def capability_of(fmt: Format, chosen: Chosen) -> Capability:
     # Where nothing is allowed, a target that can't say 'allow' loses nothing.
     allow = fmt.takes_allow or bool(chosen.decisions["block"].all())
     return Capability(fmt.takes_subtree, fmt.takes_exact, allow, fold=fmt.fold)
+
+
+def _takes_names(export: Export, fmt: Format) -> bool:
+    return not fmt.of_rows and "domain" in kinds_of(export, fmt) and (fmt.takes_subtree or fmt.takes_exact)
 
 
 def kinds_of(export: Export, fmt: Format) -> list[str]:

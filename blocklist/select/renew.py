@@ -8,7 +8,7 @@ Where feeds or the policy changed, nothing of this holds and all is decided agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -16,13 +16,11 @@ import polars as pl
 from blocklist.framepatch import FramePatch, together
 from blocklist.rules import Rule
 from blocklist.select.express import Capability, Expressed, express
-from blocklist.select.fold import group_of
+from blocklist.select.fold import group_of, parents
 from blocklist.select.policy import Chosen
 
 _NAME = pl.col("name")
-# The last three labels, by their hash; null where there are fewer. A search alone is quicker than one with a group.
-_LABELS = _NAME.str.slice(_NAME.str.find(r"[^.]+\.[^.]+\.[^.]+$"))
-_THREE = pl.when(_LABELS.is_not_null()).then(_LABELS.hash())
+_DOTS = _NAME.str.count_matches(".", literal=True)
 
 
 @dataclass(frozen=True)
@@ -43,29 +41,39 @@ class Touched:
 
 @dataclass(frozen=True)
 class Renewed:
-    """What is decided now; `patches`: how each field differs from that of before; `names`: those for which something
-    was or is decided anew (String).
+    """What is decided now; `patches`: how each field differs from that of before; `gone`: the rows that these take out;
+    `names`: those for which something else is decided (String).
     """
 
     chosen: Chosen
     patches: dict[str, FramePatch]
+    gone: Chosen
     names: pl.Series
 
 
 def renewed(before: Chosen, anew: Chosen, touched: Touched) -> Renewed:
     """`before`, where what stood for the names that are `touched` gives way to `anew`, which speaks of no others."""
     frames: dict[str, pl.DataFrame] = {}
+    gone: dict[str, pl.DataFrame] = {}
     patches: dict[str, FramePatch] = {}
-    names = [anew.decisions["name"]]
     for field in Chosen.__dataclass_fields__:
         old, new = getattr(before, field), getattr(anew, field)
-        of = old[old.columns[0]]
-        among = touched.among(of)
-        patches[field] = FramePatch.between(of.filter(among), new)
-        frames[field] = together(old.filter(~among), new)
-        if field == "decisions":
-            names.append(of.filter(among))
-    return Renewed(Chosen(**frames), patches, pl.concat(names))
+        name = old.columns[0]
+        at = touched.among(old[name]).arg_true()
+        # Most of what is decided anew is what it was.
+        differs = _differing(old[at], new).implode()
+        at = at.filter(old[name].gather(at).is_in(differs))
+        gone[field] = old[at]
+        patches[field] = FramePatch.between(gone[field][name], new.filter(pl.col(name).is_in(differs)))
+        stays = pl.repeat(True, old.height, dtype=pl.Boolean, eager=True).scatter(at, False)
+        frames[field] = together(old.filter(stays), patches[field].come)
+    names = pl.concat([patches["decisions"].come["name"], gone["decisions"]["name"]]).unique()
+    return Renewed(Chosen(**frames), patches, Chosen(**gone), names)
+
+
+def _differing(old: pl.DataFrame, new: pl.DataFrame) -> pl.Series:
+    """The names (the first column) of rows that are in one of the two alone; in neither is a row twice."""
+    return pl.concat([old, new]).unique(keep="none").to_series(0).unique()
 
 
 def spoken_of(before: Chosen, laid: Chosen, rules: Sequence[Rule]) -> pl.Series | None:
@@ -90,8 +98,9 @@ def no_single_label(names: pl.Series) -> bool:
 
 def refitted(
     before: Expressed, old: pl.DataFrame, new: pl.DataFrame, names: pl.Series, capability: Capability
-) -> tuple[Expressed, FramePatch]:
-    """What `express(new, capability)` gives, from `before`, which it gave for `old`, and how its entries differ.
+) -> tuple[Expressed, FramePatch, pl.DataFrame]:
+    """What `express(new, capability)` gives, from `before`, which it gave for `old`; how its entries differ, and which
+    of `before` go.
 
     `old` and `new` are decisions that differ for `names` only. All rules must be among these: a rule for a single
     label is above names of any group, and an allow anywhere narrows what is above it.
@@ -103,31 +112,44 @@ def refitted(
     parts = [near, pl.concat([near.filter(~among), likely.filter(among).select(old.columns)]).sort("name", "subtree")]
     was, now = (express(part, capability) for part in parts)
     # All entries of a name come from one side, so that exact stays before subtree.
-    patch = _difference(was.entries, now.entries)
+    patch, gone = _difference(was.entries, now.entries)
     entries = patch.of(before.entries)
     reasons = {*before.lost, *now.lost, *was.lost}
     lost = {r: before.lost.get(r, 0) + now.lost.get(r, 0) - was.lost.get(r, 0) for r in reasons}
-    return Expressed(entries, {reason: count for reason, count in lost.items() if count}), patch
+    return Expressed(entries, {reason: count for reason, count in lost.items() if count}), patch, gone
 
 
-def _difference(old: pl.DataFrame, new: pl.DataFrame) -> FramePatch:
-    """From the entries `old` to `new`, without the names of which all rows stay as they are."""
-    apart = (rows.join(others, on=rows.columns, how="anti") for rows, others in ((old, new), (new, old)))
-    names = pl.concat([rows["name"] for rows in apart])
-    differs = names.unique().implode()
-    return FramePatch.between(old["name"].filter(old["name"].is_in(differs)), new.filter(_NAME.is_in(differs)))
+def _difference(old: pl.DataFrame, new: pl.DataFrame) -> tuple[FramePatch, pl.DataFrame]:
+    """From the entries `old` to `new`, without the names of which all rows stay as they are; which of `old` go."""
+    differs = _differing(old, new).implode()
+    gone = old.filter(_NAME.is_in(differs))
+    return FramePatch.between(gone["name"], new.filter(_NAME.is_in(differs))), gone
 
 
 def _near(decisions: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
     """The decisions for `names`, and for all that is above or below any of them; some more do no harm.
 
-    With each row, all rows above it are there.
+    With each row, all rows above it are there: these are above or below the same name.
     """
-    of = names.alias("name").to_frame().select(group_of(_NAME).alias("group"), _THREE.alias("three"))
-    near = decisions.filter(decisions["group"].is_in(of["group"].implode()))
-    # Tens of thousands share the two labels of a hosting service, and are not above or below each other.
-    whole = of.filter(pl.col("three").is_null())["group"].unique().implode()
-    three = of["three"].drop_nulls().unique().implode()
-    return near.with_columns(_THREE.alias("three")).filter(
-        pl.col("three").is_null() | pl.col("three").is_in(three) | pl.col("group").is_in(whole)
-    )
+    of = names.alias("name").to_frame().select("name", group_of(_NAME).alias("group"), _DOTS.alias("dots"))
+    at = decisions["group"].is_in(of["group"].implode()).arg_true()
+    rows = pl.DataFrame({"at": at}).with_columns(decisions["name"].gather(at), decisions["group"].gather(at))
+    # What changes at the top of a group concerns all of it; those of hosting services have tens of thousands.
+    whole = pl.col("group").is_in(of.filter(pl.col("dots") < 2)["group"].unique().implode())
+    found, rest = [rows.filter(whole)["at"]], rows.filter(~whole).select("at", "name", _DOTS.alias("dots"))
+    # By hashes: one that lets more through takes in a name of the same group for nothing.
+    own, above = names.hash().implode(), pl.concat([names.hash(), *(up["name"].hash() for up in _upwards(of, 1))])
+    found.append(rest.filter(_NAME.hash().is_in(above.implode()))["at"])
+    if levels := list(_upwards(rest, 2)):
+        ups = pl.concat(levels)
+        found.append(ups.filter(_NAME.hash().is_in(own))["at"])
+    return decisions[pl.concat(found).unique().sort()]
+
+
+def _upwards(rows: pl.DataFrame, least: int) -> Iterator[pl.DataFrame]:
+    """`rows` (`name`, `dots`: how many it has) with what is above their names, a label at a time, as long as that has
+    the `least` number of dots.
+    """
+    while (rows := rows.filter(pl.col("dots") > least)).height:
+        rows = rows.with_columns(parents(_NAME), pl.col("dots") - 1)
+        yield rows

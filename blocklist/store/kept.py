@@ -18,6 +18,7 @@ import zstandard
 
 from blocklist.errors import RecordError
 from blocklist.hunks import hunks
+from blocklist.splice import Splice
 from blocklist.store import folders, snapshots
 
 # Reading back through so many patches takes as long as unpacking them all.
@@ -37,6 +38,21 @@ class Bytes(NamedTuple):
     @classmethod
     def of(cls, data: bytes) -> Bytes:
         return cls(data, hashlib.sha256(data).hexdigest())
+
+
+class Spliced(NamedTuple):
+    """Bytes to be kept that `splice` makes of those with the digest `base`, and their SHA-256 (hexadecimal)."""
+
+    splice: Splice
+    base: str
+    digest: str
+
+    @classmethod
+    def of(cls, splice: Splice, base: str) -> Spliced:
+        digest = hashlib.sha256()
+        for piece in splice.pieces():
+            digest.update(piece)
+        return cls(splice, base, digest.hexdigest())
 
 
 def file_of(state: Path, digest: str) -> Path:
@@ -61,14 +77,39 @@ def keep(
 
 
 def keep_file(
-    state: Path, digest: str, path: Path, base: str | None = None, read_base: Callable[[], Bytes | None] | None = None
+    state: Path,
+    digest: str,
+    path: Path,
+    base: str | None = None,
+    read_base: Callable[[], Bytes | None] | None = None,
+    splice: Splice | None = None,
 ) -> None:
-    """`keep` for the bytes of a file; a very large one is never in memory as a whole, and kept whole."""
+    """`keep` for the bytes of a file; a very large one is never in memory as a whole, and kept whole.
+
+    `splice`: how they came from the bytes of digest `base`, where that is known.
+    """
+    if splice is not None and base is not None and keep_splice(state, digest, splice, base):
+        return None
     if path.stat().st_size <= _MOST_PATCHED:
         return keep(state, digest, path.read_bytes(), base, read_base)
     if not is_kept(state, digest):
         with path.open("rb") as data:
             _write(state, digest, lambda out: _packer().copy_stream(data, out, size=path.stat().st_size))
+
+
+def keep_splice(state: Path, digest: str, splice: Splice, base: str) -> bool:
+    """Keep what `splice` makes of the bytes of digest `base`, as a patch, without looking at it as a whole.
+
+    False where a patch is not what `keep` would make of it.
+    """
+    if is_kept(state, digest):
+        return True
+    if (depth := _depth_upon(state, base)) is None:
+        return False
+    packed = _as_patch(snapshots.line_patch(splice.come, splice.hunks, digest), len(splice.old), base, depth)
+    if packed is not None:
+        _write(state, digest, packed)
+    return packed is not None
 
 
 def _packer() -> zstandard.ZstdCompressor:
@@ -165,8 +206,7 @@ def _head(path: Path) -> tuple[str | None, int]:
 def _patched(
     state: Path, data: bytes, digest: str, base: str, read_base: Callable[[], Bytes | None] | None
 ) -> bytes | None:
-    depth = _head(file_of(state, base))[1] + 1
-    if depth > MAX_DEPTH or len(data) > _MOST_PATCHED or not is_kept(state, base):
+    if (depth := _depth_upon(state, base)) is None or len(data) > _MOST_PATCHED:
         return None
     found = read_base() if read_base is not None else None
     if found is not None and found.digest == base:
@@ -181,11 +221,18 @@ def _patched(
     changed = hunks(before, data)
     if changed is None:
         return None
-    patch = snapshots.line_patch(data, changed, digest)
-    # A patch that saves little is not worth its link in the chain.
-    if len(patch) * 8 >= len(data):
-        return None
-    return _MARK + bytes.fromhex(base) + bytes([depth]) + patch
+    return _as_patch(snapshots.line_patch(data, changed, digest), len(data), base, depth)
+
+
+def _depth_upon(state: Path, base: str) -> int | None:
+    """The depth of a patch against `base`; None where that is not kept or has enough of them above it."""
+    depth = _head(file_of(state, base))[1] + 1
+    return depth if depth <= MAX_DEPTH and is_kept(state, base) else None
+
+
+def _as_patch(patch: bytes, size: int, base: str, depth: int) -> bytes | None:
+    """The file of a `patch` that makes `size` bytes; one that saves little is not worth its link in the chain."""
+    return _MARK + bytes.fromhex(base) + bytes([depth]) + patch if len(patch) * 8 < size else None
 
 
 def _unpacked(state: Path, digest: str, most: int) -> bytes:
