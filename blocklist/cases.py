@@ -12,7 +12,6 @@ import re
 import sqlite3
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
 BUNDLE = "evidence.zip"
 
 
-@dataclass(frozen=True)
-class Cited:
+class Cited(msgspec.Struct, frozen=True):
     """A listing that a case is about; `listed`: does its feed list it still?"""
 
     indicator: str
@@ -44,8 +42,7 @@ class Cited:
     listed: bool
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(msgspec.Struct, frozen=True):
     """A row of `case_file`; `rule` is the allow that came with it, which ends at `allowed_until`."""
 
     id: int
@@ -64,8 +61,7 @@ class Case:
     closed_reason: str | None
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """A draft to the publisher of `feed`; `to` is empty where no address is known."""
 
     feed: str

@@ -9,7 +9,6 @@ import stat
 import tomllib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -219,8 +218,7 @@ class _File(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fetch: Fetch = Fetch()
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """Everything a run needs to know. `feeds` holds the enabled ones; `catalog` all that are known."""
 
     path: Path | None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 from urllib.parse import urlsplit
 
+import msgspec
 import polars as pl
 
 from blocklist import clock
@@ -23,8 +23,7 @@ from blocklist.store.record import Record
 from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
 
 
-@dataclass(frozen=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """What the update of this process changed: `names` (String) of listings that came, went or changed.
 
     `before` is what was listed before it (`Picture.listed`).

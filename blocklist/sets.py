@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib import resources
 
 import msgspec
@@ -17,8 +16,7 @@ PREFIX = "set:"
 STARTER = "starter"
 
 
-@dataclass(frozen=True)
-class FeedSet:
+class FeedSet(msgspec.Struct, frozen=True):
     """Feeds that serve one purpose. `feeds`: ids, in the order in which they are enabled and shown."""
 
     name: str

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from blocklist.names import MAX_LABEL, MAX_NAME, RejectedError, is_local, normalize_name
 from blocklist.special_use import ENGINE_LABELS
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-@dataclass(frozen=True)
-class SuffixRules:
+class SuffixRules(msgspec.Struct, frozen=True, dict=True):
     """The list as three sets of A-label names.
 
     `exact` holds `co.uk`; `wildcard` holds `ck` for the rule `*.ck`; `exception` holds `www.ck` for `!www.ck`.
@@ -32,7 +32,7 @@ class SuffixRules:
     exact: frozenset[str]
     wildcard: frozenset[str]
     exception: frozenset[str]
-    digest: str = field(repr=False)
+    digest: str
 
     @cached_property
     def _columns(self) -> tuple[pl.Series, pl.Series, pl.Series]:

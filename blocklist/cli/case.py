@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import asdict
 
 from blocklist.cli.rules import IN_FORCE, publish
 from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import polars as pl
 
 from blocklist.config import Export
@@ -20,8 +20,7 @@ from blocklist.store import kept
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed", "shadow"]
 
 
-@dataclass
-class ExportOutcome:
+class ExportOutcome(msgspec.Struct):
     """What became of one export; a line of the screen and an item of `--json`."""
 
     name: str
@@ -32,7 +31,7 @@ class ExportOutcome:
     removed: int = 0
     release: int | None = None
     serial: int | None = None
-    lost: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = msgspec.field(default_factory=dict)
     checked: str = ""
     note: str = ""
     error: str | None = None
@@ -45,8 +44,7 @@ class ExportOutcome:
         self.note = f"{self.note}; {text}" if self.note else text
 
 
-@dataclass(frozen=True)
-class Live:
+class Live(msgspec.Struct, frozen=True):
     """The release whose file is in place."""
 
     id: int
@@ -60,17 +58,16 @@ class Live:
     amends: int | None
 
 
-@dataclass
-class Job:
+class Job(msgspec.Struct):
     export: Export
     fmt: Format
     path: Path
     inputs: str
     live: Live | None
     outcome: ExportOutcome
-    paths: list[tuple[str, Path]] = field(default_factory=list)
+    paths: list[tuple[str, Path]] = msgspec.field(default_factory=list)
     # How the files of the live release looked before they were found to be its own, by category.
-    seen: dict[str, Seen | None] = field(default_factory=dict)
+    seen: dict[str, Seen | None] = msgspec.field(default_factory=dict)
     candidate: split.Files | None = None
     rendered: Rendered | None = None
     entries: pl.Series | None = None

@@ -9,8 +9,8 @@ Where feeds or the policy changed, nothing of this holds and all is decided agai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import polars as pl
 
 from blocklist.framepatch import FramePatch, together
@@ -25,8 +25,7 @@ _LABELS = _NAME.str.slice(_NAME.str.find(r"[^.]+\.[^.]+\.[^.]+$"))
 _THREE = pl.when(_LABELS.is_not_null()).then(_LABELS.hash())
 
 
-@dataclass(frozen=True)
-class Touched:
+class Touched(msgspec.Struct, frozen=True):
     """Names by their hashes: a name that shares a hash is decided anew for nothing, which changes nothing."""
 
     hashes: pl.Series
@@ -41,8 +40,7 @@ class Touched:
         return names.hash().is_in(self.hashes.implode())
 
 
-@dataclass(frozen=True)
-class Renewed:
+class Renewed(msgspec.Struct, frozen=True):
     """What is decided now; `patches`: how each field differs from that of before; `names`: those for which something
     was or is decided anew (String).
     """
@@ -57,7 +55,7 @@ def renewed(before: Chosen, anew: Chosen, touched: Touched) -> Renewed:
     frames: dict[str, pl.DataFrame] = {}
     patches: dict[str, FramePatch] = {}
     names = [anew.decisions["name"]]
-    for field in Chosen.__dataclass_fields__:
+    for field in Chosen.__struct_fields__:
         old, new = getattr(before, field), getattr(anew, field)
         of = old[old.columns[0]]
         among = touched.among(of)
