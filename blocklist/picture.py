@@ -20,7 +20,8 @@ from blocklist.select.current import Current, current
 from blocklist.select.known import named_by
 from blocklist.select.lifetime import ends, lasts, seconds
 from blocklist.store.record import Record
-from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
+from blocklist.store.suffix_rules import kept_rules
+from blocklist.suffixes import SuffixRules, builtin_digest
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -63,7 +64,10 @@ class Picture:
     @property
     def suffixes(self) -> SuffixRules:
         """The rules of public suffixes: those given, else the built-in ones, read when first asked for."""
-        return self._suffixes or builtin_rules()
+        with self._loading:
+            if self._suffixes is None:
+                self._suffixes = kept_rules(self._record.state)
+            return self._suffixes
 
     @property
     def suffix_digest(self) -> str:

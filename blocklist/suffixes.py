@@ -40,7 +40,7 @@ class SuffixRules(msgspec.Struct, frozen=True, dict=True):
         import polars as pl
 
         exact, wildcard, exception = (
-            pl.Series(sorted(rules), dtype=pl.String).implode() for rules in (self.exact, self.wildcard, self.exception)
+            pl.Series(list(rules), dtype=pl.String).implode() for rules in (self.exact, self.wildcard, self.exception)
         )
         return exact, wildcard, exception
 
