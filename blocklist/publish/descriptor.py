@@ -17,6 +17,7 @@ from blocklist.decode import Problems, decode
 from blocklist.errors import ConfigError
 from blocklist.publish import options as opts
 from blocklist.publish import zone_options
+from blocklist.publish.frame import compile_frame, is_plain
 from blocklist.publish.placeholders import PLACEHOLDER, WORDS
 from blocklist.regular import NotAFileError, read_regular
 
@@ -280,14 +281,13 @@ def _judge_pattern(found: Format, place: str, problems: Problems) -> None:
 
 
 def _judge_frames(found: Format, place: str, problems: Problems) -> None:
-    if not any(mark in found.header + found.footer for mark in ("{{", "{%", "{#")):
-        return  # Jinja takes 40 ms to import
+    frames = {key: text for key in ("header", "footer") if not is_plain(text := getattr(found, key))}
+    if not frames:
+        return
     from jinja2 import TemplateError
 
-    from blocklist.publish.frame import compile_frame
-
-    for key in ("header", "footer"):
+    for key, text in frames.items():
         try:
-            compile_frame(getattr(found, key))
+            compile_frame(text)
         except TemplateError as error:
             problems.add(f"{place}: {key}", str(error))
