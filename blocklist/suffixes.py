@@ -10,13 +10,13 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import cache, cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from blocklist.names import MAX_LABEL, MAX_NAME, RejectedError, is_local, normalize_name
+from blocklist.packaged import folder_of
 from blocklist.special_use import ENGINE_LABELS
 
 if TYPE_CHECKING:
@@ -188,10 +188,7 @@ def builtin_rules_about(names: Iterable[str]) -> SuffixRules:
 
 
 def _builtin_list() -> Path:
-    # Not imported: only the file beside it is wanted.
-    spec = find_spec("publicsuffixlist")
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).with_name("public_suffix_list.dat")
+    return folder_of("publicsuffixlist") / "public_suffix_list.dat"
 
 
 def _has_line(text: bytes, rule: str) -> bool:
