@@ -232,6 +232,16 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return {"attack-source": "inbound", "c2": "outbound"}.get(self.category, "both")
 
 
+def retired(feed: Feed) -> tuple[str, str] | None:
+    """What to say of an enabled feed that its publisher has given up, and the edit; None when it is not."""
+    if feed.status != "discontinued":
+        return None
+    text = "its publisher has discontinued it"
+    if feed.successor is None:
+        return text, f"take '{feed.id}' out of [feeds] enable"
+    return text, f"in [feeds] enable, write '{feed.successor}' instead of '{feed.id}'"
+
+
 def local_file(url: str, base: Path) -> Path | None:
     """Where the file of a `file:` URL (RFC 8089) lies, a relative one below `base`; None where it names none here."""
     if url[:5].lower() != "file:":
