@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 # What nearly all frames consist of, besides text: `{{ options.list }}`, and lines between `{% if options.list %}` and
-# `{% endif %}`. By `options.get` and its like Jinja finds a method.
-_NAME = rf"(title|name|entries|records|serial|options\.(?!(?:{'|'.join(dir(dict))})\b)[a-z][a-z0-9_]*)"
+# `{% endif %}`.
+_NAME = r"(title|name|entries|records|serial|options\.[a-z][a-z0-9_]*)"
 _VALUE = re.compile(rf"(?<!\{{)\{{\{{ {_NAME} \}}\}}")
 _IF = re.compile(rf"^\{{% if {_NAME} %\}}\n(.*?)^\{{% endif %\}}(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _OTHER = re.compile(r"\{[{%#]|\r")
@@ -56,11 +56,13 @@ def fill(source: str, values: Mapping[str, object], place: str) -> str:
 
 
 def _fill_plain(source: str, values: Mapping[str, object]) -> str:
-    """What Jinja makes of a plain template. Raises KeyError where a value is missing."""
+    """What Jinja makes of a plain template. Raises KeyError for what has no value, or has one to Jinja alone."""
 
     def value(name: str) -> object:
         found: Any = values
         for word in name.split("."):
+            if hasattr(found, word):  # `options.get` is a method
+                raise KeyError(word)
             found = found[word]
         return found
 
