@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from blocklist.audit import Answer, InExport, recognise
 from blocklist.config import Config, Policy
@@ -12,8 +13,7 @@ from blocklist.evidence import Listing
 from blocklist.select.single import dropped_for, refusal, score
 
 
-@dataclass(frozen=True)
-class Advice:
+class Advice(msgspec.Struct, frozen=True):
     """`to` do something, by a `command`, or by a `key` of the configuration."""
 
     to: str

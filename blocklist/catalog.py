@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from importlib import resources
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import unquote, urlsplit
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from blocklist.decode import Problems, below, decode
+from blocklist.packaged import folder_of
 from blocklist.quantities import parse_duration, parse_size
 from blocklist.regular import NotAFileError, read_regular
 
@@ -232,6 +232,16 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return {"attack-source": "inbound", "c2": "outbound"}.get(self.category, "both")
 
 
+def retired(feed: Feed) -> tuple[str, str] | None:
+    """What to say of an enabled feed that its publisher has given up, and the edit; None when it is not."""
+    if feed.status != "discontinued":
+        return None
+    text = "its publisher has discontinued it"
+    if feed.successor is None:
+        return text, f"take '{feed.id}' out of [feeds] enable"
+    return text, f"in [feeds] enable, write '{feed.successor}' instead of '{feed.id}'"
+
+
 def local_file(url: str, base: Path) -> Path | None:
     """Where the file of a `file:` URL (RFC 8089) lies, a relative one below `base`; None where it names none here."""
     if url[:5].lower() != "file:":
@@ -357,14 +367,71 @@ def check_proxy(text: str) -> None:
 
 
 @functools.cache
+def _builtin_files() -> dict[str, Path]:
+    files = sorted(folder_of("blocklist.feeds").glob("*.toml"), key=lambda file: file.name)
+    return {file.stem: file for file in files if file.name != SETS_FILE}
+
+
+def _builtin_place(feed_id: str) -> str:
+    return f"feeds/{feed_id}.toml"
+
+
+@functools.cache
+def builtin_table(feed_id: str) -> Mapping[str, Any]:
+    """The raw table of a feed that the package carries."""
+    return tomllib.loads(_builtin_files()[feed_id].read_text("utf-8"))
+
+
+def builtin_ids() -> Collection[str]:
+    """Ids of the feeds that the package carries, in the order of their files."""
+    return _builtin_files().keys()
+
+
 def builtin_descriptors() -> tuple[tuple[str, str, Mapping[str, Any]], ...]:
     """`(id, file, raw table)` of every feed that the package carries."""
-    files = sorted(resources.files("blocklist.feeds").iterdir(), key=lambda e: e.name)
-    return tuple(
-        (file.name.removesuffix(".toml"), f"feeds/{file.name}", tomllib.loads(file.read_text("utf-8")))
-        for file in files
-        if file.name.endswith(".toml") and file.name != SETS_FILE
-    )
+    return tuple((feed_id, _builtin_place(feed_id), builtin_table(feed_id)) for feed_id in _builtin_files())
+
+
+class Catalog(Mapping[str, Feed]):
+    """All feeds by id: those of the package, read when first asked for (of 130, few are in use), and `own`.
+
+    `own` are the operator's, and those of the package in which he overrides something; `broken` are left out.
+    """
+
+    def __init__(self, own: Mapping[str, Feed], broken: Collection[str] = ()) -> None:
+        self.own = own
+        self._read = dict(own)
+        self._ids = dict.fromkeys(feed_id for feed_id in (*_builtin_files(), *own) if feed_id not in broken)
+
+    def __getitem__(self, feed_id: str) -> Feed:
+        if feed_id not in self._read:
+            if feed_id not in self._ids:
+                raise KeyError(feed_id)
+            problems = Problems()
+            feed = decode_feed(feed_id, _builtin_place(feed_id), builtin_table(feed_id), problems)
+            assert feed is not None and not problems.lines, problems.lines
+            self._read[feed_id] = feed
+        return self._read[feed_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, feed_id: object) -> bool:
+        return feed_id in self._ids
+
+    def starters(self) -> list[str]:
+        """Ids of the feeds that say they are `enabled` where nothing is chosen; others are not decoded for it."""
+        return [i for i in self._ids if (i in self._read or _may_start(i)) and self[i].enabled]
+
+
+_ENABLED = re.compile(rb"^enabled *= *true", re.MULTILINE)
+
+
+def _may_start(feed_id: str) -> bool:
+    return _ENABLED.search(_builtin_files()[feed_id].read_bytes()) is not None
 
 
 def folder_descriptors(folder: Path, problems: Problems) -> Iterator[tuple[str, str, dict[str, Any]]]:

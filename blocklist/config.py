@@ -7,9 +7,8 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,11 +19,13 @@ from blocklist.catalog import (
     ESSENTIAL,
     KINDS,
     Audience,
+    Catalog,
     Category,
     Feed,
     Kind,
     Percent,
-    builtin_descriptors,
+    builtin_ids,
+    builtin_table,
     check_proxy,
     decode_feed,
     folder_descriptors,
@@ -219,15 +220,14 @@ class _File(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fetch: Fetch = Fetch()
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """Everything a run needs to know. `feeds` holds the enabled ones; `catalog` all that are known."""
 
     path: Path | None
     base: Path
     state: Path
     feeds: Mapping[str, Feed]
-    catalog: Mapping[str, Feed]
+    catalog: Catalog
     protect: Protect
     verify: Verify
     policies: Mapping[str, Policy]
@@ -370,31 +370,34 @@ def _refuse_strangers(*paths: Path) -> None:
 
 
 def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> Config:
-    raw: dict[str, tuple[str, Mapping[str, Any]]] = {i: (w, t) for i, w, t in builtin_descriptors()}
+    # Of what the package carries, only what is overridden; the catalogue reads the others when they are asked for.
+    raw: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    builtin = builtin_ids()
     for feed_id, place, table in folder_descriptors(base / "feeds.d", problems):
         if feed_id == ESSENTIAL:
             problems.add(place, _ESSENTIAL_STAYS)
         else:
             raw[feed_id] = (place, table)
-    own = set(file.feed) - set(raw)
+    own = set(file.feed) - set(raw) - set(builtin)
     for feed_id, table in file.feed.items():
         if feed_id == ESSENTIAL:
             problems.add(f"feed.{feed_id}", _ESSENTIAL_STAYS)
         elif feed_id in raw:
             raw[feed_id] = (f"feed.{feed_id}", {**raw[feed_id][1], **table})
+        elif feed_id in builtin:
+            raw[feed_id] = (f"feed.{feed_id}", {**builtin_table(feed_id), **table})
         else:
             raw[feed_id] = (f"feed.{feed_id}", {"title": feed_id, "min_interval": "0", **table})
-    catalog = {
-        feed_id: feed
-        for feed_id, (where, table) in raw.items()
-        if (feed := decode_feed(feed_id, where, table, problems)) is not None
-    }
+    known = list(dict.fromkeys([*builtin, *raw]))
+    decoded = {i: decode_feed(i, *raw[i], problems) for i in known if i in raw}
+    sound = {feed_id: feed for feed_id, feed in decoded.items() if feed is not None}
+    catalog = Catalog(sound, decoded.keys() - sound.keys())
     for feed_id in raw:
         if not feed_id.replace("-", "").replace("_", "").isalnum() or not feed_id.isascii():
             problems.add(f"feed.{feed_id}", "a feed's id has only letters, digits, '-' and '_'")
     enable = ["set:starter"] if file.feeds.enable is None else file.feeds.enable
-    enabled = expand(enable, catalog, raw, "feeds.enable", problems)
-    disabled = set(expand(file.feeds.disable, catalog, raw, "feeds.disable", problems))
+    enabled = expand(enable, catalog, known, "feeds.enable", problems)
+    disabled = set(expand(file.feeds.disable, catalog, known, "feeds.disable", problems))
     if ESSENTIAL in disabled:
         problems.add("feeds.disable", f"{ESSENTIAL} {_ESSENTIAL_STAYS}")
     if file.protect.essential:
@@ -408,10 +411,10 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
         if (policy := decode(table, Policy, f"policy.{name}", problems)) is not None:
             policies[name] = policy
             for feed_id in policy.feeds or ():
-                problems.choose(f"policy.{name}.feeds", feed_id, raw, "feed")
+                problems.choose(f"policy.{name}.feeds", feed_id, known, "feed")
             for category, ids in policy.guards.items():
                 problems.choose(f"policy.{name}.guards", category, CATEGORIES, "category")
-                _check_guards(f"policy.{name}.guards.{category}", ids, raw, catalog, problems)
+                _check_guards(f"policy.{name}.guards.{category}", ids, known, catalog, problems)
     exports: dict[str, Export] = {}
     for name, table in file.export.items():
         if (export := decode(table, Export, f"export.{name}", problems)) is not None:
@@ -424,7 +427,7 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
                 problems.add(f"export.{name}.mode", "is not an octal mode such as '0644'")
             _check_delivery(export, f"export.{name}", problems)
     state = _real(base / file.state, "state", problems)
-    places = _places(path, base, state, catalog)
+    places = _places(path, base, state, sound.values())
     _check_paths(exports, policies, base, state, places, problems)
     _check_values(file, problems)
     if problems.lines:
@@ -449,12 +452,9 @@ def _resolve(file: _File, path: Path | None, base: Path, problems: Problems) -> 
     )
 
 
-def _check_guards(
-    place: str, ids: list[str], raw: Mapping[str, object], catalog: Mapping[str, Feed], problems: Problems
-) -> None:
+def _check_guards(place: str, ids: list[str], known: Collection[str], catalog: Catalog, problems: Problems) -> None:
     for feed_id in ids:
-        known = problems.choose(place, feed_id, raw, "feed")
-        if known and feed_id in catalog and not catalog[feed_id].is_reference:
+        if problems.choose(place, feed_id, known, "feed") and feed_id in catalog and not catalog[feed_id].is_reference:
             problems.add(place, f"{feed_id} is no reference feed, so it guards nothing")
 
 
@@ -513,13 +513,16 @@ def _real(path: Path, place: str, problems: Problems) -> Path:
 _OF_STATE = ("snapshots", "columns", "kept", "decided", "approved", "cases", "delivery", "incoming", "lock")
 
 
-def _places(path: Path | None, base: Path, state: Path, catalog: Mapping[str, Feed]) -> dict[Path, str]:
-    """Files and folders that no published file may replace or lie in, and what each is."""
+def _places(path: Path | None, base: Path, state: Path, own: Iterable[Feed]) -> dict[Path, str]:
+    """Files and folders that no published file may replace or lie in, and what each is.
+
+    `own`: feeds that may be read from a file, as none of the package is.
+    """
     places = {(base / name).resolve(): f"in {name}/" for name in ("feeds.d", "exporters.d", "secrets")}
     places |= {state / name: f"in {state}, among what the record keeps there" for name in _OF_STATE}
     if path is not None:
         places[path.resolve()] = "this configuration"
-    for feed in catalog.values():
+    for feed in own:
         for url in (*feed.urls, *feed.mirrors):
             if (source := local_file(url, base)) is not None:
                 with suppress(OSError, RuntimeError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from blocklist import clock
 from blocklist.audit import Thing, recognise
@@ -20,8 +21,7 @@ from blocklist.store import kept
 from blocklist.store.record import Record, Run
 
 
-@dataclass(frozen=True)
-class Added:
+class Added(msgspec.Struct, frozen=True):
     """A new rule, and how many listed names it covers (`frees`), and the nearest listed name above it."""
 
     id: int
@@ -55,8 +55,7 @@ def until_text(text: str | None, now: datetime, option: str = "--until") -> str 
     return clock.text(end)
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A rule as a person asks for it: `what` in any spelling, `until` a date or a span (see `until_text`)."""
 
     what: str
@@ -90,8 +89,7 @@ def add_rule(
     return Added(number, thing.name, thing.kind, rule.subtree, frees, listed_above(record, thing))
 
 
-@dataclass(frozen=True)
-class Imported:
+class Imported(msgspec.Struct, frozen=True):
     """`numbers` of new rules, how many stood already, and of these those with another end.
 
     `otherwise`: number, name, the end that stands and the one that was asked for (RFC 3339; None: no end).
@@ -154,8 +152,7 @@ def _end_of(record: Record, number: int) -> str | None:
     return None if row is None else row[0]
 
 
-@dataclass(frozen=True)
-class _Prepared:
+class _Prepared(msgspec.Struct, frozen=True):
     thing: Thing
     subtree: bool
     expires: str | None

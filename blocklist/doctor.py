@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blocklist import clock, credentials
 from blocklist.cases import cases, trouble_of
-from blocklist.catalog import Feed, builtin_descriptors, decode_feed, folder_descriptors
+from blocklist.catalog import builtin_descriptors, decode_feed, folder_descriptors, retired
 from blocklist.config import Config, Export
 from blocklist.decode import Problems
 from blocklist.errors import BlocklistError, FeedError, RecordError
@@ -61,16 +61,6 @@ def examine(config: Config, formats: dict[str, Format], *, deep: bool = False) -
             yield Finding("record", "fail", str(config.state), error.message, error.hint)
         except OSError as error:
             yield Finding("files", "fail", str(error.filename or config.state), (error.strerror or str(error)).lower())
-
-
-def retired(feed: Feed) -> tuple[str, str] | None:
-    """What to say of an enabled feed that its publisher has given up, and the edit; None when it is not."""
-    if feed.status != "discontinued":
-        return None
-    text = "its publisher has discontinued it"
-    if feed.successor is None:
-        return text, f"take '{feed.id}' out of [feeds] enable"
-    return text, f"in [feeds] enable, write '{feed.successor}' instead of '{feed.id}'"
 
 
 def _feeds(config: Config) -> Iterator[Finding]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from blocklist.rules import Rule
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """One feed's listing of an indicator that covers what was asked.
 
     `category`, `confidence`, `family`, `mode` and `direction` are the row's, else its feed's, as the configuration
@@ -37,7 +37,7 @@ class Listing:
     text: str | None
     snapshot: str | None
     url: str | None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
     ends: str | None = None
     ends_by: str | None = None
     expired: bool = False
@@ -47,8 +47,7 @@ class Listing:
     redistribution: str = "unknown"
 
 
-@dataclass(frozen=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """A guard's hold; `released` names the person who let it pass.
 
     `whole_by`, `above_by`: references that name the very name (or it without `www.`), or one below it; only told
@@ -65,8 +64,7 @@ class Hold:
     above_by: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What DNS said last about `name`."""
 
     name: str
@@ -77,8 +75,7 @@ class Verdict:
     detail: str | None = None
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """All that decides about one thing at one moment of the record.
 
     `exempt`: reference addresses that are cut out of wider listed networks, with who names each. `rules`: all that are
@@ -88,6 +85,6 @@ class Facts:
     listings: Sequence[Listing] = ()
     holds: Sequence[Hold] = ()
     rules: Sequence[Rule] = ()
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    exempt: Mapping[str, str] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = msgspec.field(default_factory=dict)
+    exempt: Mapping[str, str] = msgspec.field(default_factory=dict)
     asked: Sequence[str] = ()

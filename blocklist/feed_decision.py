@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from blocklist.store.feed_pins import feed_pins
 from blocklist.store.record import Run, Snapshot
 
 
-@dataclass(frozen=True)
-class Back:
+class Back(msgspec.Struct, frozen=True):
     """A person's word that `feed` goes back to the snapshot `to`, and stays there."""
 
     feed: str
@@ -29,8 +28,7 @@ class Back:
         run.event("feed rolled back", feed=self.feed, **said)
 
 
-@dataclass(frozen=True)
-class Resume:
+class Resume(msgspec.Struct, frozen=True):
     """A person's word that `feed`, which is pinned, goes on with what its publisher sends."""
 
     feed: str

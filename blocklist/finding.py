@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 Word = Literal["ok", "fixed", "warn", "fail"]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One check: `place` is what was looked at, `hint` the way out, or what is worth knowing of it."""
 
     check: str

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import polars as pl
 
 
-@dataclass(frozen=True)
-class FramePatch:
+class FramePatch(msgspec.Struct, frozen=True):
     """Rows whose first column is in `gone` (String, unique) go, those of `come` come.
 
     A name of before that is also in `come` is in `gone`, so that all rows of a name come from one side.

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Literal
 
 import msgspec
 import polars as pl
+from msgspec.structs import replace
 
 from blocklist import clock
 from blocklist.asking import limits_of, request_for
@@ -41,8 +41,7 @@ from blocklist.store.snapshots import MAX_DEPTH
 FeedOutcomeName = Literal["updated", "unchanged", "failed", "gated", "skipped", "pinned"]
 
 
-@dataclass
-class FeedOutcome:
+class FeedOutcome(msgspec.Struct):
     """What an update did to one feed; a line of the screen and an item of `--json`.
 
     `expired`: its listings that are over but still listed or lingering. `stale`: when it changed last, where that is
@@ -56,7 +55,7 @@ class FeedOutcome:
     removed: int = 0
     changed: int = 0
     held: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = msgspec.field(default_factory=dict)
     seconds: float = 0.0
     expired: int = 0
     stale: str | None = None

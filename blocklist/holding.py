@@ -7,10 +7,10 @@ where some of them changed, what it says of names far from these stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+import msgspec
 import polars as pl
 
 from blocklist import __version__, clock
@@ -57,8 +57,7 @@ def inputs_of(work: Work, lapses: Sequence[Lapse]) -> dict[str, str]:
     return {"fixed": digest(fixed), "references": digest(references), "listed": digest(listed)}
 
 
-@dataclass(frozen=True)
-class Concerned:
+class Concerned(msgspec.Struct, frozen=True):
     """What guards must look at again: `near`, names that a changed reference may concern (String, most of them not
     listed), and `names` (`name: String`, `kind: UInt8`), all that will be listed of these and all that this run adds.
     """
@@ -104,8 +103,7 @@ def _listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse], ne
     )
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """What guards have to look at: `holds` gives the holds in force, `no_more` names (String) that none holds any more.
 
     Without the second the holds are all there are; with it they speak of changed names only, and it may be asked only

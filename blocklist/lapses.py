@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import polars as pl
 
 from blocklist import clock
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from blocklist.gathering import Work
 
 
-@dataclass
-class Lapse:
+class Lapse(msgspec.Struct):
     """A feed that brought nothing new and has listings that end: what is left, and the rows that linger no more."""
 
     feed: Feed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+
+import msgspec
 
 from blocklist import clock
 from blocklist.catalog import Feed
@@ -15,8 +16,7 @@ Cause = Literal["expires", "max_age", "linger"]
 STALE_CADENCES = 4
 
 
-@dataclass(frozen=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """From `at` on a listing no longer counts, and by what: its row, its feed's `max_age`, or `linger` run out."""
 
     at: datetime

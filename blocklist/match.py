@@ -8,12 +8,12 @@ is replayed beside it: feeds and policies in shadow mode, and policies that no e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
 import msgspec
 import polars as pl
+from msgspec.structs import replace
 
 from blocklist import clock
 from blocklist.catalog import KINDS, Feed
@@ -43,8 +43,7 @@ _ADDRESS_NAME = r"^(?:[0-9.]+|[0-9a-f]*:[0-9a-f:.]*)(?:/[0-9]+)?$"
 _AREA = ["family", "first", "last"]
 
 
-@dataclass(frozen=True)
-class Hits:
+class Hits(msgspec.Struct, frozen=True):
     """What one list does with the things asked for. `name` is that of an export, else of a policy; `format` is empty
     for a policy; `pin` what holds an export at an earlier release.
 
@@ -59,8 +58,7 @@ class Hits:
     pin: Pin | None = None
 
 
-@dataclass(frozen=True)
-class Shadow:
+class Shadow(msgspec.Struct, frozen=True):
     """What a feed in shadow mode would do to `policy`, beyond what is blocked anyway."""
 
     feed: str
@@ -68,8 +66,7 @@ class Shadow:
     frame: pl.DataFrame
 
 
-@dataclass(frozen=True)
-class Matched:
+class Matched(msgspec.Struct, frozen=True):
     """`exports` block; `shadowed` exports would, if their policy were live; `policies` would, if an export used them;
     feeds of `shadows` would, if they were live.
 
@@ -84,7 +81,7 @@ class Matched:
     shadows: Sequence[Shadow]
     feeds: pl.DataFrame
     sizes: Mapping[str, int]
-    modes: Mapping[str, str] = field(default_factory=dict)
+    modes: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def match(

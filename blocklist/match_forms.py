@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from blocklist.errors import BlocklistError
@@ -20,8 +20,7 @@ _CLIENT = r"(?P<client>[0-9A-Fa-f.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(?:%[0-9A-Za-
 _TYPE = r"[A-Z][A-Z0-9-]*"
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """How one program writes. `names`: what it logs are DNS names, else addresses, names or URLs.
 
     `quick`: patterns that find `what` and `client`, one group each, in a line that `pattern` is known to fit: groups
@@ -173,8 +172,7 @@ class LogError(BlocklistError):
     exit_code = 2
 
 
-@dataclass(frozen=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True):
     """How the lines of one file are read; of JSON lines, by which keys."""
 
     form: Form

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import polars as pl
 
 from blocklist.ingest.decompress import DecodeError, Decompressor
@@ -37,8 +37,7 @@ _WITH_PORT = r"^(\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+):[0-9]{1,5}$"
 _PORTS = {"http": "80", "https": "443", "ftp": "21"}
 
 
-@dataclass(frozen=True)
-class Log:
+class Log(msgspec.Struct, frozen=True):
     """One file as it was read: `lines` of which `queries` asked for something."""
 
     place: str
@@ -47,8 +46,7 @@ class Log:
     queries: int
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """`things`, row number = thing: `host: String` (a name in lower case or an address), `address: Boolean`,
     `url: String` (as in the record, else null). `pairs`: `thing: UInt32`, `client: String`, `count: UInt32`.
     """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import polars as pl
 
 from blocklist.match import Matched
@@ -15,8 +15,7 @@ _FEEDS = pl.col("feed").unique().sort().alias("feeds")
 _COUNTS = (pl.col("count").sum().alias("queries"), pl.col("client").drop_nulls().n_unique().alias("clients"))
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One thing that was asked for and is blocked, or one entry that hit: how often, by how many clients."""
 
     what: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 from urllib.parse import urlsplit
 
+import msgspec
 import polars as pl
 
 from blocklist import clock
@@ -20,11 +20,11 @@ from blocklist.select.current import Current, current
 from blocklist.select.known import named_by
 from blocklist.select.lifetime import ends, lasts, seconds
 from blocklist.store.record import Record
-from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
+from blocklist.store.suffix_rules import kept_rules
+from blocklist.suffixes import SuffixRules, builtin_digest
 
 
-@dataclass(frozen=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """What the update of this process changed: `names` (String) of listings that came, went or changed.
 
     `before` is what was listed before it (`Picture.listed`).
@@ -64,7 +64,10 @@ class Picture:
     @property
     def suffixes(self) -> SuffixRules:
         """The rules of public suffixes: those given, else the built-in ones, read when first asked for."""
-        return self._suffixes or builtin_rules()
+        with self._loading:
+            if self._suffixes is None:
+                self._suffixes = kept_rules(self._record.state)
+            return self._suffixes
 
     @property
     def suffix_digest(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from blocklist import clock
 from blocklist.catalog import KINDS
@@ -15,8 +16,7 @@ from blocklist.names import parents
 NOTICE = timedelta(days=7)
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """`allow` or `deny` of a name (with everything below it unless `exact`), a network or a URL."""
 
     id: int

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Iterable
 
 import msgspec
 
-from blocklist.catalog import ESSENTIAL, SETS_FILE, Feed
+from blocklist.catalog import ESSENTIAL, SETS_FILE, Catalog, Feed
 from blocklist.decode import Problems, nearest
+from blocklist.packaged import folder_of
 
 PREFIX = "set:"
 STARTER = "starter"
 
 
-@dataclass(frozen=True)
-class FeedSet:
+class FeedSet(msgspec.Struct, frozen=True):
     """Feeds that serve one purpose. `feeds`: ids, in the order in which they are enabled and shown."""
 
     name: str
@@ -33,30 +31,30 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @functools.cache
 def _written() -> dict[str, _Entry]:
-    text = resources.files("blocklist.feeds").joinpath(SETS_FILE).read_text("utf-8")
+    text = (folder_of("blocklist.feeds") / SETS_FILE).read_text("utf-8")
     return msgspec.convert(tomllib.loads(text), dict[str, _Entry])
 
 
-def sets_of(catalog: Mapping[str, Feed]) -> dict[str, FeedSet]:
+def sets_of(catalog: Catalog) -> dict[str, FeedSet]:
     """Every set by its name: the starter set, which the feeds themselves say they belong to, then `feeds/sets.toml`."""
-    starter = tuple(feed_id for feed_id, feed in catalog.items() if feed.enabled and feed_id != ESSENTIAL)
+    starter = tuple(feed_id for feed_id in catalog.starters() if feed_id != ESSENTIAL)
     found = {STARTER: FeedSet(STARTER, "What is enabled where nothing is chosen", starter)}
     for name, entry in _written().items():
         found[name] = FeedSet(name, entry.title, tuple(entry.feeds))
     return found
 
 
-def expand(
-    entries: Iterable[str], catalog: Mapping[str, Feed], known: Iterable[str], place: str, problems: Problems
-) -> list[str]:
+def expand(entries: Iterable[str], catalog: Catalog, known: Iterable[str], place: str, problems: Problems) -> list[str]:
     """Ids that `entries` (ids and `set:NAME`) stand for, each once and in order.
 
     `known`: every id that may be named, also of feeds whose own mistakes are told elsewhere.
     """
-    sets = sets_of(catalog)
+    sets: dict[str, FeedSet] = {}
     ids = set(known)
     wanted: list[str] = []
     for entry in entries:
+        if entry not in ids:
+            sets = sets or sets_of(catalog)
         if entry.startswith(PREFIX):
             name = entry.removeprefix(PREFIX)
             if problems.choose(place, name, sets, "set"):

@@ -6,8 +6,8 @@ What is left is not made, checked and compared again, but copied: of 1.8 million
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import msgspec
 import polars as pl
 
 from blocklist.hunks import Hunk
@@ -16,8 +16,7 @@ from blocklist.hunks import Hunk
 _PIECE = 1 << 19
 
 
-@dataclass(frozen=True)
-class Splice:
+class Splice(msgspec.Struct, frozen=True):
     """A text: `old`, where for every one of `hunks` `come[hunk.come : hunk.come_end]` stands in place of
     `old[hunk.gone : hunk.gone_end]`. They are in order and do not overlap.
     """
@@ -47,8 +46,7 @@ class Splice:
         yield b"".join(some)
 
 
-@dataclass(frozen=True)
-class Lines:
+class Lines(msgspec.Struct, frozen=True):
     """Lines that stand for `keys` (String, sorted, not null; a key may have several): `text` in the same order.
 
     `sizes`: bytes of each, its newline included.

@@ -9,21 +9,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from blocklist.names import MAX_LABEL, MAX_NAME, RejectedError, is_local, normalize_name
+from blocklist.packaged import folder_of
 from blocklist.special_use import ENGINE_LABELS
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-@dataclass(frozen=True)
-class SuffixRules:
+class SuffixRules(msgspec.Struct, frozen=True, dict=True):
     """The list as three sets of A-label names.
 
     `exact` holds `co.uk`; `wildcard` holds `ck` for the rule `*.ck`; `exception` holds `www.ck` for `!www.ck`.
@@ -32,7 +32,7 @@ class SuffixRules:
     exact: frozenset[str]
     wildcard: frozenset[str]
     exception: frozenset[str]
-    digest: str = field(repr=False)
+    digest: str
 
     @cached_property
     def _columns(self) -> tuple[pl.Series, pl.Series, pl.Series]:
@@ -40,7 +40,7 @@ class SuffixRules:
         import polars as pl
 
         exact, wildcard, exception = (
-            pl.Series(sorted(rules), dtype=pl.String).implode() for rules in (self.exact, self.wildcard, self.exception)
+            pl.Series(list(rules), dtype=pl.String).implode() for rules in (self.exact, self.wildcard, self.exception)
         )
         return exact, wildcard, exception
 
@@ -188,10 +188,7 @@ def builtin_rules_about(names: Iterable[str]) -> SuffixRules:
 
 
 def _builtin_list() -> Path:
-    # Not imported: only the file beside it is wanted.
-    spec = find_spec("publicsuffixlist")
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).with_name("public_suffix_list.dat")
+    return folder_of("publicsuffixlist") / "public_suffix_list.dat"
 
 
 def _has_line(text: bytes, rule: str) -> bool:

@@ -7,10 +7,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Literal, NamedTuple
 
+import msgspec
 import polars as pl
 
 from blocklist import clock, holding
@@ -31,8 +31,7 @@ from blocklist.store.record import Record, Run, Snapshot
 from blocklist.stretches import stretches
 
 
-@dataclass
-class Updated:
+class Updated(msgspec.Struct):
     """What an update did: `feeds` in the order of the configuration; counts over all of them; `cases` it closed.
 
     `came` and `went`: where it was a person's word about one feed, the names (String) that this one began and ceased
@@ -47,11 +46,11 @@ class Updated:
     held: int = 0
     newly_held: int = 0
     changed: bool = False
-    cases: list[Case] = field(default_factory=list)
-    came: pl.Series = field(default_factory=lambda: pl.Series("name", [], pl.String))
-    went: pl.Series = field(default_factory=lambda: pl.Series("name", [], pl.String))
+    cases: list[Case] = msgspec.field(default_factory=list)
+    came: pl.Series = msgspec.field(default_factory=lambda: pl.Series("name", [], pl.String))
+    went: pl.Series = msgspec.field(default_factory=lambda: pl.Series("name", [], pl.String))
     seconds: float = 0.0
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 def update(

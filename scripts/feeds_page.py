@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from blocklist.catalog import CATEGORIES, SETS_FILE, Feed, decode_feed
+from blocklist.catalog import CATEGORIES, SETS_FILE, Catalog, Feed, decode_feed
 from blocklist.decode import Problems
 from blocklist.sets import PREFIX, consequences, sets_of
 
@@ -210,7 +210,7 @@ def main() -> None:
 
 
 def show_sets(feeds: list[Feed]) -> None:
-    catalog = {feed.id: feed for feed in feeds}
+    catalog = Catalog({feed.id: feed for feed in feeds})
     print(SETS)
     print("| set | what | feeds | what their licences ask |")
     print("|---|---|---|---|")

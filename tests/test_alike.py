@@ -113,6 +113,6 @@ def test_policies_that_share_a_picture_decide_as_each_would_alone(
     for policy in policies:
         together = select(shared, FEEDS, policy, withheld, rules, verdicts)
         alone = select(_picture(listed), FEEDS, policy, withheld, rules, verdicts)
-        for part in (*Chosen.__dataclass_fields__, "listed"):
+        for part in (*Chosen.__struct_fields__, "listed"):
             assert getattr(together, part).equals(getattr(alone, part)), part
         assert together.gids.equals(alone.gids)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blocklist.catalog import CATEGORIES, ESSENTIAL, SETS_FILE, Feed, decode_feed
+from blocklist.catalog import CATEGORIES, ESSENTIAL, SETS_FILE, Catalog, Feed, decode_feed
 from blocklist.decode import Problems
 from blocklist.ingest.parse import parse
 from blocklist.quantities import parse_duration
@@ -33,7 +33,7 @@ def feed(path: Path) -> Feed:
 
 
 FEEDS = [feed(path) for path in FILES]
-CATALOG = {known.id: known for known in FEEDS}
+CATALOG = Catalog({known.id: known for known in FEEDS})
 FETCHED = [known for known in FEEDS if known.id != ESSENTIAL]
 
 
@@ -162,3 +162,17 @@ def test_the_page_of_feeds_is_fresh() -> None:
     script = ROOT / "scripts" / "feeds_page.py"
     page = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True).stdout
     assert (ROOT / "docs" / "feeds.md").read_text("utf-8") == page, "run 'make docs'"
+
+
+def test_the_catalogue_reads_what_is_asked_for_and_says_the_same() -> None:
+    whole, lazy = dict(CATALOG), Catalog({})
+    assert lazy.starters() == [known.id for known in FEEDS if known.enabled] != []
+    assert dict(lazy) == whole and len(lazy) == len(whole)
+    assert "no-such-feed" not in lazy
+    with pytest.raises(KeyError):
+        lazy["no-such-feed"]
+
+
+def test_no_feed_of_the_package_is_read_from_a_file_of_this_machine() -> None:
+    # What one is read from no published file may replace, and nothing asks these.
+    assert [known.id for known in FEEDS for url in (*known.urls, *known.mirrors) if url.startswith("file:")] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import gzip
 import hashlib
 import logging
@@ -24,6 +23,7 @@ import pytest
 import zstandard
 from engines import driver
 from feedserver import Certificates, FeedServer, Talk, make_certificates
+from msgspec import structs
 
 from blocklist import special_use
 from blocklist.errors import RecordError
@@ -199,7 +199,7 @@ def test_f1_bad_certificates(
 
 
 def test_f1_plain_http_on_a_tls_url(server: FeedServer, get: Get) -> None:
-    quick = dataclasses.replace(LIMITS, connect=0.3)
+    quick = structs.replace(LIMITS, connect=0.3)
     failed(get(server.url("/hosts").replace("http:", "https:"), limits=quick), "127.0.0.1")
 
 
@@ -290,7 +290,7 @@ def test_f3_the_other_feeds_of_a_host_that_asks_to_wait_are_not_asked(server: Fe
         Request(name, (server.url(path),), allow_private=True) for name, path in (("a", "/busy"), ("b", "/hosts"))
     ]
     start = time.monotonic()
-    first, second = fetch(requests, into=into, limits=dataclasses.replace(LIMITS, per_host=1))
+    first, second = fetch(requests, into=into, limits=structs.replace(LIMITS, per_host=1))
     assert time.monotonic() - start < 10
     assert (first.outcome, second.outcome) == ("failed", "waiting") and server.asked("/hosts") == 0
     assert "503 Service Unavailable to another feed and asks to wait" in str(second.error)
@@ -386,7 +386,7 @@ def test_f5_slow_drip(server: FeedServer, get: Get) -> None:
 
     server.routes["/drip"] = drip
     start = time.monotonic()
-    failed(get(server.url("/drip"), limits=dataclasses.replace(LIMITS, total=0.8)), "not finished after 0.8 s")
+    failed(get(server.url("/drip"), limits=structs.replace(LIMITS, total=0.8)), "not finished after 0.8 s")
     assert time.monotonic() - start < 1.5
 
 
@@ -396,7 +396,7 @@ def test_f5_slow_header(server: FeedServer, get: Get) -> None:
             talk.send(b"H")
 
     server.routes["/drip"] = drip
-    assert get(server.url("/drip"), limits=dataclasses.replace(LIMITS, total=0.8)).outcome == "failed"
+    assert get(server.url("/drip"), limits=structs.replace(LIMITS, total=0.8)).outcome == "failed"
 
 
 @pytest.mark.parametrize(
@@ -631,7 +631,7 @@ def test_f7_open_private_connections_are_not_shared(tmp_path: Path) -> None:
             Request("own", (server.url("/hosts"),), allow_private=True),
             Request("foreign", (server.url("/hosts"),)),
         ]
-        one_by_one = dataclasses.replace(LIMITS, at_once=1)
+        one_by_one = structs.replace(LIMITS, at_once=1)
         assert [d.outcome for d in fetch(requests, into=tmp_path, limits=one_by_one)] == ["fetched", "failed"]
 
 
@@ -782,11 +782,11 @@ def test_few_per_host_but_all_at_once(server: FeedServer, tmp_path: Path) -> Non
     assert server.most_at_once == 2
 
     server.most_at_once = 0
-    by_name = [dataclasses.replace(r, urls=(r.urls[0].replace("127.0.0.1", "localhost"),)) for r in requests]
+    by_name = [structs.replace(r, urls=(r.urls[0].replace("127.0.0.1", "localhost"),)) for r in requests]
     fetch([*requests, *by_name], into=tmp_path, limits=LIMITS)
     assert 2 < server.most_at_once <= 4, "hosts do not wait for each other"
     server.most_at_once = 0
-    fetch(requests[:3] + by_name[:3], into=tmp_path, limits=dataclasses.replace(LIMITS, at_once=1))
+    fetch(requests[:3] + by_name[:3], into=tmp_path, limits=structs.replace(LIMITS, at_once=1))
     assert server.most_at_once == 1
 
 

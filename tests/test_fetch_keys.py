@@ -143,6 +143,15 @@ def test_c2_a_key_in_the_configuration_is_refused(world: World, url: str) -> Non
     assert ran.code == 1 and "holds a secret" in ran.err and "hunter2" not in ran.text and "abcdef" not in ran.text
 
 
+def test_c2_a_request_shows_no_secret_where_it_is_printed() -> None:
+    key = "s3cret"
+    route = Route(proxy=f"http://user:{key}@proxy.example:3128")
+    urls = (f"https://feed.example/{key}",)
+    request = Request("feed", urls, mirrors=urls, headers={"X-Key": key}, secrets=(key,), route=route)
+    assert "feed" in repr(request)
+    assert key not in repr(request) + repr(route)
+
+
 def test_a_host_that_fails_is_asked_less_often(world: World, server: FeedServer) -> None:
     world.feed("web", LIST)
     world.feed("beside", LIST)

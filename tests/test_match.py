@@ -9,7 +9,6 @@ import ipaddress
 import json
 import subprocess
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from installation import PROGRAM, World, names
+from msgspec.structs import replace
 
 from blocklist import clock
 from blocklist.match_forms import FORMS, Reader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import hashlib
 import os
@@ -17,6 +16,7 @@ import msgspec
 import pytest
 from engines import driver
 from engines.lists import entries, select
+from msgspec import structs
 
 from blocklist.errors import ReleaseError
 from blocklist.publish import descriptor
@@ -332,7 +332,7 @@ def test_the_engines_own_checker_takes_ours_and_refuses_a_bad_one(
         return  # it only warns of what it leaves out, and of nothing else in such a list
     text = path.read_bytes() + bad
     path.write_bytes(text)
-    account = dataclasses.replace(
+    account = structs.replace(
         account,
         records=account.records + 1,
         digest=hashlib.sha256(text).hexdigest(),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocklist.errors import ConfigError, ReleaseError
-from blocklist.publish import descriptor
+from blocklist.publish import descriptor, frame
 from blocklist.publish.gate import require_safe
 from blocklist.publish.parts import CHUNK
 from blocklist.publish.render import render
@@ -394,3 +394,29 @@ def test_the_names_of_the_package_are_taken(tmp_path: Path) -> None:
         descriptor.catalogue(tmp_path)
     (tmp_path / "squid.toml").rename(tmp_path / "my-squid.toml")
     assert "my-squid" in descriptor.catalogue(tmp_path)
+
+
+PIECES = [
+    *("{{ options.list }}", "{{ options.none }}", "{{ options.gone }}", "{{ options.items }}", "{{ serial }}"),
+    *("{% if options.list %}\n", "{% if options.none %}\n", "{% else %}\n", "{% endif %}\n", "{% endif %}"),
+    *("\n", "\r\n", " ", "{", "}", "{{", "{#", "%}", "text", "{# a comment #}", "{{ 1 + serial }}", "{{serial}}"),
+]
+
+
+@settings(max_examples=1_000)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join))
+def test_a_frame_says_without_jinja_what_jinja_makes_of_it(source: str) -> None:
+    values = {"serial": 7, "options": {"list": "bad", "none": ""}}
+    try:
+        said = frame._render(source, values, "here")
+    except ConfigError as error:
+        with pytest.raises(ConfigError) as refused:
+            frame.fill(source, values, "here")
+        assert refused.value.message == error.message
+    else:
+        assert frame.fill(source, values, "here") == (said if said.endswith("\n") or not said else said + "\n")
+
+
+def test_frames_of_the_package_need_no_jinja() -> None:
+    assert any("{{" in fmt.header for fmt in FORMATS.values())
+    assert [n for n, fmt in FORMATS.items() if not frame.is_plain(fmt.header + fmt.footer)] == ["envoy"]

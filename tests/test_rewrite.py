@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from blocklist.errors import ReleaseError
 from blocklist.framepatch import FramePatch
@@ -179,7 +179,7 @@ def test_a_text_that_is_made_of_the_last_one_is_what_it_would_be(
     parts: list[Chosen] = []
     for mine, other in ((before, now), (now, before)):
         frames = {}
-        for field in Chosen.__dataclass_fields__:
+        for field in Chosen.__struct_fields__:
             rows, others = getattr(mine, field), getattr(other, field)
             key = rows.columns[0]
             differs = pl.concat([rows, others]).unique(keep="none")[key]

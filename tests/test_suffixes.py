@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList  # type: ignore[import-untyped]
 
+from blocklist.store import derived
+from blocklist.store.suffix_rules import file_of, kept_rules
 from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules, parse_rules
 
 RULES = """
@@ -26,6 +30,8 @@ this is..no rule
 """
 LABELS = ("a", "b", "ck", "co", "city", "wild", "www", "example", "xn--bcher-kva")
 names = st.lists(st.sampled_from(LABELS), min_size=1, max_size=5).map(".".join)
+
+TEST = dict.fromkeys(("exact", "wildcard", "exception"), pl.DataFrame({"name": ["test"]}))
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +112,25 @@ def test_the_built_in_list_agrees_with_the_package_on_every_rule_and_below() -> 
 
 def test_the_digest_follows_the_rules_and_not_their_order_or_comments() -> None:
     assert parse_rules("com\nco.uk\n").digest == parse_rules("// x\nco.uk\ncom").digest != parse_rules("com").digest
+
+
+def test_what_one_run_keeps_of_the_built_in_list_is_what_the_next_would_read(tmp_path: Path) -> None:
+    read, kept = kept_rules(tmp_path), kept_rules(tmp_path)
+    assert read == kept == builtin_rules()
+    # The second did not read the list again.
+    derived.write(file_of(tmp_path), {"list": builtin_digest()}, TEST)
+    assert kept_rules(tmp_path).exact == {"test"}
+
+
+@pytest.mark.parametrize("told", [{"list": "that of before"}, {}])
+def test_rules_that_were_kept_of_another_list_are_not_taken(tmp_path: Path, told: dict[str, str]) -> None:
+    derived.write(file_of(tmp_path), told, TEST)
+    assert kept_rules(tmp_path) == builtin_rules() == kept_rules(tmp_path)
+
+
+def test_a_torn_file_of_kept_rules_is_written_anew(tmp_path: Path) -> None:
+    kept_rules(tmp_path)
+    whole = file_of(tmp_path).stat().st_size
+    file_of(tmp_path).write_bytes(file_of(tmp_path).read_bytes()[:-3])
+    assert kept_rules(tmp_path) == builtin_rules()
+    assert file_of(tmp_path).stat().st_size == whole

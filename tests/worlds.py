@@ -321,7 +321,7 @@ def _write(world: World, record: Record, texts: dict[int, bytes]) -> None:
 
 
 def snapshot(number: int, feed: int, run: int, at: str) -> Snapshot:
-    state: dict[str, object] = dict.fromkeys(Snapshot.__dataclass_fields__)
+    state: dict[str, object] = dict.fromkeys(Snapshot.__struct_fields__)
     state |= {"id": number, "feed": feed, "run": run, "state": "current", "sha256": "0" * 64, "parse_key": ""}
     state |= {"url": "file:list", "fetched": at, "format": "lines", "account": "{}"}
     state |= dict.fromkeys(("bytes", "depth", "stored", "lines", "entries"), 0)

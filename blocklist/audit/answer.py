@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from blocklist.evidence import Hold, Listing, Verdict
 from blocklist.rules import Rule
 
 
-@dataclass(frozen=True)
-class InExport:
+class InExport(msgspec.Struct, frozen=True):
     """What the published file of one export does with the thing asked: `by` names the entry or rule that decides.
 
     `pending` says what the next release will do (True blocks) where that differs from what is published. `excluded`:
@@ -28,8 +28,7 @@ class InExport:
     excluded: bool = False
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Everything `why` knows about `query`, in its canonical form.
 
     `near`: listed names that a person may have meant, where nothing that covers it is listed.

@@ -7,9 +7,9 @@ What its policy asked was settled when it was chosen; guards, verdicts and scope
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from blocklist.audit.rendering import Rendering
 from blocklist.catalog import KINDS

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from blocklist.audit.answer import InExport
 from blocklist.audit.chosen import as_made, as_pinned, listings, settled

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """A state of the record: after `run` was written, at time `at`; no `run` means now.
 
     `judged`: as of when it was judged what has expired, which is the start of its run. `ruled`: the run, and the time,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import msgspec
+from msgspec.structs import replace
 
 from blocklist.audit.moment import Moment, open_at
 from blocklist.catalog import Feed
@@ -27,8 +27,7 @@ from blocklist.store import kept
 from blocklist.store.moment import whole_since
 
 
-@dataclass(frozen=True)
-class Live:
+class Live(msgspec.Struct, frozen=True):
     """The release whose file is, or was, in place.
 
     `chosen`: digest of what it was chosen from, where that is not what was listed when it was made, at `made`.
@@ -43,8 +42,7 @@ class Live:
     made: Moment
 
 
-@dataclass(frozen=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True):
     """The moment of the release that an export is pinned to, the digest of what it was chosen from, what is said."""
 
     moment: Moment

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from blocklist.audit.answer import InExport
 from blocklist.audit.moment import Moment
@@ -15,8 +17,7 @@ from blocklist.publish.target import target
 from blocklist.select.single import Outcome, Target
 
 
-@dataclass(frozen=True)
-class Rendering:
+class Rendering(msgspec.Struct, frozen=True):
     """What makes a file out of decisions."""
 
     export: Export

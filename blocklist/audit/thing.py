@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
+
+import msgspec
 
 from blocklist.errors import IndicatorError
 from blocklist.names import Reject, RejectedError, normalize_name, parents
 from blocklist.select.address import parse_one
 
 
-@dataclass(frozen=True)
-class Thing:
+class Thing(msgspec.Struct, frozen=True):
     """What was asked: `name` is canonical; a network has `first` and `last`; a URL has its `host`."""
 
     name: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import asdict
 
 from blocklist.cli.rules import IN_FORCE, publish
 from blocklist.cli.screen import ListingGroup, Screen, moment, safe, several, shared_options
@@ -49,9 +49,10 @@ def open_(screen: Screen, what: str, ticket: str, reason: str, allow: str | None
         raise click.UsageError("--now publishes an allow: give --allow too")
     config, formats = configuration(screen)
     from blocklist.audit import Audit
-    from blocklist.cases import kept_messages, open_case
+    from blocklist.cases import kept_messages
     from blocklist.cli.evidence import bundle_of
     from blocklist.cli.why import as_json
+    from blocklist.complaint import open_case
     from blocklist.person import whoami
 
     with writing(config, screen, "case open") as record:
@@ -177,7 +178,7 @@ def close(screen: Screen, number: int, reason: str, end_allow: bool, now: bool) 
       blocklist case close 3 --reason "the publisher is right" --end-allow --now
     """
     config, formats = configuration(screen)
-    from blocklist.cases import close_case
+    from blocklist.complaint import close_case
     from blocklist.person import whoami
 
     with writing(config, screen, "case close") as record:

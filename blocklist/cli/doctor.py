@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import chain
 
 import click
+from msgspec.structs import asdict
 
 from blocklist.cli.screen import Screen, safe, several, shared_options
 from blocklist.cli.setup import configuration

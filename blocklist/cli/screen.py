@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
+from msgspec.structs import asdict
 
 from blocklist.errors import BlocklistError
 from blocklist.plain import safe as safe
@@ -57,8 +58,7 @@ class _Outlet:
             self.echo("\n".join(some))
 
 
-@dataclass(frozen=True)
-class Screen:
+class Screen(msgspec.Struct, frozen=True):
     """How this run speaks: the shared options, given before or after the command."""
 
     config_path: Path | None
@@ -66,7 +66,7 @@ class Screen:
     quiet: bool
     verbose: bool
     color: bool
-    _out: _Outlet = field(default_factory=_Outlet, repr=False, compare=False)
+    _out: _Outlet = msgspec.field(default_factory=_Outlet)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -138,8 +138,13 @@ class Screen:
         return sys.stderr.isatty() and not self.quiet and not self.as_json
 
 
+def _plain(value: object) -> object:
+    """What JSON itself can't say: the objects within others as tables, all else as text."""
+    return asdict(value) if isinstance(value, msgspec.Struct) else str(value)
+
+
 # One for all: `json.dumps` would make one a call.
-_object = json.JSONEncoder(ensure_ascii=True, default=str).encode
+_object = json.JSONEncoder(ensure_ascii=True, default=_plain).encode
 
 
 class WholeGroup(click.Group):

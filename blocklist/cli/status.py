@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 
 from blocklist.cli import shapes
 from blocklist.cli.ending import show_ending

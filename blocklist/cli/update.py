@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blocklist.catalog import ESSENTIAL
+from blocklist.catalog import ESSENTIAL, retired
 from blocklist.cli import complete, shapes
 from blocklist.cli.ending import show_ending
 from blocklist.cli.screen import Screen, change, moment, number, one_line, safe, several, shared_options
@@ -188,8 +188,6 @@ def _show_feeds(screen: Screen, updated: Updated, enabled: Iterable[Feed]) -> No
         f"{several(len(updated.feeds), 'feed')}: {parts or 'none'} · {several(updated.indicators, 'indicator')} "
         f"(+{updated.added:,} −{updated.removed:,}) · {updated.held:,} held{fresh}: blocklist held"
     )
-    from blocklist.doctor import retired
-
     for feed in enabled:
         if (words := retired(feed)) is not None:
             screen.note(f"{feed.id}: {words[0]}; {words[1]}")

@@ -6,12 +6,12 @@ every listing leads to a line of kept evidence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from .body import Body, Scratch
 from .decompress import TooLarge
@@ -40,8 +40,7 @@ def is_transfer(url: str) -> bool:
     return url.lower().startswith(TRANSFER)
 
 
-@dataclass
-class Documents:
+class Documents(msgspec.Struct):
     """Fetches documents for one feed: their sizes count together, and so does their time."""
 
     request: Request

@@ -12,7 +12,6 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +19,8 @@ from urllib.parse import unquote
 
 import httpcore
 import httpx
+import msgspec
+from msgspec.structs import replace
 
 from .addresses import AddressRefused
 from .arrival import Arrival
@@ -43,8 +44,7 @@ _REST = 300.0
 Origin = tuple[str, str, int | None]
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What the server said; with `unchanged` (304) nothing was added to the body.
 
     `added`: when the last object of a page was added (TAXII 2.1 §3.4, X-TAXII-Date-Added-Last). `moved`: where the URL

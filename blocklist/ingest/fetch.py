@@ -9,12 +9,14 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from .. import __version__, interruption
 from ..errors import RecordError
@@ -35,8 +37,7 @@ _LOCAL_THREADS = 4
 Outcome = Literal["fetched", "not-modified", "failed", "waiting"]
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What to fetch for one feed, and what is known about it.
 
     `urls` are the parts of one snapshot; each of `mirrors` has all of it and is tried, in order, when the
@@ -49,14 +50,14 @@ class Request:
     """
 
     feed: str
-    urls: tuple[str, ...] = field(repr=False)
-    mirrors: tuple[str, ...] = field(default=(), repr=False)
+    urls: tuple[str, ...]
+    mirrors: tuple[str, ...] = ()
     etag: str | None = None
     last_modified: str | None = None
     known_sha256: str | None = None
     known_size: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    secrets: tuple[str, ...] = field(default=(), repr=False)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
     max_size: int = 64_000_000
     packing: Packing = AUTO
     allow_private: bool = False
@@ -65,12 +66,14 @@ class Request:
     not_before: datetime | None = None
     user_agent: str = f"blocklist/{__version__}"
     format: str = "auto"
-    before: Callable[[], bytes | None] = field(default=lambda: None, repr=False)
+    before: Callable[[], bytes | None] = lambda: None
     tsig: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Request({self.feed!r})"  # the rest may hold secrets
 
-@dataclass(frozen=True)
-class Fetched:
+
+class Fetched(msgspec.Struct, frozen=True):
     """How it went.
 
     `path` is a temporary file in `into`, the caller's to move or remove, present when `outcome` is
@@ -99,8 +102,7 @@ class Fetched:
     host: str | None = None
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Seconds and counts that hold for every feed.
 
     `total` is for one URL with its retry, without waiting for a slot; `idle` between two pieces of a body;

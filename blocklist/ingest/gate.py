@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
+
+import msgspec
 
 from blocklist.catalog import Feed
 from blocklist.errors import FeedGated
@@ -20,14 +21,13 @@ FROM_ENTRIES = 100
 _LEEWAY = timedelta(hours=1)
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """What tells the age of a copy beside its own header.
 
     `account` of the current snapshot; `last_modified` of it and of the new answer, as the servers wrote them.
     """
 
-    account: Mapping[str, Any] = field(default_factory=dict)
+    account: Mapping[str, Any] = msgspec.field(default_factory=dict)
     last_modified: str | None = None
     answer: str | None = None
 

@@ -7,9 +7,9 @@ and everything below; the name alone passes), `detail: String` (for a person).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
 import polars as pl
 
 from blocklist.catalog import Feed
@@ -36,8 +36,7 @@ SCHEMA = pl.Schema(
 )
 
 
-@dataclass(frozen=True)
-class References:
+class References(msgspec.Struct, frozen=True):
     """What must never be blocked, from reference feeds with `action = "hold"` and from `[protect]`.
 
     `domains`: `name: String`, `why: String`. `networks`: `cidr: String`, `why: String`, `family`, `first`, `last`

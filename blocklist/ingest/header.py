@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -33,8 +32,7 @@ _DATED = re.compile(
 _VERSION = re.compile(r"^version\s*[:=]\s*((?:19|20)[0-9]{2}[0-9._-]{4,20})$", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """`count`: entries, `count_text`: the line that says so. `made`: ISO 8601, as `blocklist.ingest.dates` writes it.
 
     `version`: one that is made of a date, its numbers in order.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,7 @@ from blocklist.store.snapshots import Stored
 _NO_NAMES = pl.Series("name", [], dtype=pl.String)
 
 
-@dataclass
-class Intake:
+class Intake(msgspec.Struct):
     """What one feed brings. `added` and `removed` are indicators frames; a changed listing is in both.
 
     `frame`: all that counts from now on; `entries` of it are listed by the new snapshot, others linger. `gate`: why it
@@ -53,12 +51,12 @@ class Intake:
     gate: str | None = None
     hint: str | None = None
     changed: int = 0
-    account: dict[str, object] = field(default_factory=dict)
+    account: dict[str, object] = msgspec.field(default_factory=dict)
     entries: int = 0
     times: pl.DataFrame | None = None
-    dropped: pl.Series = field(default_factory=lambda: _NO_NAMES)
-    back: pl.Series = field(default_factory=lambda: _NO_NAMES)
-    over: pl.DataFrame = field(default_factory=lambda: NONE)
+    dropped: pl.Series = msgspec.field(default_factory=lambda: _NO_NAMES)
+    back: pl.Series = msgspec.field(default_factory=lambda: _NO_NAMES)
+    over: pl.DataFrame = msgspec.field(default_factory=lambda: NONE)
     next_end: int | None = None
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import polars as pl
 
 from blocklist.catalog import Feed
@@ -11,8 +10,7 @@ from blocklist.select import lifetime
 from blocklist.select.lifetime import TIMES
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """`frame` and `times`: what counts now, lingering rows among it. `added` and `removed` open and close listings.
 
     `dropped`: names that the feed ceased to list; `back`: names it lists again as before; `over`: rows whose time to

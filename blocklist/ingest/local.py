@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from importlib import resources
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from blocklist.catalog import local_file
+from blocklist.packaged import folder_of
 from blocklist.person import running_as
 from blocklist.regular import NotAFileError, open_regular
 
@@ -38,7 +38,7 @@ def packaged(url: str) -> Path | None:
     # The name alone: nothing that leads out of the folder.
     if not re.fullmatch(r"[a-z0-9-]+\.txt", name):
         return None
-    path = Path(str(resources.files("blocklist.feeds").joinpath(name)))
+    path = folder_of("blocklist.feeds") / name
     return path if path.is_file() else None
 
 

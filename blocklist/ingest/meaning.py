@@ -5,8 +5,7 @@ An override that can't be read costs itself and is counted, never the row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+import msgspec
 import polars as pl
 
 from blocklist.catalog import CATEGORIES, KINDS, TLP
@@ -33,16 +32,15 @@ _CLAIMS = {
 }
 
 
-@dataclass
-class Meaning:
+class Meaning(msgspec.Struct):
     """`rows` with `extra` (JSON of what each says, null where nothing), where they have columns of `OVERRIDES`.
 
     `notes` counts overrides that could not be read, by what they should have been.
     """
 
     rows: pl.DataFrame
-    rejects: Refused = field(default_factory=Refused)
-    notes: dict[str, int] = field(default_factory=dict)
+    rejects: Refused = msgspec.field(default_factory=Refused)
+    notes: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 def judge(rows: pl.DataFrame) -> Meaning:

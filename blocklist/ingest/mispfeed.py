@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urljoin
 
 import msgspec
+from msgspec.structs import replace
 
 from .body import Body
 from .collect import Documents

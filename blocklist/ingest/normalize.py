@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass, field
 
+import msgspec
 import polars as pl
 
 from blocklist.catalog import KINDS, Feed
@@ -91,8 +91,7 @@ _GOOD = (
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 
-@dataclass
-class Normalized:
+class Normalized(msgspec.Struct):
     """Indicators of a chunk or a feed (`frame`, not yet unique), and what was refused, by reason.
 
     `kinds` counts accepted rows by kind, before duplicates are joined; `extra` the networks beyond the first that a
@@ -100,11 +99,11 @@ class Normalized:
     """
 
     frame: pl.DataFrame
-    rejects: Refused = field(default_factory=Refused)
-    kinds: dict[str, int] = field(default_factory=dict)
+    rejects: Refused = msgspec.field(default_factory=Refused)
+    kinds: dict[str, int] = msgspec.field(default_factory=dict)
     masked: int = 0
     extra: int = 0
-    notes: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+import msgspec
 import polars as pl
 
 from blocklist.catalog import Feed, InputFormat
@@ -35,8 +35,7 @@ MAX_LINE = 8_000
 _BLANK = " \t\r\f\v"
 
 
-@dataclass
-class Parsed:
+class Parsed(msgspec.Struct):
     """Indicators of one snapshot (`frame`, see `blocklist.ingest.normalize`) and the account of its lines.
 
     `kinds` and `rejects` count occurrences, before duplicates; `extra` counts tokens beyond a line's first, so
@@ -52,11 +51,11 @@ class Parsed:
     blank: int = 0
     comments: int = 0
     extra: int = 0
-    kinds: dict[str, int] = field(default_factory=dict)
-    rejects: Refused = field(default_factory=Refused)
+    kinds: dict[str, int] = msgspec.field(default_factory=dict)
+    rejects: Refused = msgspec.field(default_factory=Refused)
     masked: int = 0
     why: str = ""
-    notes: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = msgspec.field(default_factory=dict)
     seconds: float = 0.0
     repeated: pl.DataFrame | None = None
     difference: tuple[pl.DataFrame, pl.DataFrame, int] | None = None

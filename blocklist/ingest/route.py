@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+from msgspec.structs import replace
 
-@dataclass(frozen=True)
-class Route:
+
+class Route(msgspec.Struct, frozen=True):
     """`proxy` is "direct", "environment" or a URL that may hold `user:password`.
 
     `ca_file` (PEM) is trusted besides the public authorities; `client_cert` (PEM with its key) is shown to
@@ -16,9 +17,13 @@ class Route:
     """
 
     allow_private: bool = False
-    proxy: str = field(default="direct", repr=False)
+    proxy: str = "direct"
     ca_file: Path | None = None
     client_cert: Path | None = None
+
+    def __repr__(self) -> str:
+        # The proxy may hold a password.
+        return f"Route(allow_private={self.allow_private}, ca_file={self.ca_file}, client_cert={self.client_cert})"
 
     def to(self, scheme: str, host: str, port: int | None) -> Route:
         """The route to one server: what the environment says about it is settled."""

@@ -7,12 +7,12 @@ would go past the checks of addresses, the limits of size and time, and the mann
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from .body import Body
 from .collect import Documents

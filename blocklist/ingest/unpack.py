@@ -14,8 +14,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
+
+import msgspec
 
 from .decompress import DecodeError, Decompressor, TooLarge
 
@@ -54,8 +55,7 @@ class UnpackError(ValueError):
         self.again = again
 
 
-@dataclass(frozen=True)
-class Packing:
+class Packing(msgspec.Struct, frozen=True):
     """How a feed is packed, as declared: a kind, "auto" or "none"; and which file of the archive is the list.
 
     `member` is compared with whole names, a leading `./` aside; `*` stands for anything. None: the only file.

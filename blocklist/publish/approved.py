@@ -44,7 +44,7 @@ class Approved:
     def selected(self, name: str, kinds: Collection[str]) -> Selected:
         """What stands of `kinds`. Its `listed` has `name` and `kind` alone: numbers in the picture are of now."""
         codes = [KINDS.index(kind) + 1 for kind in kinds]
-        whole = {f: getattr(self._chosen, f) for f in Chosen.__dataclass_fields__}
+        whole = {f: getattr(self._chosen, f) for f in Chosen.__struct_fields__}
         for kind, fields in ((DOMAIN, ("decisions", "yielded")), (URL, ("urls", "yielded_urls"))):
             if kind not in codes:
                 whole |= {field: whole[field].clear() for field in fields}
@@ -75,7 +75,7 @@ def read(state: Path, release: int) -> tuple[Chosen, list[Rule]] | None:
 
 def write(path: Path, chosen: Chosen, rules: Sequence[Rule]) -> None:
     """Keep what was decided with `rules` where no other file holds it."""
-    frames = {f: getattr(chosen, f) for f in Chosen.__dataclass_fields__}
+    frames = {f: getattr(chosen, f) for f in Chosen.__struct_fields__}
     derived.write(path, {"rules": msgspec.to_builtins(list(rules))}, frames)
 
 

@@ -8,12 +8,12 @@ and what was cut is kept with the release. What a person denies comes first, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import BinaryIO, cast
 
 import msgspec
 import polars as pl
+from msgspec.structs import replace
 
 from blocklist.catalog import KINDS
 from blocklist.config import Export
@@ -38,8 +38,7 @@ _TRIES = 12
 _AREA = ["family", "first", "last"]
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """The most `entries` (lines or records of the target) and `bytes` of one file, and who says so."""
 
     entries: int | None
@@ -81,8 +80,7 @@ def unlimited(fmt: Format) -> Format:
     return msgspec.structs.replace(fmt, max_entries=None, max_bytes=None)
 
 
-@dataclass(frozen=True)
-class Fitted:
+class Fitted(msgspec.Struct, frozen=True):
     """A selection that fits, and what was cut from it: `name`, `why: String`."""
 
     selection: Selection

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
+import msgspec
 import polars as pl
 
 from blocklist import clock
@@ -15,8 +15,7 @@ WEEK = timedelta(days=7)
 _DAYS = 3
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """Entries `before` (None: there is no release to compare with), `after`, and those that come and go."""
 
     before: int | None
@@ -37,8 +36,7 @@ class Change:
         return Change(self.before, self.after + before - len(person), len(now) - common, len(person) - common)
 
 
-@dataclass(frozen=True)
-class Before:
+class Before(msgspec.Struct, frozen=True):
     """A release to compare with."""
 
     id: int

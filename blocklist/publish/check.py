@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from blocklist.errors import ReleaseError
 from blocklist.publish.command import Outcome, run
@@ -27,8 +28,7 @@ _PIECE = 1 << 20
 _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """Who found the file good (`structure`, or the name of a checker), and what there is to say about it."""
 
     by: str

@@ -8,8 +8,9 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from selectors import EVENT_READ, DefaultSelector
+
+import msgspec
 
 from blocklist.credentials import without_secrets
 
@@ -22,8 +23,7 @@ _TICK, _GRACE = 0.1, 0.5
 _running: set[subprocess.Popen[bytes]] = set()
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a command ended: its `status` (negative: the signal that ended it), or None when time ran out.
 
     `output` is standard error and, unless somebody else took it, standard output: the first and last 32 KiB.

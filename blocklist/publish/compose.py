@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
+from msgspec.structs import replace
 
 from blocklist.names import parents
 from blocklist.publish import networks
@@ -56,8 +57,7 @@ def written(fmt: Format, selection: Selection, values: Mapping[str, Any]) -> Sel
     return replace(selection, domains=domains, urls=urls)
 
 
-@dataclass(frozen=True)
-class _Said:
+class _Said(msgspec.Struct, frozen=True):
     """Names that one line says, with its template: of entries that all have the same `block` and `subtree`."""
 
     names: pl.Series

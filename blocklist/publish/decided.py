@@ -10,12 +10,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
+from msgspec.structs import asdict, replace
 
 from blocklist import clock
 from blocklist.catalog import ESSENTIAL
@@ -40,8 +40,7 @@ _MOST = 0.2
 _SHAPE = 3
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     """Decisions under the name that their file has for them, and what they came from, but for `names`.
 
     `gids`: the numbers of their names in the whole picture (see `Selected`), where it was made from that. `renewed`:
@@ -192,7 +191,7 @@ class Decided:
                 if len(touched.hashes) < _MOST * before.decisions.height:
                     return self._renew(name, kept, before, laid, touched, ruled_names)
         made = self.selected(name, policy.kinds)
-        return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__dataclass_fields__}), gids=made.gids)
+        return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__struct_fields__}), gids=made.gids)
 
     def _holds_still(self, told: Mapping[str, Any]) -> bool:
         """Has no listing ended since?"""
@@ -252,7 +251,7 @@ class Decided:
             # Until the first listing ends, none has to be judged again.
             "until": min(self._record.next_ends().values(), default=None),
         }
-        frames = {f: getattr(chosen, f) for f in Chosen.__dataclass_fields__} | {"held": self._held(policy)}
+        frames = {f: getattr(chosen, f) for f in Chosen.__struct_fields__} | {"held": self._held(policy)}
         self._write(self._file(name), told, frames, patched)
         return known
 

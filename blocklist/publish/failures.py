@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from blocklist import clock
 from blocklist.person import whoami
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from blocklist.store.record import Record
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """Why an export was not written or loaded; `since` and `last`: the first and the last of the runs in a row."""
 
     since: str

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import polars as pl
 
 from blocklist.config import Export
@@ -24,8 +24,7 @@ from blocklist.store import kept
 ExportOutcomeName = Literal["published", "unchanged", "held", "failed", "shadow"]
 
 
-@dataclass
-class ExportOutcome:
+class ExportOutcome(msgspec.Struct):
     """What became of one export; a line of the screen and an item of `--json`."""
 
     name: str
@@ -36,7 +35,7 @@ class ExportOutcome:
     removed: int = 0
     release: int | None = None
     serial: int | None = None
-    lost: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = msgspec.field(default_factory=dict)
     checked: str = ""
     note: str = ""
     error: str | None = None
@@ -49,8 +48,7 @@ class ExportOutcome:
         self.note = f"{self.note}; {text}" if self.note else text
 
 
-@dataclass(frozen=True)
-class Live:
+class Live(msgspec.Struct, frozen=True):
     """The release whose file is in place."""
 
     id: int
@@ -64,17 +62,16 @@ class Live:
     amends: int | None
 
 
-@dataclass
-class Job:
+class Job(msgspec.Struct, dict=True):
     export: Export
     fmt: Format
     path: Path
     inputs: str
     live: Live | None
     outcome: ExportOutcome
-    paths: list[tuple[str, Path]] = field(default_factory=list)
+    paths: list[tuple[str, Path]] = msgspec.field(default_factory=list)
     # How the files of the live release looked before they were found to be its own, by category.
-    seen: dict[str, Seen | None] = field(default_factory=dict)
+    seen: dict[str, Seen | None] = msgspec.field(default_factory=dict)
     candidate: split.Files | None = None
     rendered: Rendered | None = None
     # What is rendered, which decisions it comes from, and how its file came from the one in place, where that is known.

@@ -7,10 +7,11 @@ Read without columns: `why` asks for one name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from blocklist.select.address import parse_one
 from blocklist.store import kept
@@ -32,8 +33,7 @@ ALONE = ", the name alone"
 WAYS = {", inbound": ("inbound",), ", outbound": ("outbound",), ", both ways": ("inbound", "outbound")}
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(msgspec.Struct, frozen=True):
     """A network that is left out, why, and of which directions: of both where the target makes no difference."""
 
     name: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+import msgspec
 import polars as pl
 
 from blocklist.publish.gate import Gate, require_safe
@@ -14,8 +14,7 @@ from blocklist.publish.line import expression
 CHUNK = 1 << 16
 
 
-@dataclass(frozen=True)
-class Lines:
+class Lines(msgspec.Struct, frozen=True):
     """One entry a value: `template` with what `blocklist.publish.line` makes of the value.
 
     `values` String; `records` and `entries` say what one value counts for; `place` names the column in an
@@ -40,8 +39,7 @@ class Lines:
             yield b"\n"
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """Text of whole lines with a final newline, and what it counts for."""
 
     text: str
@@ -53,8 +51,7 @@ class Block:
         yield self.text
 
 
-@dataclass(frozen=True)
-class Bytes:
+class Bytes(msgspec.Struct, frozen=True):
     """A file that is no text, and what it counts for."""
 
     data: bytes
@@ -62,8 +59,7 @@ class Bytes:
     entries: int = 0
 
 
-@dataclass(frozen=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True):
     """Text that is made while it is written: `make` gives pieces of whole lines."""
 
     make: Callable[[], Iterator[str]]

@@ -8,13 +8,13 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import msgspec
 import polars as pl
+from msgspec.structs import replace
 
 from blocklist import __version__, clock
 from blocklist.config import Config, Export, Policy
@@ -35,8 +35,7 @@ from blocklist.store.verdicts import BEGAN
 from blocklist.suffixes import SuffixRules, builtin_rules
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """One release of the past: `how` its bytes were had, `kept` or `made again`.
 
     `files`: name and bytes of each file; of an export that is not split the only one.
@@ -73,7 +72,7 @@ class PastRecord(Record):
 
     def current_snapshots(self) -> dict[int, Snapshot]:
         """The newest snapshot that each feed had then, of the feeds that listed anything."""
-        names = ", ".join(f"s.{name}" for name in Snapshot.__dataclass_fields__)
+        names = ", ".join(f"s.{name}" for name in Snapshot.__struct_fields__)
         rows = self.connection.execute(
             f"SELECT {names} FROM snapshot s WHERE s.id = (SELECT max(id) FROM snapshot "
             "WHERE feed = s.feed AND run <= ? AND state IN ('current', 'superseded'))",

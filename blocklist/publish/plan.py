@@ -6,8 +6,8 @@ Made for every held release, where it is kept for `release show`, and for `expor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import polars as pl
 
 from blocklist import clock
@@ -22,8 +22,7 @@ from blocklist.store.record import Record
 _SHOWN = 12
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """Entries that come and go by one feed and category; one of several feeds counts for each."""
 
     feed: str
@@ -32,8 +31,7 @@ class Part:
     removed: int
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """An entry that people know: a reference feed names it, or `under`, which is above it; `rank` where it ranks."""
 
     entry: str
@@ -44,16 +42,14 @@ class Known:
     rank: int | None = None
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Why a release waits for a person, and what to do where approving it is not the way."""
 
     reason: str
     ways: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """`before`: entries of the live release, None when there is none. `removed_because`: how many for which reason.
 
     `gate`: why it waits, and `ways`: what a person can do about it. `ruled`: the rules that came or ended since the
@@ -66,7 +62,7 @@ class Plan:
     added: int
     removed: int
     parts: Sequence[Part] = ()
-    removed_because: dict[str, int] = field(default_factory=dict)
+    removed_because: dict[str, int] = msgspec.field(default_factory=dict)
     known: Sequence[Known] = ()
     known_more: int = 0
     gate: str | None = None

@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 import polars as pl
+from msgspec.structs import replace
 
 from blocklist import clock
 from blocklist.config import REASONS, Config, Export, Policy

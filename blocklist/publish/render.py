@@ -6,9 +6,10 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, BinaryIO, Literal
+
+import msgspec
 
 from blocklist.errors import ReleaseError
 from blocklist.publish import compose, frame
@@ -17,8 +18,7 @@ from blocklist.publish.parts import Bytes, Part, totals
 from blocklist.publish.selection import Selection
 
 
-@dataclass(frozen=True)
-class Rendered:
+class Rendered(msgspec.Struct, frozen=True):
     """What was written: `entries` of the selection, `records` of the target, and entries `lost` by reason.
 
     `body_digest` (SHA-256, hexadecimal) is that of the file as it would be with serial 0: equal digests
@@ -39,22 +39,21 @@ class Rendered:
 _AHEAD = 4
 
 
-@dataclass
-class Sink:
+class Sink(msgspec.Struct):
     """Writes, counts and digests; `unserialled` stands in for the text in the digest of the body. `lines`: where it is
     known how many they will be, they are not counted.
     """
 
     out: BinaryIO
-    whole: Any = field(default_factory=hashlib.sha256)
+    whole: Any = msgspec.field(default_factory=hashlib.sha256)
     # Of its own from the first text on that a serial stands in: most formats have none.
     body: Any = None
     lines: int | None = None
     size: int = 0
     _counted: int = 0
     # What is written and digested while the next text is made: neither waits for the other.
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "written"))
-    _waiting: deque[Future[None]] = field(default_factory=deque)
+    _pool: ThreadPoolExecutor = msgspec.field(default_factory=lambda: ThreadPoolExecutor(1, "written"))
+    _waiting: deque[Future[None]] = msgspec.field(default_factory=deque)
 
     def __enter__(self) -> Sink:
         return self

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
 
+import msgspec
 import polars as pl
 
 from blocklist.framepatch import FramePatch
@@ -30,8 +30,7 @@ _CODES = (None, "rpz")
 _MOST = 0.2
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """How fitted entries came from those of before: `patch` makes `entries` of `before`, and takes the rows `gone` out.
 
     All as `blocklist.select.express.Expressed` has them. `token`, `before_token`: of the decisions that each fits.
@@ -51,8 +50,7 @@ class Step:
         return come.height - same, gone.height - same
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where the entries of an export come from: the decisions with this `token`, fitted and written `how` (as JSON),
     and by which `step` from those of before, where that is known.
     """

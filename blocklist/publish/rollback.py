@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -107,8 +106,7 @@ def _urls(chosen: Chosen, rules: Sequence[Rule]) -> pl.DataFrame:
     return chosen.urls.filter(~pl.col("url").is_in(denied)).select(pl.col("url").alias("name"))
 
 
-@dataclass(frozen=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True):
     """Until it is ended, `export` holds what release `release` was chosen from. `chosen`: digest of that `text`."""
 
     id: int

@@ -9,10 +9,10 @@ one record for the name and one for `*.` below it. The folded selection keeps su
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from msgspec.structs import replace
 
 from blocklist.names import parents
 from blocklist.publish import networks

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+import msgspec
 import polars as pl
 
 
@@ -27,8 +26,7 @@ def _rows() -> pl.DataFrame:
     )
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """Entries of one export, fitted to what its format can say. The most specific one decides.
 
     `domains`: name String, subtree Boolean, block Boolean, sorted by name and subtree. An exact entry
@@ -41,11 +39,11 @@ class Selection:
     for people.
     """
 
-    domains: pl.DataFrame = field(default_factory=lambda: _names("subtree", "block"))
-    between: pl.DataFrame = field(default_factory=lambda: _names("block"))
-    networks: pl.DataFrame = field(default_factory=_networks)
-    urls: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"url": pl.String}))
-    rows: pl.DataFrame = field(default_factory=_rows)
+    domains: pl.DataFrame = msgspec.field(default_factory=lambda: _names("subtree", "block"))
+    between: pl.DataFrame = msgspec.field(default_factory=lambda: _names("block"))
+    networks: pl.DataFrame = msgspec.field(default_factory=_networks)
+    urls: pl.DataFrame = msgspec.field(default_factory=lambda: pl.DataFrame(schema={"url": pl.String}))
+    rows: pl.DataFrame = msgspec.field(default_factory=_rows)
 
     def entries(self) -> pl.Series:
         """A number an entry (UInt64), for counting what came and went.

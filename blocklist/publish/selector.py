@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 import polars as pl
+from msgspec.structs import asdict
 
 from blocklist import clock
 from blocklist.catalog import KINDS

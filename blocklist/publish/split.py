@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from blocklist.config import REASONS, RULE, Export, Policy, split_names
@@ -30,8 +30,7 @@ _AREA = ["family", "first", "last"]
 _OWN_NAME = ("table", "list", "prefix")
 
 
-@dataclass(frozen=True)
-class File:
+class File(msgspec.Struct, frozen=True):
     """One file of a split release, as it stands in the record. `category` of the reasons is empty."""
 
     category: str

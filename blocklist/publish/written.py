@@ -5,9 +5,8 @@ In columns what `blocklist.publish.target` tells of one entry, and by the same c
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import polars as pl
+from msgspec.structs import replace
 
 from blocklist.config import Export
 from blocklist.publish import compose, rpz, sharing

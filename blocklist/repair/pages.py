@@ -11,8 +11,9 @@ import ast
 import mmap
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from blocklist.errors import RecordError
 
@@ -26,8 +27,7 @@ Value = str | int | bytes | float | None
 Row = tuple[Value, ...]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """What a row of a table looks like. `order`: where each stored value goes; `alias`: the column of the rowid."""
 
     name: str
@@ -74,11 +74,10 @@ class Table:
         return tuple(out)
 
 
-@dataclass
-class Tree:
+class Tree(msgspec.Struct):
     """Pages of one b-tree that can be read, in the order of its keys, and how many that it names can't."""
 
-    pages: list[int] = field(default_factory=list)
+    pages: list[int] = msgspec.field(default_factory=list)
     lost: int = 0
 
 

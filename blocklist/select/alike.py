@@ -5,15 +5,13 @@ Millions of names are listed in some thousand ways, so that every further policy
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import polars as pl
 
 _TOLD = ("feed", "confidence", "category", "tlp", "subtree", "expired")
 
 
-@dataclass(frozen=True)
-class Alike:
+class Alike(msgspec.Struct, frozen=True):
     """`way: UInt32`, for each name by its `gid`, the number of the way in which it is listed; null if it is not.
 
     `listings`: of one name of each way, as in `Current.listings`, sorted by `way` and `feed`: `way: UInt32`,

@@ -6,10 +6,10 @@ Names are sorted and numbered once; what follows works on the numbers (`gid`), n
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+import msgspec
 import polars as pl
 
 from blocklist.catalog import CATEGORIES, TLP, Feed
@@ -27,8 +27,7 @@ CATEGORY = {category: code for code, category in enumerate(CATEGORIES)}
 _TLP = {level: code for code, level in enumerate(TLP)}
 
 
-@dataclass(frozen=True)
-class Current:
+class Current(msgspec.Struct, frozen=True, dict=True):
     """What every enabled feed lists now.
 
     `listings`, sorted by `gid` and `feed`: `gid: UInt32`, `feed: UInt16` (id in the record), `subtree: Boolean`,
@@ -83,8 +82,7 @@ class Current:
         return self.kept(tuple(map(id, frames)), lambda: (frames, _cells(self, frames)))[1]
 
 
-@dataclass(frozen=True)
-class Cells:
+class Cells(msgspec.Struct, frozen=True):
     """Names that must get the same decision: `of: UInt32` by `gid` (null: not listed), and each cell as one name.
 
     `picture`: cells as names, without names. `among`: which cells stand in which frame, Boolean.

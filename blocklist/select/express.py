@@ -7,8 +7,8 @@ Whatever the target, a name that the decisions allow is not blocked.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 import polars as pl
 
 from blocklist.select.fold import fold, nearest, parents, roots_of
@@ -18,8 +18,7 @@ _SUBTREE = pl.col("subtree")
 _COLUMNS = ("name", "subtree", "block")
 
 
-@dataclass(frozen=True)
-class Capability:
+class Capability(msgspec.Struct, frozen=True):
     """What a target's entries can mean: a subtree, a single name, an exception; whether to fold them."""
 
     subtree: bool
@@ -32,8 +31,7 @@ class Capability:
             raise ValueError("a target must know subtrees or exact names")
 
 
-@dataclass(frozen=True)
-class Expressed:
+class Expressed(msgspec.Struct, frozen=True):
     """What a target is given, and how many entries lost something on the way.
 
     `entries`: `name: String`, `subtree: Boolean`, `block: Boolean`, unique by (name, subtree), sorted so.
@@ -48,7 +46,7 @@ class Expressed:
     """
 
     entries: pl.DataFrame
-    lost: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 def express(

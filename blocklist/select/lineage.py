@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import polars as pl
 
 from blocklist.select.fold import nearest
 
 
-@dataclass(frozen=True)
-class Lineage:
+class Lineage(msgspec.Struct, frozen=True):
     """Names by number: those of a picture by their `gid`, then those of rules that are not among them.
 
     `above: UInt32`, by number, the number of the nearest of these names above it, null where there is none. `ruled:

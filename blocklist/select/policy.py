@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
+import msgspec
 import polars as pl
+from msgspec.structs import replace
 
 from blocklist.catalog import KINDS, REACH, TLP, Feed
 from blocklist.config import Policy
@@ -22,8 +23,7 @@ IPV4, IPV6, URL = range(2, 5)  # codes of the other kinds
 _AREA = ["family", "first", "last"]
 
 
-@dataclass(frozen=True)
-class Withheld:
+class Withheld(msgspec.Struct, frozen=True):
     """Holds in force (releases by a person taken out): `names` wholly, `subtrees` as subtrees only.
 
     Both: `name: String`. `addresses`: single reference addresses (`family`, `first`, `last`), cut out of wider
@@ -33,11 +33,10 @@ class Withheld:
     names: pl.DataFrame
     subtrees: pl.DataFrame
     addresses: pl.DataFrame
-    by_category: Mapping[int, Withheld] = field(default_factory=dict)
+    by_category: Mapping[int, Withheld] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(msgspec.Struct, frozen=True):
     """What a policy takes, before a format's capability is considered.
 
     `decisions`: `name`, `subtree`, `block`, `widenable` (see `blocklist.select.express`), `group: UInt32` (`group_of`).
@@ -56,8 +55,7 @@ class Chosen:
     kept_back: pl.DataFrame
 
 
-@dataclass(frozen=True)
-class Selected(Chosen):
+class Selected(Chosen, frozen=True):
     """The same with `listed`: `gid`, `subtree: Boolean`, `confidence: UInt8`, `name`, `kind` of every listed name that
     was taken, by its number in the picture, for formats that people read. `gids: UInt32`, row by row of `decisions`,
     sorted by name; null for those of rules.
@@ -98,8 +96,7 @@ def select(
     )
 
 
-@dataclass(frozen=True)
-class _Names:
+class _Names(msgspec.Struct, frozen=True):
     """Of `Selected`, what concerns domains."""
 
     decisions: pl.DataFrame

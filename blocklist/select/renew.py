@@ -9,8 +9,8 @@ Where feeds or the policy changed, nothing of this holds and all is decided agai
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import polars as pl
 
 from blocklist.framepatch import FramePatch, together
@@ -23,8 +23,7 @@ _NAME = pl.col("name")
 _DOTS = _NAME.str.count_matches(".", literal=True)
 
 
-@dataclass(frozen=True)
-class Touched:
+class Touched(msgspec.Struct, frozen=True):
     """Names by their hashes: a name that shares a hash is decided anew for nothing, which changes nothing."""
 
     hashes: pl.Series
@@ -39,8 +38,7 @@ class Touched:
         return names.hash().is_in(self.hashes.implode())
 
 
-@dataclass(frozen=True)
-class Renewed:
+class Renewed(msgspec.Struct, frozen=True):
     """What is decided now; `patches`: how each field differs from that of before; `gone`: the rows that these take out;
     `names`: those for which something else is decided (String).
     """
@@ -56,7 +54,7 @@ def renewed(before: Chosen, anew: Chosen, touched: Touched) -> Renewed:
     frames: dict[str, pl.DataFrame] = {}
     gone: dict[str, pl.DataFrame] = {}
     patches: dict[str, FramePatch] = {}
-    for field in Chosen.__dataclass_fields__:
+    for field in Chosen.__struct_fields__:
         old, new = getattr(before, field), getattr(anew, field)
         name = old.columns[0]
         at = touched.among(old[name]).arg_true()

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from blocklist import clock
 from blocklist.catalog import ESSENTIAL, REACH, TLP
@@ -18,8 +20,7 @@ from blocklist.rules import Rule, deciding_network_rule, deciding_rule
 from blocklist.suffixes import SuffixRules
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What an export's format can say, under the format's `name`.
 
     `writes(name, subtree, covered)`: can an entry be written at all (a zone has room for 253 characters), where one
@@ -38,8 +39,7 @@ class Target:
     alone: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """Is it blocked, by which entry or rule (`by`), and why, as the rest of "because …"."""
 
     blocked: bool
@@ -47,8 +47,7 @@ class Outcome:
     because: str
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A decision for `name` as in `blocklist.select.fold`; `rule` is the one that made it, if any did."""
 
     name: str

@@ -16,11 +16,11 @@ import re
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from blocklist import __version__
@@ -47,8 +47,7 @@ def digest(parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """What `read` found: what is `told`, the `frames`; `base`: the digest of the file that has them whole but for
     `patches`.
     """
@@ -56,7 +55,7 @@ class Kept:
     told: dict[str, Any]
     frames: dict[str, pl.DataFrame]
     base: str
-    patches: dict[str, FramePatch] = field(default_factory=dict)
+    patches: dict[str, FramePatch] = msgspec.field(default_factory=dict)
 
 
 def write(path: Path, told: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> None:

@@ -6,13 +6,13 @@ Standard library only: `why` reads through here in milliseconds.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+
+import msgspec
 
 from blocklist import clock
 
 
-@dataclass(frozen=True)
-class FeedPin:
+class FeedPin(msgspec.Struct, frozen=True):
     """`snapshot` is what the feed stands at, taken in at the time `taken`; since when, by whom, why (RFC 3339)."""
 
     snapshot: int

@@ -17,9 +17,10 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
+
+import msgspec
 
 GENESIS = "0" * 64
 REPAIRED = "record repaired"
@@ -27,8 +28,7 @@ REPAIRED = "record repaired"
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The newest event of a log at some time, as `ID:DIGEST`; of an empty log `0:000…`."""
 
     id: int
@@ -47,8 +47,7 @@ class Head:
         return cls(int(match[1]), match[2])
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """A row of the table `event`; `detail` is the JSON text as it is stored."""
 
     id: int
@@ -66,8 +65,7 @@ class Event:
         return {"at": self.at, "detail": detail, "run": self.run, "what": self.what, "who": self.who}
 
 
-@dataclass(frozen=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True):
     """What does not hold, and at which event."""
 
     event: int | None

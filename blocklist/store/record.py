@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from blocklist import __version__, clock
@@ -62,8 +62,7 @@ _LINE_BITS = 32
 MAX_FEED = 2**16 - 1
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """One row of the table `snapshot`; `account` is the JSON of what became of its lines."""
 
     id: int
@@ -87,7 +86,7 @@ class Snapshot:
     gate: str | None
 
 
-_SNAPSHOT = "SELECT {} FROM snapshot".format(", ".join(Snapshot.__dataclass_fields__))
+_SNAPSHOT = "SELECT {} FROM snapshot".format(", ".join(Snapshot.__struct_fields__))
 
 
 class Record:
@@ -337,7 +336,7 @@ class Record:
             connection.execute(
                 "UPDATE snapshot SET state = 'refused' WHERE feed = ? AND state = 'gated'", (snapshot.feed,)
             )
-        names = Snapshot.__dataclass_fields__
+        names = Snapshot.__struct_fields__
         connection.execute(
             f"INSERT INTO snapshot ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
             tuple(getattr(snapshot, name) for name in names),
@@ -627,8 +626,7 @@ class Record:
         )
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """A run as it is written: its number, when it began, and who does it."""
 
     record: Record

@@ -16,9 +16,9 @@ import os
 import sqlite3
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import zstandard
 
 from blocklist import heap
@@ -38,8 +38,7 @@ MOST_READ = 2**24
 _MARK = struct.pack("<II", 0x184D2A5B, 32)
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """How one snapshot was written: `stored` bytes on disk, `depth` patches above a whole copy."""
 
     stored: int

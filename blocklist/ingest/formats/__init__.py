@@ -11,10 +11,10 @@ below them, its `end` gives what still waits after the last.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import cast
 
+import msgspec
 import polars as pl
 
 from blocklist.catalog import InputFormat
@@ -38,8 +38,7 @@ OVERRIDES = (
 JUDGED = ("kind",)
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(msgspec.Struct, frozen=True):
     """What a format read: `frame` (see the module), lines refused by reason, lines that are its comments.
 
     `cancels`: names that the file takes back, wherever it lists them. `items`: how many a document holds, each of which
@@ -47,7 +46,7 @@ class Rows:
     """
 
     frame: pl.DataFrame
-    rejects: Refused = field(default_factory=Refused)
+    rejects: Refused = msgspec.field(default_factory=Refused)
     comments: int = 0
     cancels: frozenset[str] = frozenset()
     items: int = 0

@@ -1,0 +1,36 @@
+"""The built-in rules of public suffixes as columns, kept for the next run: a cache that may be deleted at any time.
+
+Every update that brings something new asks for them, and to read their list takes 80 ms, most of it IDNA.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from blocklist.store import derived
+from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
+
+_KINDS = ("exact", "wildcard", "exception")
+
+
+def file_of(state: Path) -> Path:
+    # Not `.frames`, as what policies decided is: that is read for exports while the record is written.
+    return state / "decided" / "suffixes.rules"
+
+
+def kept_rules(state: Path) -> SuffixRules:
+    """`builtin_rules`, from what an earlier run kept in `state` where the list is still the same.
+
+    For who may write there: what was not kept, or of another list, is kept now.
+    """
+    digest, path = builtin_digest(), file_of(state)
+    kept = derived.read(path)
+    if kept is not None and kept.told == {"list": digest}:
+        exact, wildcard, exception = (frozenset(kept.frames[kind]["name"].to_list()) for kind in _KINDS)
+        return SuffixRules(exact, wildcard, exception, digest)
+    rules = builtin_rules()
+    frames = {kind: pl.DataFrame({"name": sorted(getattr(rules, kind))}, {"name": pl.String}) for kind in _KINDS}
+    derived.write(path, {"list": digest}, frames)
+    return rules
