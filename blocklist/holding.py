@@ -178,7 +178,7 @@ def gate_overtaken(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
         return taken
     # All at once: what they are compared with is a million names.
     every = pl.concat(added.values()).unique("name")
-    held = guard.well_known(every, work.picture.references())
+    held = guard.well_known(every, work.picture.references_near(every))
     held = held.filter(~held.is_in(list(work.record.released_names())))
     if len(held) < _MANY_HELD:
         return taken
