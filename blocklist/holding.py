@@ -89,13 +89,18 @@ def _listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse], ne
     picture = work.picture
     if len(near) > _FEW:
         return picture.about(Touched.of(near).among).names.select("name", "kind")
-    listed = work.record.listed_among(near)
+    return _remaining(work, taken, lapses, near)
+
+
+def _remaining(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse], names: pl.Series) -> pl.DataFrame:
+    """`name`, `kind` of those of `names` that feeds but references listed before this run, which ends not all of it."""
+    listed = work.record.listed_among(names)
     ending = [(w.feed, rows) for w in taken.values() for rows in (w.removed, w.over)]
     gone = [
         rows.select("name", pl.lit(work.ids[feed.id], pl.UInt16).alias("feed"))
         for feed, rows in [*ending, *((x.feed, x.over) for x in lapses)]
     ]
-    numbers = [number for number, feed in picture.feeds.items() if not feed.is_reference]
+    numbers = [number for number, feed in work.picture.feeds.items() if not feed.is_reference]
     return (
         listed.filter(pl.col("feed").is_in(numbers))
         .join(pl.concat([listed.select("name", "feed").clear(), *gone]), on=["name", "feed"], how="anti")
@@ -106,8 +111,8 @@ def _listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse], ne
 class Look(msgspec.Struct, frozen=True):
     """What guards have to look at: `holds` gives the holds in force, `no_more` names (String) that none holds any more.
 
-    Without the second the holds are all there are; with it they speak of changed names only, and it may be asked only
-    once the removed listings are out of the record. The first asks the record for nothing, but at its first load.
+    Without the second the holds are all there are; with it they speak of changed names only. Neither asks the record
+    for anything, but the first at its first load.
     """
 
     holds: Callable[[], pl.DataFrame]
@@ -136,6 +141,7 @@ def look(
     if before == inputs and not any(x.over.height for x in lapses):
         return None
     concerned_, references = again(), picture.references()
+    free_of_feeds = _no_longer_listed(work, taken, lapses)
 
     @cache
     def holds() -> pl.DataFrame:
@@ -143,20 +149,19 @@ def look(
 
     def no_more() -> pl.Series:
         free = concerned_.near.filter(~concerned_.near.is_in(holds()["name"].implode()))
-        return pl.concat([_no_longer_listed(work, taken, lapses), free]).unique()
+        return pl.concat([free_of_feeds, free]).unique()
 
     return Look(holds, no_more)
 
 
 def _no_longer_listed(work: Work, taken: Mapping[str, Intake], lapses: Sequence[Lapse]) -> pl.Series:
-    """Names that this run removed and that no feed but references lists any more; to be asked after the removal."""
-    held = work.record.open_holds().select("name").unique()
-    parts = [rows.select("name") for w in taken.values() for rows in (w.removed, w.over)]
-    removed = pl.concat([*parts, *(x.over.select("name") for x in lapses)]).unique()
-    suspects = removed.join(held, on="name", how="semi")["name"]
-    references = [work.ids[f.id] for f in work.config.feeds.values() if f.is_reference]
-    listed = work.record.listed_among(suspects).filter(~pl.col("feed").is_in(references))
-    return suspects.filter(~suspects.is_in(listed["name"].implode()))
+    """Names that this run ends somewhere and that no feed but references will list; to be asked before the removal."""
+    parts = [rows["name"] for w in taken.values() for rows in (w.removed, w.over)]
+    removed = pl.concat([*parts, *(x.over["name"] for x in lapses), pl.Series("name", [], pl.String)]).unique()
+    suspects = removed.filter(removed.is_in(work.record.open_holds()["name"].implode()))
+    added = (w.added["name"] for w in taken.values() if not w.feed.is_reference)
+    listed = pl.concat([_remaining(work, taken, lapses, suspects)["name"], *added])
+    return suspects.filter(~suspects.is_in(listed.implode()))
 
 
 def gate_overtaken(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
@@ -176,7 +181,7 @@ def gate_overtaken(work: Work, taken: dict[str, Intake]) -> dict[str, Intake]:
         return taken
     # All at once: what they are compared with is a million names.
     every = pl.concat(added.values()).unique("name")
-    held = guard.well_known(every, work.picture.references())
+    held = guard.well_known(every, work.picture.references_near(every))
     held = held.filter(~held.is_in(list(work.record.released_names())))
     if len(held) < _MANY_HELD:
         return taken

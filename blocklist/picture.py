@@ -198,6 +198,17 @@ class Picture:
             )
         return self._references
 
+    def references_near(self, names: pl.DataFrame) -> guard.References:
+        """What of the same can hold one of `names` (`name: String`, `kind: UInt8`) whole: a tenth of the work."""
+        return guard.references(
+            self._load(lambda feed: feed.is_reference),
+            self.feeds,
+            self.suffixes,
+            protected_domains(self._config),
+            self._config.protected_networks,
+            names,
+        )
+
     def informers(self) -> list[tuple[Feed, pl.DataFrame]]:
         """Reference feeds that tell sinkholes and parking, with what they name."""
         found = self._load(lambda feed: feed.is_reference and feed.action in ("sinkhole", "parking"))

@@ -27,7 +27,7 @@ from blocklist.lifetime import stale_since
 from blocklist.person import whoami
 from blocklist.picture import Changes, Picture
 from blocklist.store import columns
-from blocklist.store.record import Record, Run, Snapshot
+from blocklist.store.record import HoldChanges, Record, Run, Snapshot
 from blocklist.stretches import stretches
 
 
@@ -190,23 +190,28 @@ def _record(work: Work, out: Updated, command: str) -> None:
             record.close_feed(connection, run, period, number, "feed disabled")
             connection.execute("UPDATE feed SET enabled = 0, next_end = NULL WHERE id = ?", (number,))
             this.event("feed disabled", feed=names[number])
-        withheld: Future[_Withheld] | None = None
+        # Asked now, as the connection belongs to the writer then.
+        if look is not None or work.intakes:
+            held, released = record.open_holds(), record.released_names()
         # SQLite takes the rows while the guards look at names; both leave the interpreter free, and nothing else asks
         # this connection meanwhile.
         written = beside.submit(_write_listings, connection, work, taken, lapses, period)
-        holds = None if look is None else look.holds()
+        changes: HoldChanges | None = None
+        if look is not None:
+            changes = record.hold_changes(look.holds(), None if look.no_more is None else look.no_more())
+            fresh = changes.in_force["name"]
+            out.newly_held = fresh.filter(~fresh.is_in(held["name"].implode())).n_unique()
+        withheld: Future[_Withheld] | None = None
+        if work.intakes:
+            in_force = held if changes is None else changes.in_force
+            withheld = counting.submit(_withheld, work, in_force, released)
         ended = _ended(work, taken, lapses)
         written.result()
-        if look is not None and holds is not None:
-            held = record.open_holds()["name"]
-            opened, closed = record.replace_holds(connection, run, holds, look.no_more)
-            fresh = record.open_holds()["name"]
-            out.newly_held = fresh.filter(~fresh.is_in(held.implode())).n_unique()
+        if changes is not None:
+            record.change_holds(connection, run, changes)
             record.set_guard_input(connection, inputs)
-            if opened or closed:
+            if changes.opened.height or changes.closed.height:
                 listings_changed = True
-        if work.intakes:
-            withheld = counting.submit(_withheld, work, record.open_holds(), record.released_names())
         if listings_changed or versions:
             record.bump(connection)
         out.cases = close_dropped(this)

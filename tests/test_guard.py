@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -34,10 +35,11 @@ def known(
     protect: Iterable[str] = (),
     networks: Iterable[str] = (),
     suffixes: SuffixRules = SUFFIXES,
+    near: pl.DataFrame | None = None,
 ) -> References:
     feed = Feed(id="top", title="t", url="file:t", category="reference", format="lines", action=action)  # type: ignore[arg-type]
     frame = parse("\n".join(lines).encode(), feed).frame
-    return references({2: frame}, {2: feed}, suffixes, protect, networks)
+    return references({2: frame}, {2: feed}, suffixes, protect, networks, near)
 
 
 def held(lines: Iterable[str], references: References) -> Holds:
@@ -226,21 +228,35 @@ HOSTS = ["evil.example", "www.evil.example", "www.www.evil.example", "a.evil.exa
 HOSTS += ["cloud.example", "x.cloud.example", "city.cloud.example", "own.test", "www.own.test", "b.a.own.test"]
 AREAS = ["10.0.0.0/8", "12.0.0.0/15", "12.1.0.0/16", "12.1.2.0/24", "12.1.2.3", "12.1.2.255", "120.1.2.3", "1.2.3.4"]
 AREAS += ["1.2.3.0/30", "2001:db8::/32", "2001:db8:1::/48", "2001:db8:1::1", "2a00::/19", "::1:0:0/96"]
+HALVES = ["1.2.3.0", "1.2.3.1", "1.2.3.2", "1.2.3.3"]
 HOSTILE = ["12.1.2.example", "http://12.1.2.3/a", "http://evil.example/b"]
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_well_known_is_what_references_and_protect_hold_whole(seed: int) -> None:
     chance = random.Random(seed)
-    reference = known(
-        chance.sample(HOSTS + AREAS, chance.randint(0, 8)),
+    told = partial(
+        known,
+        chance.sample(HOSTS + AREAS + HALVES, chance.randint(0, 16)),
         protect=chance.sample(["own.test", "evil.example", "a.own.test"], chance.randint(0, 2)),
         networks=chance.sample(["12.1.2.0/24", "2001:db8::/32", "1.2.3.4"], chance.randint(0, 2)),
     )
+    reference = told()
     names = listed(chance.sample(HOSTS + AREAS + HOSTILE, chance.randint(0, 20))).names.select("name", "kind")
     held = over(names, SUFFIXES, reference)
     held = held.filter(pl.col("guard").is_in(["reference", "protect"]), ~pl.col("subtree_only"))
     assert sorted(well_known(names, reference)) == sorted(held["name"])
+    # References drawn for these names alone say the same.
+    assert sorted(well_known(names, told(near=names))) == sorted(held["name"])
+
+
+def test_a_network_whose_every_address_is_a_reference_is_well_known_by_those_near_it_too() -> None:
+    names = listed(["1.2.3.0/31", "2001:db8::/127", "12.1.2.0/31", "www.evil.example"]).names.select("name", "kind")
+    lines = ["1.2.3.0", "1.2.3.1", "2001:db8::", "2001:db8::1", "12.1.2.1", "120.1.2.3", "evil.example", "good.example"]
+    near = known(lines, near=names)
+    assert sorted(well_known(names, near)) == ["1.2.3.0/31", "2001:db8::/127", "www.evil.example"]
+    assert near.domains["name"].to_list() == ["evil.example"]
+    assert "120.1.2.3" not in near.networks["cidr"]
 
 
 @pytest.mark.parametrize("seed", range(40))

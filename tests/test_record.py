@@ -18,7 +18,7 @@ import pytest
 from installation import World, digest, names, obeying_modes
 
 from blocklist.errors import RecordError
-from blocklist.store.database import MIGRATIONS, open_for_reading, open_for_writing
+from blocklist.store.database import MIGRATIONS, PAGE, open_for_reading, open_for_writing
 from blocklist.store.record import Record
 from blocklist.store.schema import migrations
 
@@ -112,8 +112,8 @@ def harm(world: World, how: str) -> None:
         world.database.write_text("hello")
     elif how == "damaged":
         data = bytearray(world.database.read_bytes())
-        for page in range(1, len(data) // 8192):
-            data[page * 8192 : page * 8192 + 200] = os.urandom(200)
+        for page in range(1, len(data) // PAGE):
+            data[page * PAGE : page * PAGE + 200] = os.urandom(200)
         world.database.write_bytes(data)
     elif how == "truncated":
         whole = world.database.read_bytes()

@@ -26,10 +26,10 @@ from blocklist.errors import RecordError
 from blocklist.repair import salvage
 from blocklist.repair.pages import Pages, Table
 from blocklist.store import ledger, snapshots
+from blocklist.store.database import PAGE
 from blocklist.store.lock import Lock
 from blocklist.store.record import Record
 
-PAGE = 8192
 # What a repair adds to by itself, and what it need not keep.
 OWN = ("run", "event", "counter", "guard_input")
 
@@ -528,7 +528,7 @@ def restore(pristine: tuple[World, Path]) -> None:
 VALUES = st.one_of(
     st.none(),
     st.text(max_size=40),
-    st.text(st.sampled_from("ab"), min_size=PAGE // 4, max_size=3 * PAGE).map(lambda text: text[:9000]),
+    st.text(st.sampled_from("ab"), min_size=2_000, max_size=25_000).map(lambda text: text[:9000]),
     st.sampled_from([0, 1, -1, 127, 128, -129, 2**15, 2**23, 2**31, 2**47, -(2**47) - 1, 2**63 - 1, -(2**63)]),
 )
 
@@ -536,7 +536,7 @@ VALUES = st.one_of(
 @settings(max_examples=40)
 @given(
     rows=st.dictionaries(st.integers(-(2**63), 2**63 - 1), st.tuples(VALUES, VALUES), max_size=60),
-    size=st.sampled_from([512, 1024, 8192, 65536]),
+    size=st.sampled_from([512, 1024, PAGE, 8192, 65536]),
     kind=st.sampled_from(["rowid", "without"]),
 )
 def test_pages_say_what_sqlite_says(

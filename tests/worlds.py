@@ -300,7 +300,7 @@ def _write(world: World, record: Record, texts: dict[int, bytes]) -> None:
             | {"detail": pl.String},
             orient="row",
         )
-        record.replace_holds(db, run, holds, None)
+        record.change_holds(db, run, record.hold_changes(holds, None))
         db.executemany(
             "INSERT INTO verdict (name, status, since, checked, dead, run) VALUES (?, 'nxdomain', ?, ?, 1, ?)",
             [(name, now, now, run) for name in world.dead],

@@ -65,10 +65,13 @@ def references(
     suffixes: SuffixRules,
     protected_domains: Iterable[str],
     protected_networks: Iterable[str],
+    near: pl.DataFrame | None = None,
 ) -> References:
     """Collect what guards compare with. Public suffixes inside a reference are ignored: `com` must not hold all.
 
     Not those that only a wildcard rule makes suffixes: of these no guard but the reference withholds the name itself.
+
+    With `near` (`name: String`, `kind: UInt8`) only what can hold one of these whole: enough for `well_known`.
     """
     domains, nets = [], []
     for feed_id, frame in frames.items():
@@ -86,15 +89,30 @@ def references(
         )
     )
     names = pl.concat(domains) if domains else pl.DataFrame(schema={"name": pl.String, "why": pl.String})
+    cidrs = pl.concat(nets)
+    if near is not None:
+        names, cidrs = _near(names, cidrs, near)
     names = names.unique("name", keep="first", maintain_order=True)
     if names.height:
         names = names.filter(
             suffixes.columns(names["name"]).select(~pl.col("suffix") | pl.col("wildcard_suffix")).to_series()
         )
-    cidrs = pl.concat(nets)
     parsed = networks.parse(cidrs["cidr"]).select("family", "first", "last")
     cidrs = pl.concat([cidrs, parsed], how="horizontal").filter(pl.col("family").is_not_null())
     return References(names, cidrs, tuple(protected_domains), _above(suffixes))
+
+
+def _near(names: pl.DataFrame, cidrs: pl.DataFrame, near: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What of `names` (`name`) and `cidrs` (`cidr`) can hold one of `near` (see `references`) whole."""
+    name, slash = pl.col("name"), pl.col("name").str.contains("/", literal=True)
+    www = near.filter(name.str.starts_with("www.")).select(name.str.slice(4))
+    alike = pl.concat([near.select("name"), www])
+    # A wider network is held by a range, or where single addresses make up all of it: those begin as it does.
+    begin = name.str.head(name.str.find(r"[.:]")).alias("begin")
+    begins = near.filter(pl.col("kind").is_in([IPV4, IPV6]) & slash).select(begin).to_series().unique().implode()
+    nets = cidrs.select(pl.col("cidr").alias("name"))
+    kept = nets.select(slash | begin.is_in(begins)).to_series() | nets["name"].is_in(alike["name"].implode())
+    return names.join(alike, on="name", how="semi", maintain_order="left"), cidrs.filter(kept)
 
 
 @lru_cache(2)

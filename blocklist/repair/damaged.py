@@ -220,10 +220,11 @@ def _holds(config: Config, record: Record, connection: sqlite3.Connection, run: 
     """Let the guards look at everything again; how many holds they ask for that are lost. None is ended."""
     picture = Picture(config, record)
     now = guard(picture.current(), picture.references())
-    opened, _ = record.replace_holds(connection, run, now, lambda: now["name"].clear())
+    changes = record.hold_changes(now, now["name"].clear())
+    record.change_holds(connection, run, changes)
     # With no word of what they saw last, the next update has them look at everything once more.
     connection.execute("DELETE FROM guard_input")
-    return opened
+    return changes.opened.height
 
 
 def _counters(record: Record, connection: sqlite3.Connection) -> None:

@@ -409,27 +409,27 @@ class Record:
         if rows.is_empty():
             return
         before = connection.total_changes
-        connection.execute(
-            "CREATE TEMP TABLE closing (name TEXT, feed INTEGER, PRIMARY KEY (name, feed)) WITHOUT ROWID"
-        )
         keys = rows.select("name", "feed").sort("name", "feed")
-        connection.executemany("INSERT INTO closing VALUES (?, ?)", keys.iter_rows())
-        asked = connection.total_changes - before
-        connection.execute(
-            """
-            INSERT INTO listing_closed
-                (period, name, feed, since, until, cause, kind, subtree, line, confidence, extra, dropped)
-            SELECT ?, l.name, l.feed, l.since, ?, ?, l.kind, l.subtree, l.line, l.confidence, l.extra, l.dropped
-            FROM closing c JOIN listing l ON l.name = c.name AND l.feed = c.feed
-            """,
-            (period, run, cause),
-        )
-        closed = connection.total_changes - before - asked
-        # One by one: a statement for all of them first makes a list of them, since foreign keys might ask.
+        left = keys
+        for batch in (_BATCH, 1):
+            whole = left.height - left.height % batch
+            asked = ", ".join(f"(?{4 + 2 * i}, ?{5 + 2 * i})" for i in range(batch))
+            connection.executemany(
+                f"""
+                INSERT INTO listing_closed
+                    (period, name, feed, since, until, cause, kind, subtree, line, confidence, extra, dropped)
+                SELECT ?1, l.name, l.feed, l.since, ?2, ?3, l.kind, l.subtree, l.line, l.confidence, l.extra, l.dropped
+                FROM (VALUES {asked}) c CROSS JOIN listing l ON l.name = c.column1 AND l.feed = c.column2
+                """,
+                ([period, run, cause, *values] for values in _flat(left.head(whole), batch)),
+            )
+            left = left.slice(whole)
+        closed = connection.total_changes - before
+        # One by one: a statement for some of them goes through the whole table, or first makes a list of them, since
+        # foreign keys might ask.
         connection.executemany("DELETE FROM listing WHERE name = ? AND feed = ?", keys.iter_rows())
-        deleted = connection.total_changes - before - asked - closed
-        connection.execute("DROP TABLE closing")
-        if asked != rows.height or closed != deleted:
+        deleted = connection.total_changes - before - closed
+        if closed != deleted:
             raise RecordError(
                 f"{path_in(self.state)} closed {closed:,} and removed {deleted:,} of {rows.height:,} listings",
                 hint="nothing was kept; look at the disk with 'blocklist doctor', and run it again",
@@ -530,39 +530,36 @@ class Record:
     def _read_holds(self) -> pl.DataFrame:
         return frames.read(self.connection, HOLD, "hold WHERE until IS NULL").sort("name", "guard")
 
-    def replace_holds(
-        self,
-        connection: sqlite3.Connection,
-        run: int,
-        now: pl.DataFrame,
-        no_more: Callable[[], pl.Series] | None,
-    ) -> tuple[int, int]:
-        """Make `now` the holds in force: open new ones, close those that no guard asks for; `(opened, closed)`.
+    def hold_changes(self, now: pl.DataFrame, no_more: pl.Series | None) -> HoldChanges:
+        """What must change for `now` to be the holds in force; the record is not asked, but for a first `open_holds`.
 
-        With `no_more`, `now` speaks only of some names: those that it gives (String) are closed, the others stay.
+        With `no_more` (String), `now` speaks only of some names: those of `no_more` are closed, the others stay.
         A hold whose reason only changes its wording stays the same interval.
         """
         every = before = self.open_holds()
         if no_more is not None:
-            gone = no_more()
-            spoken = pl.concat([now["name"], gone]).unique()
+            spoken = pl.concat([now["name"], no_more]).unique()
             before = before.filter(pl.col("name").is_in(spoken.implode()))
-            now = now.filter(~pl.col("name").is_in(gone.implode()))
+            now = now.filter(~pl.col("name").is_in(no_more.implode()))
         key = ["name", "guard", "subtree_only"]
         opened = now.join(before, on=key, how="anti")
         closed = before.join(now, on=key, how="anti")
+        in_force = pl.concat([every.join(closed, on=key, how="anti"), opened.select(every.columns)])
+        return HoldChanges(opened, closed, in_force)
+
+    def change_holds(self, connection: sqlite3.Connection, run: int, changes: HoldChanges) -> None:
+        """Open and close holds."""
         connection.executemany(
             "UPDATE hold SET until = ? WHERE name = ? AND guard = ? AND until IS NULL",
-            ((run, name, guard) for name, guard in closed.select("name", "guard").iter_rows()),
+            ((run, name, guard) for name, guard in changes.closed.select("name", "guard").iter_rows()),
         )
         connection.executemany(
             "INSERT INTO hold (name, kind, guard, subtree_only, detail, since) VALUES (?, ?, ?, ?, ?, ?)",
-            opened.select(
+            changes.opened.select(
                 "name", "kind", "guard", pl.col("subtree_only").cast(pl.UInt8), "detail", pl.lit(run)
             ).iter_rows(),
         )
-        self._holds = pl.concat([every.join(closed, on=key, how="anti"), opened.select(every.columns)])
-        return opened.height, closed.height
+        self._holds = changes.in_force
 
     def count_held(self) -> int:
         """How many names are held and not released, without reading them."""
@@ -626,6 +623,14 @@ class Record:
         )
 
 
+class HoldChanges(msgspec.Struct, frozen=True):
+    """Holds (as `Record.open_holds` has them) that are opened and closed, and all that are in force then."""
+
+    opened: pl.DataFrame
+    closed: pl.DataFrame
+    in_force: pl.DataFrame
+
+
 class Run(msgspec.Struct, frozen=True):
     """A run as it is written: its number, when it began, and who does it."""
 
@@ -660,13 +665,12 @@ def _unpacked(i: int, run: int) -> str:
 
 
 def _flat(rows: pl.DataFrame, batch: int) -> Iterator[list[object]]:
-    """Parameters of `batch` rows at a time, name and packed number alternating."""
+    """Parameters of `batch` rows at a time, the two columns of `rows` alternating."""
     step = batch * 500
     for start in range(0, rows.height, step):
         part = rows.slice(start, step)
         flat: list[object] = [None] * (2 * part.height)
-        flat[0::2] = part["name"].to_list()
-        flat[1::2] = part["packed"].to_list()
+        flat[0::2], flat[1::2] = (column.to_list() for column in part)
         for i in range(0, len(flat), 2 * batch):
             yield flat[i : i + 2 * batch]
 
