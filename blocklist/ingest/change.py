@@ -12,15 +12,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 import polars as pl
 
-from blocklist.catalog import Feed
+from blocklist.catalog import KINDS, Feed
 from blocklist.hunks import Hunk
 from blocklist.ingest.formats import BY_HEAD, BY_LINE
 from blocklist.ingest.heads import Parts, with_heads
-from blocklist.ingest.normalize import NONE, OCCURRENCE, SCHEMA, merged, unique
-from blocklist.ingest.parse import LineReader, Parsed, blocks, refuse_pages, text_of
+from blocklist.ingest.normalize import OCCURRENCE, SCHEMA, unique
+from blocklist.ingest.parse import Parsed, refuse_pages, text_of
+from blocklist.ingest.plain import read
 from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
@@ -67,15 +67,16 @@ def parse_change(
     parts = _parts(account["format"], old, new, changed)
     if parts is None:
         return None
-    less, gone = _read(feed, account["format"], old, parts[0])
-    out, come = _read(feed, account["format"], new, parts[1])
-    come = _numbered(come, new, parts[1])
-    touched = pl.concat([gone["name"], come["name"]]).unique().sort()
-    had = _rows(before, touched)
-    again = None if repeated is None else _rows(repeated, touched, several=True)
-    if (again is None or again.is_empty()) and _once(had, touched, gone, come):
-        out.difference, out.repeated = (come.sort("name"), had, 0), repeated
+    texts = [_text(data, some) for data, some in zip((old, new), parts, strict=True)]
+    (less, gone), (out, come) = read(feed, account["format"], texts, account["indicators"])
+    gone, come = gone.sort("name"), _numbered(come, new, parts[1]).sort("name")
+    at, to = (before["name"].search_sorted(rows["name"]) for rows in (gone, come))
+    if _once(before, repeated, gone, come, at, to):
+        out.difference, out.repeated = (come, before[at], 0), repeated
     else:
+        touched = pl.concat([gone["name"], come["name"]]).unique().sort()
+        had = _rows(before, touched)
+        again = None if repeated is None else _rows(repeated, touched, several=True)
         counts = _counts(had, again, gone, come)
         if counts is None:
             return None
@@ -88,8 +89,8 @@ def parse_change(
                 return None
             out.difference = _joined(had, counts, feed)
         out.repeated = _repeated(repeated, touched, counts)
-    added, removed, _ = out.difference
-    out.frame = merged(_without(before, removed["name"]), added)
+        at, to = (before["name"].search_sorted(rows["name"]) for rows in (out.difference[1], out.difference[0]))
+    out.frame = _replaced(before, at, out.difference[0], to)
     out.lines += account["lines"] - less.lines
     out.blank += account["blank"] - less.blank
     out.comments += account["comments"] - less.comments
@@ -133,13 +134,8 @@ def _parts(format_name: str, old: bytes, new: bytes, changed: Sequence[Hunk]) ->
     return with_heads(old, new, changed)
 
 
-def _read(feed: Feed, format_name: str, data: bytes, parts: Parts) -> tuple[Parsed, pl.DataFrame]:
-    """Some lines, read like a whole file of them: their account, and their indicators, not yet unique."""
-    out = Parsed(NONE, format_name)
-    reader = LineReader(feed, out, msgspec.structs.replace(feed.input, name=format_name))
-    text = b"".join([data[begin:end] for begin, end in parts])
-    frames = [reader.read(block, first) for first, block in blocks(text)]
-    return out, pl.concat(frames) if len(frames) > 1 else frames[0] if frames else NONE
+def _text(data: bytes, parts: Parts) -> bytes:
+    return b"".join([data[begin:end] for begin, end in parts])
 
 
 def _numbered(rows: pl.DataFrame, data: bytes, parts: Parts) -> pl.DataFrame:
@@ -147,13 +143,14 @@ def _numbered(rows: pl.DataFrame, data: bytes, parts: Parts) -> pl.DataFrame:
     if rows.is_empty():
         return rows
     numbers: list[int] = []
-    number, at = 1, 0
+    number, at, count = 1, 0, data.count
     for begin, end in parts:
         if begin < end:
-            number += data.count(b"\n", at, begin)
-            lines = data.count(b"\n", begin, end)
-            numbers += range(number, number + lines + (data[end - 1] != _NEWLINE))
-            number, at = number + lines, end
+            first = number + count(b"\n", at, begin)
+            number, at = first + count(b"\n", begin, end), end
+            numbers += range(first, number)
+    if at and data[at - 1] != _NEWLINE:
+        numbers.append(number)
     return rows.with_columns(pl.Series("line", numbers, dtype=pl.UInt32).gather(rows["line"] - 1))
 
 
@@ -167,19 +164,47 @@ def _rows(table: pl.DataFrame, names: pl.Series, *, several: bool = False) -> pl
     return table[at.filter(table["name"].gather(at) == names)]
 
 
-def _once(had: pl.DataFrame, touched: pl.Series, gone: pl.DataFrame, come: pl.DataFrame) -> bool:
-    """Does each name of `touched` stand on one line of the two texts alone, as it does in most changes?"""
-    if len(touched) != gone.height + come.height or had.height != gone.height:
+def _once(
+    before: pl.DataFrame,
+    repeated: pl.DataFrame | None,
+    gone: pl.DataFrame,
+    come: pl.DataFrame,
+    at: pl.Series,
+    to: pl.Series,
+) -> bool:
+    """Does each name of `gone` and `come` stand on one line of the two texts alone, as it does in most changes?
+
+    All are sorted by name; `at` and `to` are where those names are in `before`, or would be.
+    """
+    if any(rows["name"].n_unique() < rows.height for rows in (gone, come)):
         return False
-    return had.select(OCCURRENCE).equals(gone.sort("name").select(OCCURRENCE))
+    if gone.height and (at[-1] == before.height or not _said(before[at]).equals(_said(gone))):
+        return False
+    inside = to < before.height
+    if (before["name"].gather(to.filter(inside)) == come["name"].filter(inside)).any():
+        return False
+    return repeated is None or not repeated["name"].is_in(gone["name"].implode()).any()
 
 
-def _without(before: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
-    """`before` without the rows of `names`, which are all in it."""
-    if names.is_empty():
+def _said(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.drop("line")
+
+
+def _replaced(before: pl.DataFrame, gone: pl.Series, added: pl.DataFrame, to: pl.Series) -> pl.DataFrame:
+    """`before` without the rows `gone` (numbers) and with `added`, which belong before its rows `to`.
+
+    All are sorted by name.
+    """
+    if gone.is_empty() and added.is_empty():
         return before
-    keep = pl.repeat(True, before.height, eager=True, dtype=pl.Boolean)
-    return before.filter(keep.scatter(before["name"].search_sorted(names), False))
+    stays = pl.repeat(True, before.height, eager=True, dtype=pl.Boolean).scatter(gone, False).arg_true()
+    # Where each of `added` comes to stand: behind all that stays before it and those of them that come before it.
+    place = to - gone.search_sorted(to) + pl.int_range(added.height, dtype=pl.UInt32, eager=True)
+    height = len(stays) + added.height
+    others = pl.repeat(True, height, eager=True, dtype=pl.Boolean).scatter(place, False).arg_true()
+    order = pl.repeat(0, height, eager=True, dtype=pl.UInt32).scatter(others, stays)
+    order = order.scatter(place, pl.int_range(before.height, before.height + added.height, dtype=pl.UInt32, eager=True))
+    return pl.concat([before, added], rechunk=True)[order]
 
 
 def _counts(
@@ -232,7 +257,7 @@ def _ordered(counts: pl.DataFrame, names: pl.Series, feed: Feed, format_name: st
     parts = None if lines is None else _parts(format_name, new, new, lines)
     if parts is None:
         return None
-    _, rows = _read(feed, format_name, new, parts[1])
+    [(_, rows)] = read(feed, format_name, [_text(new, parts[1])], KINDS)
     rows = _numbered(rows, new, parts[1]).filter(pl.col("name").is_in(names.implode()))
     found = rows.group_by(OCCURRENCE).agg(
         pl.len().cast(pl.Int64).alias("count"), pl.col("line").min(), pl.len().alias("seen")

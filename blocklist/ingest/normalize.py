@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Collection
 
 import msgspec
 import polars as pl
@@ -70,13 +71,19 @@ _URL_PARTS = (
 # RFC 3986 §3.3, §3.4: path and query. Quotes, braces, brackets, backslash, space, controls and what is not ASCII
 # have no business in an export.
 _URL_REST = r"^(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$"
-# What most URLs are: a name that no other rule can refuse but `_PLAIN_LOCAL`, no port, a path, no fragment. Such a
-# one is kept as it is without its scheme, and need not be taken apart, which costs ten times as much.
+# What most URLs are: a name or IPv4 address that no other rule can refuse but `_PLAIN_LOCAL`, no default port, a path,
+# no fragment. Such a one is kept as it is without its scheme, and need not be taken apart, which costs ten times as
+# much.
 _PLAIN_URL = (
-    r"^https?://(?:[a-z0-9_-]{1,63}\.)+[a-z][a-z0-9_-]{0,62}/"
-    r"(?:[A-Za-z0-9._~:/@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})" + _URL_REST[1:]
+    rf"^https?://(?:(?:[a-z0-9_-]{{1,63}}\.)+[a-z][a-z0-9_-]{{0,62}}|{networks.PLAIN_QUAD})(?::[1-9][0-9]{{0,3}})?/"
+    r"\??(?:[A-Za-z0-9._~:/@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})" + _URL_REST[1:]
 )
-_PLAIN_LOCAL = _SPECIAL.replace(r"(?:^|\.)", r"^https?://(?:[^/]*\.)?").replace("$", "/")
+_PLAIN_LOCAL = (
+    r"^https?://(?:"
+    + _SPECIAL.replace(r"(?:^|\.)", r"(?:[^/]*\.)?").replace("$", "/")
+    + f"|{_PLAIN_NOT_GLOBAL.removeprefix('^')}|[^/]*:(?:80|443)/)"
+)
+_PLAIN_HOST = r"^https?://([a-z0-9_.-]+)(?::[0-9]{1,4})?/?$"
 _PLAIN_LENGTH = len("http://") + MAX_NAME
 _HOST_ALONE = r"^/?\??#?$"
 _BEYOND_ASCII = _TEXT.str.len_bytes() != _TEXT.str.len_chars()
@@ -88,6 +95,11 @@ _GOOD = (
     & ~_TEXT.str.contains(_NUMERIC_END)
     & ~_TEXT.str.contains(_SPECIAL)
 )
+_PLAIN_LINK = (
+    _TEXT.str.contains(_PLAIN_URL) & (_TEXT.str.len_bytes() <= _PLAIN_LENGTH) & ~_TEXT.str.contains(_PLAIN_LOCAL)
+)
+_WITHOUT_SCHEME = _TEXT.str.strip_prefix("https:").str.strip_prefix("http:")
+_WITHOUT_LENGTH = _TEXT.str.strip_suffix("/32")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 
@@ -109,9 +121,7 @@ class Normalized(msgspec.Struct):
 def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
     """Rows of a format (`number`, `text`, maybe `subtree` and overrides) as indicators of `feed`."""
     meaning = judge(rows)
-    subtree: pl.Expr = pl.col("subtree")
-    if "subtree" not in rows.columns or feed.scope is not None:
-        subtree = pl.lit(feed.scope == "subtree" if feed.scope else format_name in SUBTREE).alias("subtree")
+    subtree = scope_of(feed, format_name, stated="subtree" in rows.columns)
     known = meaning.rows.columns
     said = [name if name in known else pl.lit(None, SCHEMA[name]).alias(name) for name in ("confidence", "extra")]
     rows = meaning.rows.select("number", "text", subtree, *said)
@@ -164,6 +174,48 @@ def normalize(rows: pl.DataFrame, feed: Feed, format_name: str) -> Normalized:
         out.kinds[KINDS[kind - 1]] = count
     out.frame = frame
     return out
+
+
+def scope_of(feed: Feed, format_name: str, *, stated: bool) -> pl.Expr:
+    """`subtree` of names: what the feed says, else the row where that is `stated`, else what the format means."""
+    if stated and feed.scope is None:
+        return pl.col("subtree")
+    return pl.lit(feed.scope == "subtree" if feed.scope else format_name in SUBTREE).alias("subtree")
+
+
+def plain_kind(kinds: Collection[str]) -> pl.Expr:
+    """`code`, that of the kind of `text` (String), null where `normalize` must look at it.
+
+    Others are names, addresses and URLs that no rule refuses or alters, but for what `plain_name` takes off. Those of
+    other than `kinds` are not looked for.
+    """
+    kind = pl.lit(None, pl.UInt8)
+    if "url" in kinds:
+        # What reports write for a dot may stand in a path.
+        url = _PLAIN_LINK & ~_TEXT.str.contains("(.)", literal=True)
+        kind = pl.when(url).then(pl.lit(URL, pl.UInt8)).otherwise(kind)
+    if "ipv4" in kinds:
+        address = _TEXT.str.contains(_PLAIN_V4) & ~_TEXT.str.contains(_PLAIN_NOT_GLOBAL)
+        kind = pl.when(address).then(pl.lit(IPV4, pl.UInt8)).otherwise(kind)
+    if "domain" in kinds:
+        kind = pl.when(_GOOD).then(pl.lit(DOMAIN, pl.UInt8)).otherwise(kind)
+    return kind.alias("code")
+
+
+def host_alone() -> pl.Expr:
+    """`text`, but of a URL with nothing after its host that host, for which it stands."""
+    host = _TEXT.str.replace(_PLAIN_HOST, "$1")
+    return pl.when(_TEXT.str.starts_with("http")).then(host).otherwise(_TEXT).alias("text")
+
+
+def plain_name(kinds: Collection[str]) -> pl.Expr:
+    """`name` of plain `text`, whose `code` is one of `kinds`."""
+    name = _TEXT
+    if "url" in kinds:
+        name = pl.when(pl.col("code") == URL).then(_WITHOUT_SCHEME).otherwise(name)
+    if "ipv4" in kinds:
+        name = pl.when(pl.col("code") == IPV4).then(_WITHOUT_LENGTH).otherwise(name)
+    return name.alias("name")
 
 
 def unique(frame: pl.DataFrame, confidence: int) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -294,9 +346,7 @@ def _addresses(rows: pl.DataFrame, rejects: Refused) -> pl.DataFrame:
     if local.any():
         rejects.refuse(Reject.NOT_GLOBAL, rows["number"].filter(local))
         rows = rows.filter(~local)
-    rows = rows.with_columns(
-        _TEXT.str.strip_suffix("/32"), pl.lit(4, pl.UInt8).alias("family"), pl.lit(False).alias("masked")
-    )
+    rows = rows.with_columns(_WITHOUT_LENGTH, pl.lit(4, pl.UInt8).alias("family"), pl.lit(False).alias("masked"))
     return pl.concat([rows, _odd_addresses(odd, rejects).select(rows.columns)]) if odd.height else rows
 
 
@@ -352,10 +402,8 @@ def _urls(rows: pl.DataFrame, feed: Feed, rejects: Refused) -> tuple[pl.DataFram
     """URL indicators (`number`, `text`, overrides), and the rows whose URL stands for its host."""
     if feed.url_hosts:
         return _odd_urls(rows, feed, rejects)
-    text = rows["text"]
-    plain = text.str.contains(_PLAIN_URL) & (text.str.len_bytes() <= _PLAIN_LENGTH)
-    plain &= ~text.str.contains(_PLAIN_LOCAL)
-    urls = rows.filter(plain).with_columns(_TEXT.str.strip_prefix("https:").str.strip_prefix("http:"))
+    plain = rows.select(_PLAIN_LINK).to_series()
+    urls = rows.filter(plain).with_columns(_WITHOUT_SCHEME)
     if plain.all():
         return urls, rows.clear()
     odd, hosts = _odd_urls(rows.filter(~plain), feed, rejects)

@@ -32,7 +32,10 @@ BLOCK = 16 * 2**20
 BLOCK_LINES = 500_000
 # RFC 9110 §4.1 asks for URLs of 8,000 octets; a longer line is no indicator of any kind.
 MAX_LINE = 8_000
-_BLANK = " \t\r\f\v"
+BLANK = " \t\r\f\v"
+# As many bytes are split quicker without the engine of columns.
+_SMALL = 65_536
+_NO_ROWS = pl.DataFrame(schema={"number": pl.UInt32, "text": pl.String})
 
 
 class Parsed(msgspec.Struct):
@@ -208,7 +211,23 @@ class LineReader:
 
     def read(self, block: bytes, first: int) -> pl.DataFrame:
         """Indicators of `block`, whose first line has the number `first`; its lines go into the account."""
-        frame, out = self._split(block, first), self._out
+        return self.take(self._split(block, first))
+
+    def take(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Indicators of lines (`number: UInt32`, `line: String`, stripped), which go into the account."""
+        return self.take_rows(self._rows(frame))
+
+    def rows(self, text: bytes) -> pl.DataFrame:
+        """What the format makes of all lines of a file (see `blocklist.ingest.formats`), for `take_rows`."""
+        return self._rows(self._split(text, 1)) if text else _NO_ROWS
+
+    def take_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Indicators of rows of the format, which go into the account."""
+        return _normalize(rows, self._feed, self._out) if rows.height else NONE
+
+    def _rows(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows of the format; what else the lines are goes into the account."""
+        out = self._out
         line, marks = pl.col("line"), COMMENTS[out.format]
         look = frame.select(
             blank=line == "",
@@ -230,17 +249,19 @@ class LineReader:
         if drop is not None:
             frame = frame.filter(~drop)
         if frame.is_empty():
-            return NONE
+            return _NO_ROWS
         if self._parser is None:
             self._parser, self._end = line_parser(out.format)
         return self._taken(frame.height, self._parser(frame, self._spec))
 
     def end(self) -> pl.DataFrame:
         """Indicators of lines that waited for more; after the last block."""
-        return self._taken(0, self._end(self._spec)) if self._waiting and self._end else NONE
+        if not self._waiting or self._end is None:
+            return NONE
+        return self.take_rows(self._taken(0, self._end(self._spec)))
 
     def _taken(self, came: int, read: Rows) -> pl.DataFrame:
-        """Indicators of what was `read` after `came` more lines, which go into the account."""
+        """The rows of what was `read` after `came` more lines, which go into the account."""
         out = self._out
         out.comments += read.comments
         out.rejects.add(read.rejects)
@@ -249,20 +270,20 @@ class LineReader:
         lines = came + self._waiting - read.waiting
         self._waiting = read.waiting
         out.extra += read.frame.height - (lines - read.comments - sum(read.rejects.values()))
-        return _normalize(_without_ports(read.frame, self._spec), self._feed, out)
+        return _without_ports(read.frame, self._spec)
 
     def _split(self, block: bytes, first: int) -> pl.DataFrame:
         """`number`, `line`: every line, without what is blank at its ends."""
         # Blocks end at line ends, so this one is a line.
         long = len(block) > BLOCK
-        lines = _lines(_cut(block, _BLANK, start=True) if long else block)
+        lines = lines_of(_cut(block, BLANK, start=True) if long else block)
         if self._out.format == "auto":
             self._guess(lines)
         # An empty first cell of a table with tabs must stay a cell.
-        blank = _BLANK.replace(self._spec.delimiter, "") if self._spec.name == "csv" else _BLANK
+        blank = BLANK.replace(self._spec.delimiter, "") if self._spec.name == "csv" else BLANK
         indented = self._spec.name in INDENTED
         if long:
-            lines = _lines(_cut(block, blank, start=not indented))
+            lines = lines_of(_cut(block, blank, start=not indented))
         line = pl.col("line").str
         return lines.to_frame().select(
             pl.int_range(first, first + len(lines), dtype=pl.UInt32).alias("number"),
@@ -271,8 +292,8 @@ class LineReader:
 
     def _guess(self, lines: pl.Series) -> None:
         """Choose the format by the first lines that are neither blank nor comments, if there are any."""
-        lines = lines.str.strip_chars_end(_BLANK)
-        bare = lines.str.strip_chars_start(_BLANK)
+        lines = lines.str.strip_chars_end(BLANK)
+        bare = lines.str.strip_chars_start(BLANK)
         comment = begins(bare, COMMENTS["auto"])
         # A line beyond any indicator's length would only tell what it begins with.
         body = lines.filter(~comment & (bare != "") & (bare.str.len_bytes() <= MAX_LINE))
@@ -280,12 +301,14 @@ class LineReader:
             self._spec = _choose(sniff(body, bare.filter(comment)), self._out)
 
 
-def _lines(block: bytes) -> pl.Series:
+def lines_of(block: bytes) -> pl.Series:
     """The lines of `block`, as they stand."""
     if b"\x00" in block:
         # NUL is no character of any format; the replacement keeps it out of names and in the counts.
         block = block.replace(b"\x00", DAMAGED.encode())
     text = block.decode("utf-8", errors="replace").removesuffix("\n")
+    if len(text) < _SMALL:
+        return pl.Series("line", text.split("\n"))
     return pl.Series("line", [text]).str.split("\n").explode(keep_nulls=False, empty_as_null=False)
 
 

@@ -30,6 +30,8 @@ _IPV6 = r"^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?
 # Host bits below a prefix, by their number.
 _HOSTS_V4 = pl.Series([2**bits - 1 for bits in range(33)], dtype=pl.UInt32)
 _HOSTS = pl.Series([2**bits - 1 for bits in range(129)], dtype=pl.UInt128)
+# IPv4 as it is kept.
+PLAIN_QUAD = _QUAD
 _OCTETS = pl.Series([str(octet) for octet in range(256)])
 _POWERS = pl.Series([2**bits for bits in range(33)], dtype=pl.Int64)
 

@@ -5,12 +5,14 @@ Each line format is a function `parse(lines, spec) -> Rows`. In: `number: UInt32
 indicator, and where the format has them `subtree: Boolean`, the columns of `OVERRIDES` and `kind`; with it the lines
 refused, by reason. What text becomes is not decided here but in `blocklist.ingest.normalize`. A module whose lines
 depend on those above them has a class `Reader` with such a `parse`, made once a file; where lines may wait for those
-below them, its `end` gives what still waits after the last.
+below them, its `end` gives what still waits after the last. A module with a function `plain(line, spec)` can tell from
+a line (String, stripped) what `parse` makes of it where that is one row of text without white space: columns as above,
+`text` being null or no indicator where it can't.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import cast
 
@@ -105,6 +107,12 @@ def line_parser(name: str) -> tuple[LineParser, LineEnd | None]:
     module = import_module(f"blocklist.ingest.formats.{name}")
     reader = module.Reader() if hasattr(module, "Reader") else module
     return cast(LineParser, reader.parse), cast("LineEnd | None", getattr(reader, "end", None))
+
+
+def plain_columns(name: str, line: pl.Expr, spec: InputFormat) -> Sequence[pl.Expr]:
+    """`text`, and `subtree` where the format has it, of plain lines (see the module); none where it knows of none."""
+    module = import_module(f"blocklist.ingest.formats.{name}")
+    return cast("Sequence[pl.Expr]", module.plain(line, spec)) if hasattr(module, "plain") else ()
 
 
 def whole_parser(name: str) -> WholeParser:

@@ -63,6 +63,14 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     return Rows(pl.concat(parts), refusals, comments, cancels)
 
 
+def plain(line: pl.Expr, spec: InputFormat) -> list[pl.Expr]:
+    """The name of `||name^`, or of a line that is one or the usual one of a hosts file; nothing with a slash is."""
+    rule = line.str.starts_with("||")
+    name = pl.when(line.str.ends_with("^")).then(line.str.strip_prefix("||").str.strip_suffix("^"))
+    text = pl.when(rule).then(name).otherwise(hosts.without_usual(line))
+    return [pl.when(~line.str.contains("/", literal=True)).then(text).alias("text"), rule.alias("subtree")]
+
+
 def _named(rules: pl.DataFrame, shape: str, subtree: bool, refusals: Refused) -> pl.DataFrame:
     """The names of rules of one shape; the others are refused."""
     rows = rules.select("number", pl.col("line").str.extract(shape).alias("text"), pl.lit(subtree).alias("subtree"))

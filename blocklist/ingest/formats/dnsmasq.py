@@ -20,11 +20,20 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """One row a name, each with everything below it. `server=/name/#` (use the usual servers) is unsupported."""
     line = pl.col("line")
     frame = lines.select("number", without_comment(lines["line"], line).alias("line"))
-    blocks = frame["line"].str.contains(_BLOCKS) & ~(
-        frame["line"].str.ends_with("/#") & frame["line"].str.starts_with("server=")
-    )
+    blocks = frame.select(_blocks(line)).to_series()
     names = frame.filter(blocks).select("number", line.str.replace_all(_ONE, "").alias("text"))
     if names["text"].str.contains("/", literal=True).any():
         names = names.with_columns(pl.col("text").str.split("/")).explode("text")
     rows = names.with_columns(below(pl.col("text")), subtree=pl.lit(True))
     return Rows(rows, refused(Reject.UNSUPPORTED, frame, ~blocks))
+
+
+def plain(line: pl.Expr, spec: InputFormat) -> list[pl.Expr]:
+    """The one name of a line."""
+    name = line.str.replace_all(_ONE, "")
+    one = _blocks(line) & ~name.str.contains("/", literal=True)
+    return [pl.when(one).then(below(name)).alias("text")]
+
+
+def _blocks(line: pl.Expr) -> pl.Expr:
+    return line.str.contains(_BLOCKS) & ~(line.str.ends_with("/#") & line.str.starts_with("server="))

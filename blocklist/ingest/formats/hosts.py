@@ -28,10 +28,7 @@ _ADDRESS = r"^(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*(?:%\
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """One row a name; the address itself is not an indicator. Lines of the machine's own names are comments."""
-    line = without_comment(lines["line"], pl.col("line"))
-    for usual in ("0.0.0.0 ", "127.0.0.1 "):
-        line = line.str.strip_prefix(usual)
-    frame = lines.select("number", line.alias("text"))
+    frame = lines.select("number", without_usual(without_comment(lines["line"], pl.col("line"))).alias("text"))
     text = pl.col("text")
     rest = frame["text"].str.contains(r"[ \t]")
     if rest.any():
@@ -47,3 +44,15 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     if not own.any():
         return Rows(frame)
     return Rows(frame.filter(~own), comments=frame.filter(own)["number"].n_unique())
+
+
+def plain(line: pl.Expr, spec: InputFormat) -> list[pl.Expr]:
+    """The one name of a line. None of the machine's own is a good one."""
+    return [without_usual(line).str.replace(_ADDRESS, "").str.strip_chars(" \t").alias("text")]
+
+
+def without_usual(line: pl.Expr) -> pl.Expr:
+    """`line` without the address that nearly all begin with."""
+    for usual in ("0.0.0.0 ", "127.0.0.1 "):
+        line = line.str.strip_prefix(usual)
+    return line

@@ -13,10 +13,14 @@ _DOTS = ["[.]", "(.)", "[dot]"]
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """The first token of each line; a second one that is no comment is left for the normaliser to refuse."""
-    return Rows(lines.select("number", plain(lines["line"], pl.col("line")).alias("text")))
+    return Rows(lines.select("number", bare(lines["line"], pl.col("line")).alias("text")))
 
 
-def plain(series: pl.Series, line: pl.Expr) -> pl.Expr:
+def plain(line: pl.Expr, spec: InputFormat) -> list[pl.Expr]:
+    return [line.alias("text")]
+
+
+def bare(series: pl.Series, line: pl.Expr) -> pl.Expr:
     """`line` without its comment, and `evil[.]example` with its dots; one look tells that no line has either."""
     if not series.str.contains_any([*_COMMENT, *_DOTS]).any():
         return line

@@ -15,6 +15,7 @@ _ZONE = (
     r"(?:always_null|always_nxdomain|always_nodata|always_refuse|always_deny|static|refuse|deny|redirect|inform_deny)"
     r'"?$'
 )
+_LETTERS = r"^[^/:]*[a-z][^/:]*$"
 _CLAUSE = r"^(?:server:|forward-zone:|local-data(?:-ptr)?:.*)$"
 
 
@@ -24,7 +25,17 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     line = pl.col("line")
     zone = frame["line"].str.contains(_ZONE)
     clause = frame["line"].str.contains(_CLAUSE)
-    name = line.str.strip_prefix("local-zone:").str.replace_all("\t", " ", literal=True).str.strip_chars_start(' "')
-    text = name.str.splitn(" ", 2).struct.field("field_0").str.strip_suffix('"')
-    rows = frame.filter(zone).select("number", text.alias("text"), pl.lit(True).alias("subtree"))
+    rows = frame.filter(zone).select("number", _name(line).alias("text"), pl.lit(True).alias("subtree"))
     return Rows(rows, refused(Reject.UNSUPPORTED, frame, ~(zone | clause)), comments=int((clause & ~zone).sum()))
+
+
+def plain(line: pl.Expr, spec: InputFormat) -> list[pl.Expr]:
+    """The name of a zone that refuses, without its last dot, which would be wrong in an address."""
+    name = _name(line)
+    named = line.str.contains(_ZONE) & name.str.contains(_LETTERS)
+    return [pl.when(named).then(name.str.strip_suffix(".")).alias("text")]
+
+
+def _name(line: pl.Expr) -> pl.Expr:
+    name = line.str.strip_prefix("local-zone:").str.replace_all("\t", " ", literal=True).str.strip_chars_start(' "')
+    return name.str.splitn(" ", 2).struct.field("field_0").str.strip_suffix('"')

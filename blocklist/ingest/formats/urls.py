@@ -6,8 +6,10 @@ import polars as pl
 
 from blocklist.catalog import InputFormat
 from blocklist.ingest.formats import Rows
-from blocklist.ingest.formats.lines import plain
+from blocklist.ingest.formats.lines import bare, plain
 from blocklist.ingest.formats.ports import without_port
+
+__all__ = ["parse", "plain", "with_scheme"]
 
 # A slash that begins a path, not the length of a network.
 _PATH = r"^[^/\s]+/(?:[^0-9]|$|[0-9]+[^0-9])"
@@ -15,7 +17,7 @@ _PATH = r"^[^/\s]+/(?:[^0-9]|$|[0-9]+[^0-9])"
 
 def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """One row a line, with a scheme where it has a path and none."""
-    return Rows(with_scheme(lines.select("number", plain(lines["line"], pl.col("line")).alias("text"))))
+    return Rows(with_scheme(lines.select("number", bare(lines["line"], pl.col("line")).alias("text"))))
 
 
 def with_scheme(rows: pl.DataFrame) -> pl.DataFrame:

@@ -18,3 +18,7 @@ def parse(lines: pl.DataFrame, spec: InputFormat) -> Rows:
     """The name without its leading `*.` or dot."""
     text = below(without_comment(lines["line"], pl.col("line")))
     return Rows(lines.select("number", text.alias("text"), pl.lit(True).alias("subtree")))
+
+
+def plain(line: pl.Expr, spec: InputFormat) -> list[pl.Expr]:
+    return [below(line).alias("text")]
