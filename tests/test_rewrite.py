@@ -66,7 +66,7 @@ LINES = ("rpz", "squid", "hosts", "domains", "unbound", "dnsmasq", "adblock", "h
 
 
 @pytest.mark.parametrize("name", sorted(n for n, f in FORMATS.items() if "domain" in f.kinds))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(old=_ENTRIES, new=_ENTRIES)
 @example(old={}, new={})
 @example(old={"a.example": (True,)}, new={"a.example": (False,), "zz.test": (True,)})
@@ -159,7 +159,7 @@ def chosen(names: Entries, networks: dict[str, tuple[bool, bool]], urls: set[str
     return Chosen(decisions, addresses, paths, decisions.clear(), paths.clear(), back)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     states=st.lists(st.tuples(_CHOSEN, _NETWORKS, _URLS), min_size=2, max_size=2),
     ruled=st.lists(_NAMES, max_size=3),

@@ -35,7 +35,13 @@ class Keeping:
         self._pool.shutdown(cancel_futures=error is not None)
 
     def keep_file(
-        self, digest: str, path: Path, base: str | None, base_path: Path, seen: Seen | None, splice: Splice | None
+        self,
+        digest: str,
+        path: Path,
+        base: str | None,
+        base_path: Path,
+        seen: Seen | None,
+        splice: Splice | None = None,
     ) -> None:
         """Begin to keep the file at `path`; `base_path` is where the bytes of `base` should lie, and `seen` how that
         file looked before its digest was found to be `base`, if it was. `splice`: how it came from `base`, if known.
