@@ -26,6 +26,8 @@ class Ran:
 
 def run(argv: Sequence[str | Path], cwd: Path | None = None) -> Ran:
     """Run `argv`. The caller stays small: a child begins its life with the peak of the process that made it."""
+    # What was written before, as the copies that are measured, is not this one's to wait for.
+    os.sync()
     with tempfile.TemporaryFile() as out:
         started = time.perf_counter()
         process = subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT, cwd=cwd)
