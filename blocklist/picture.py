@@ -20,8 +20,8 @@ from blocklist.select.current import Current, current
 from blocklist.select.known import named_by
 from blocklist.select.lifetime import ends, lasts, seconds
 from blocklist.store.record import Record
-from blocklist.store.suffix_rules import kept_rules
-from blocklist.suffixes import SuffixRules, builtin_digest
+from blocklist.store.suffix_rules import keep_rules, kept_rules
+from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -51,6 +51,7 @@ class Picture:
         self._config = config
         self._record = record
         self._suffixes = suffixes
+        self._keep_suffixes = False
         self.frames: dict[int, pl.DataFrame] = {}
         self.times: dict[int, pl.DataFrame] = {}
         self.changes: Changes | None = None
@@ -67,6 +68,8 @@ class Picture:
         with self._loading:
             if self._suffixes is None:
                 self._suffixes = kept_rules(self._record.state)
+            if self._suffixes is None:
+                self._suffixes, self._keep_suffixes = builtin_rules(), True
             return self._suffixes
 
     @property
@@ -229,7 +232,13 @@ class Picture:
         return self._named
 
     def unload(self) -> None:
-        """Give back the frames where they are very large; what asks for them again reads them from their files."""
+        """Give back the frames where they are very large; what asks for them again reads them from their files.
+
+        Whoever writes calls it when the record is written: what is kept beside it for the next run is kept now.
+        """
+        if self._keep_suffixes and self._suffixes is not None:
+            keep_rules(self._record.state, self._suffixes)
+            self._keep_suffixes = False
         if sum(frame.height for frame in self.frames.values()) > _MANY:
             self.frames.clear()
             self.times.clear()

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList  # type: ignore[import-untyped]
 
 from blocklist.store import derived
-from blocklist.store.suffix_rules import file_of, kept_rules
+from blocklist.store.suffix_rules import file_of, keep_rules, kept_rules
 from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules, parse_rules
+from tests.installation import World
 
 RULES = """
 // ===BEGIN ICANN DOMAINS===
@@ -115,22 +116,33 @@ def test_the_digest_follows_the_rules_and_not_their_order_or_comments() -> None:
 
 
 def test_what_one_run_keeps_of_the_built_in_list_is_what_the_next_would_read(tmp_path: Path) -> None:
-    read, kept = kept_rules(tmp_path), kept_rules(tmp_path)
-    assert read == kept == builtin_rules()
-    # The second did not read the list again.
+    assert kept_rules(tmp_path) is None
+    keep_rules(tmp_path, builtin_rules())
+    assert kept_rules(tmp_path) == builtin_rules()
+    # The list is not read for it.
     derived.write(file_of(tmp_path), {"list": builtin_digest()}, TEST)
-    assert kept_rules(tmp_path).exact == {"test"}
+    assert (kept := kept_rules(tmp_path)) is not None and kept.exact == {"test"}
 
 
 @pytest.mark.parametrize("told", [{"list": "that of before"}, {}])
 def test_rules_that_were_kept_of_another_list_are_not_taken(tmp_path: Path, told: dict[str, str]) -> None:
     derived.write(file_of(tmp_path), told, TEST)
-    assert kept_rules(tmp_path) == builtin_rules() == kept_rules(tmp_path)
+    assert kept_rules(tmp_path) is None
 
 
-def test_a_torn_file_of_kept_rules_is_written_anew(tmp_path: Path) -> None:
-    kept_rules(tmp_path)
-    whole = file_of(tmp_path).stat().st_size
+def test_a_torn_file_of_kept_rules_is_not_believed(tmp_path: Path) -> None:
+    keep_rules(tmp_path, builtin_rules())
     file_of(tmp_path).write_bytes(file_of(tmp_path).read_bytes()[:-3])
-    assert kept_rules(tmp_path) == builtin_rules()
-    assert file_of(tmp_path).stat().st_size == whole
+    assert kept_rules(tmp_path) is None
+
+
+def test_an_update_keeps_them_where_there_is_a_record(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.feed("a", ["evil.example"], category="malware")
+    world.export("list", "domains")
+    assert world.update().code == 0
+    assert kept_rules(world.state) == builtin_rules()
+    # What is torn, the next run that asks for it makes anew.
+    file_of(world.state).write_bytes(b"")
+    world.lines("a", ["evil.example", "other.example"])
+    assert world.update().code == 0 and kept_rules(world.state) == builtin_rules()

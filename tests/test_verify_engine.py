@@ -278,7 +278,7 @@ def test_a_resolver_that_cuts_each_answer_short_and_is_silent_over_tcp_holds_up_
     # A connection for each of some 2,000 questions, 16 at a time and 0.6 seconds each, would be 75 seconds.
     assert time.monotonic() - began < 40
     assert result.summary.verdicts.get("live", 0) + result.summary.verdicts.get("unknown", 0) == 1000
-    assert result.summary.verdicts["live"] > 500
+    assert result.summary.verdicts["live"] > 250
     alone = NoTcp(table, default="truncated")
     alone.faith = 200
     result = verify(names, alone, rate=200, **options)

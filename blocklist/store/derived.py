@@ -33,8 +33,8 @@ _MOST = 0.1
 BASE = ".base"
 # What the key of a frame begins with that says which rows are gone of another.
 _GONE = "gone of"
-# Names of releases and of keys, before the suffix.
-_OURS = re.compile("[0-9a-f]+")
+# Names of releases, of keys and of what `blocklist.store.suffix_rules` keeps, before the suffix.
+_OURS = re.compile("[0-9a-f]+|suffixes")
 
 
 def libraries() -> list[object]:

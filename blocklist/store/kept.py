@@ -12,14 +12,17 @@ import struct
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import zstandard
 
 from blocklist.errors import RecordError
 from blocklist.hunks import hunks
-from blocklist.splice import Splice
 from blocklist.store import folders, snapshots
+
+if TYPE_CHECKING:
+    # Not imported for questions, which read what is kept: it brings Polars along.
+    from blocklist.splice import Splice
 
 # Reading back through so many patches takes as long as unpacking them all.
 MAX_DEPTH = 20

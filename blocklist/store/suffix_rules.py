@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from blocklist.store import derived
-from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
+from blocklist.suffixes import SuffixRules, builtin_digest
 
 _KINDS = ("exact", "wildcard", "exception")
 
@@ -20,17 +20,17 @@ def file_of(state: Path) -> Path:
     return state / "decided" / "suffixes.rules"
 
 
-def kept_rules(state: Path) -> SuffixRules:
-    """`builtin_rules`, from what an earlier run kept in `state` where the list is still the same.
+def kept_rules(state: Path) -> SuffixRules | None:
+    """`builtin_rules`, from what an earlier run kept in `state` where the list is still the same."""
+    digest = builtin_digest()
+    kept = derived.read(file_of(state))
+    if kept is None or kept.told != {"list": digest}:
+        return None
+    exact, wildcard, exception = (frozenset(kept.frames[kind]["name"].to_list()) for kind in _KINDS)
+    return SuffixRules(exact, wildcard, exception, digest)
 
-    For who may write there: what was not kept, or of another list, is kept now.
-    """
-    digest, path = builtin_digest(), file_of(state)
-    kept = derived.read(path)
-    if kept is not None and kept.told == {"list": digest}:
-        exact, wildcard, exception = (frozenset(kept.frames[kind]["name"].to_list()) for kind in _KINDS)
-        return SuffixRules(exact, wildcard, exception, digest)
-    rules = builtin_rules()
+
+def keep_rules(state: Path, rules: SuffixRules) -> None:
+    """Keep the built-in rules for the next run; only where there is a record, whose trace this is (`store.lost`)."""
     frames = {kind: pl.DataFrame({"name": sorted(getattr(rules, kind))}, {"name": pl.String}) for kind in _KINDS}
-    derived.write(path, {"list": digest}, frames)
-    return rules
+    derived.write(file_of(state), {"list": rules.digest}, frames)
