@@ -89,7 +89,7 @@ def series(found: list[str]) -> pl.DataFrame:
     return pl.DataFrame({"name": sorted(set(found))}, schema={"name": pl.String})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.data(),
     listings,
