@@ -1,6 +1,6 @@
 """Text made of text: lines that stand in the order of their keys, where few of them are others than before.
 
-What is left is not made, checked and compared again, but copied: of 1.8 million lines with 11,000 others in 0.05 s.
+What is left is not made, checked and compared again, but copied.
 """
 
 from __future__ import annotations

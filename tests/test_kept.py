@@ -48,7 +48,7 @@ def test_files_come_back_as_patches_and_very_large_ones_whole(tmp_path: Path, mo
     kept.keep_file(tmp_path, first, paths[0])
     # What lies where the base should be is believed by its digest alone.
     kept.keep_file(tmp_path, second, paths[1], first, lambda: kept.Bytes.of(paths[2].read_bytes()))
-    monkeypatch.setattr(kept, "_MOST_PATCHED", 1000)
+    monkeypatch.setattr(kept, "MOST_PATCHED", 1000)
     kept.keep_file(tmp_path, third, paths[2], second, lambda: kept.Bytes.of(paths[1].read_bytes()))
     assert [kept.read(tmp_path, digest) for digest in (first, second, third)] == lists
     sizes = [kept.file_of(tmp_path, digest).stat().st_size for digest in (first, second, third)]

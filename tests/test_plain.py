@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -17,9 +17,7 @@ from blocklist.ingest.parse import Parsed
 from blocklist.special_use import ENGINE_LABELS, LOCAL_NAMES
 
 PLAIN = sorted(BY_HEAD) + sorted(
-    name
-    for name in BY_LINE
-    if plain_columns(name, pl.col("line"), InputFormat(name=name))  # type: ignore[arg-type]
+    name for name in BY_LINE if plain_columns(name, pl.col("line"), InputFormat(name=cast(Any, name)))
 )
 BODIES = [
     "evil.example",

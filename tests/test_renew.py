@@ -26,7 +26,7 @@ from blocklist.select.express import Capability, express
 from blocklist.select.fold import group_of
 from blocklist.select.policy import Withheld, areas, ruled, select, unruled
 from blocklist.select.renew import Touched, refitted, renewed, spoken_of
-from blocklist.store import derived
+from blocklist.store import derived, kept
 from blocklist.suffixes import SuffixRules
 from tests.installation import World
 
@@ -293,6 +293,16 @@ def test_files_are_made_of_those_in_place_while_it_is_known_what_they_hold(
     rendered.clear()
     assert world.update().code == 0 and "squid" in rendered and "hosts" not in rendered
     assert body(edited) == anew(world, tmp_path_factory.mktemp("anew"), ())["squid"]
+    # So is one of which is said what another one holds, and one that is too large to be in memory whole.
+    for file in (world.base / "var" / "exports").glob("*.frames"):
+        said = derived.read(file)
+        assert said is not None
+        derived.write(file, {**said.told, "of": "0" * 64}, said.frames)
+    for turn, limit in ((5, kept.MOST_PATCHED), (6, 100)):
+        monkeypatch.setattr(kept, "MOST_PATCHED", limit)
+        world.lines("malware", lines(turn))
+        rendered.clear()
+        assert world.update().code == 0 and names <= rendered
     assert world.run("doctor").code == 0
 
 

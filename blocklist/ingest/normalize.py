@@ -75,7 +75,7 @@ _URL_REST = r"^(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$"
 # no fragment. Such a one is kept as it is without its scheme, and need not be taken apart, which costs ten times as
 # much.
 _PLAIN_URL = (
-    rf"^https?://(?:(?:[a-z0-9_-]{{1,63}}\.)+[a-z][a-z0-9_-]{{0,62}}|{networks.PLAIN_QUAD})(?::[1-9][0-9]{{0,3}})?/"
+    rf"^https?://(?:(?:[a-z0-9_-]{{1,63}}\.)+[a-z][a-z0-9_-]{{0,62}}|{networks.QUAD})(?::[1-9][0-9]{{0,3}})?/"
     r"\??(?:[A-Za-z0-9._~:/@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})" + _URL_REST[1:]
 )
 _PLAIN_LOCAL = (

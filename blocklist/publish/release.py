@@ -461,6 +461,8 @@ def _rewritten(
     live, (_, path), seen = job.live, job.paths[0], job.seen.get("")
     if live is None or seen is None or job.origin is None or job.origin.step is None or not comes_from(job, record):
         return None
+    if seen.size > kept.MOST_PATCHED:
+        return None  # one that large is never in memory as a whole
     try:
         old = path.read_bytes()
     except OSError:

@@ -308,15 +308,16 @@ class Selector:
         with self._deciding:
             decided = self._decided(export)
             came = decided.came(export.policy) if isinstance(decided, Decided) else None
-        if came is None or chosen_from(self._record.state, live) != came[0]:
+        released = "SELECT digest, chosen FROM release WHERE id = ?"
+        digest, chosen = self._record.connection.execute(released, (live,)).fetchone()
+        if chosen is None or came is None or chosen_from(self._record.state, live, digest) != came[0]:
             return None
-        (digest,) = self._record.connection.execute("SELECT chosen FROM release WHERE id = ?", (live,)).fetchone()
-        if digest is None or (old := self._read_chosen(digest)) is None:
+        if (old := self._read_chosen(chosen)) is None:
             return None
         _, before, renewed = came
         come = Chosen(**{field: patch.come for field, patch in renewed.patches.items()})
         splice = text_of_change(before, renewed.gone, come, self.rules, old.data)
-        return None if splice is None else kept.Spliced.of(splice, digest)
+        return None if splice is None else kept.Spliced.of(splice, chosen)
 
     def _read_chosen(self, digest: str) -> kept.Bytes | None:
         if self._ahead is not None and (found := self._ahead.chosen(digest)) is not None:

@@ -23,15 +23,13 @@ _ONE = pl.Series([1], dtype=pl.UInt128)
 _MAPPED = pl.DataFrame({"family": [6], "first": [MAPPED << 32], "last": [(MAPPED + 1 << 32) - 1]}, schema=_SCHEMA)
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_QUAD = rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}"
-_IPV4 = rf"^{_QUAD}(?:/(?:3[0-2]|[12]?[0-9]))?$"
-_RANGE_V4 = rf"^{_QUAD}-{_QUAD}$"
+QUAD = rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}"
+_IPV4 = rf"^{QUAD}(?:/(?:3[0-2]|[12]?[0-9]))?$"
+_RANGE_V4 = rf"^{QUAD}-{QUAD}$"
 _IPV6 = r"^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?$"
 # Host bits below a prefix, by their number.
 _HOSTS_V4 = pl.Series([2**bits - 1 for bits in range(33)], dtype=pl.UInt32)
 _HOSTS = pl.Series([2**bits - 1 for bits in range(129)], dtype=pl.UInt128)
-# IPv4 as it is kept.
-PLAIN_QUAD = _QUAD
 _OCTETS = pl.Series([str(octet) for octet in range(256)])
 _POWERS = pl.Series([2**bits for bits in range(33)], dtype=pl.Int64)
 

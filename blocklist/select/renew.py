@@ -70,8 +70,10 @@ def renewed(before: Chosen, anew: Chosen, touched: Touched) -> Renewed:
 
 
 def _differing(old: pl.DataFrame, new: pl.DataFrame) -> pl.Series:
-    """The names (the first column) of rows that are in one of the two alone; in neither is a row twice."""
-    return pl.concat([old, new]).unique(keep="none").to_series(0).unique()
+    """The names (the first column) of rows that are not as often in the one as in the other."""
+    sides = (rows.with_columns(pl.lit(way, pl.Int32).alias("times")) for rows, way in ((old, 1), (new, -1)))
+    counted = pl.concat(sides).group_by(old.columns).agg(pl.col("times").sum())
+    return counted.filter(pl.col("times") != 0).to_series(0).unique()
 
 
 def spoken_of(before: Chosen, laid: Chosen, rules: Sequence[Rule]) -> pl.Series | None:

@@ -29,7 +29,7 @@ MAX_DEPTH = 20
 _MARK = struct.pack("<II", 0x184D2A5C, 33)
 _HEAD = len(_MARK) + 33
 # Both sides of a patch are in memory.
-_MOST_PATCHED = 256 * 2**20
+MOST_PATCHED = 256 * 2**20
 
 
 class Bytes(NamedTuple):
@@ -93,7 +93,7 @@ def keep_file(
     """
     if splice is not None and base is not None and keep_splice(state, digest, splice, base):
         return None
-    if path.stat().st_size <= _MOST_PATCHED:
+    if path.stat().st_size <= MOST_PATCHED:
         return keep(state, digest, path.read_bytes(), base, read_base)
     if not is_kept(state, digest):
         with path.open("rb") as data:
@@ -107,7 +107,7 @@ def keep_splice(state: Path, digest: str, splice: Splice, base: str) -> bool:
     """
     if is_kept(state, digest):
         return True
-    if (depth := _depth_upon(state, base)) is None:
+    if (depth := _depth_upon(state, base)) is None or len(splice.old) > MOST_PATCHED:
         return False
     packed = _as_patch(snapshots.line_patch(splice.come, splice.hunks, digest), len(splice.old), base, depth)
     if packed is not None:
@@ -209,7 +209,7 @@ def _head(path: Path) -> tuple[str | None, int]:
 def _patched(
     state: Path, data: bytes, digest: str, base: str, read_base: Callable[[], Bytes | None] | None
 ) -> bytes | None:
-    if (depth := _depth_upon(state, base)) is None or len(data) > _MOST_PATCHED:
+    if (depth := _depth_upon(state, base)) is None or len(data) > MOST_PATCHED:
         return None
     found = read_base() if read_base is not None else None
     if found is not None and found.digest == base:
@@ -219,7 +219,7 @@ def _patched(
             before = read(state, base)
         except RecordError:
             return None
-    if not before or len(before) > _MOST_PATCHED:
+    if not before or len(before) > MOST_PATCHED:
         return None
     changed = hunks(before, data)
     if changed is None:
