@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -89,7 +89,7 @@ def series(found: list[str]) -> pl.DataFrame:
     return pl.DataFrame({"name": sorted(set(found))}, schema={"name": pl.String})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.data(),
     listings,
@@ -99,6 +99,7 @@ def series(found: list[str]) -> pl.DataFrame:
     policies,
     st.booleans(),
     *[st.lists(st.sampled_from([*NAMES, *NETWORKS]), max_size=3)] * 2,
+    st.sampled_from(CAPABILITIES),
 )
 def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
     data: Any,
@@ -110,6 +111,7 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
     apart: bool,
     held: list[str],
     dead: list[str],
+    capability: Capability,
 ) -> None:
     said, other = (
         [
@@ -118,6 +120,10 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
         ]
         for words in (told, others)
     )
+
+    def of(rules: list[Rule]) -> pl.Series:
+        return pl.Series([rule.name for rule in rules if rule.kind == "domain"], dtype=pl.String)
+
     none = series([])
     addresses = pl.DataFrame(schema={"family": pl.UInt8, "first": pl.UInt128, "last": pl.UInt128})
     gone = data.draw(st.lists(st.sampled_from(rows), max_size=8)) if rows else []
@@ -169,21 +175,66 @@ def test_what_is_brought_up_to_date_is_what_would_be_decided_from_nothing(
     spoken = made.names
     under_others, by_others = ruled(unruled(before, said), other), decided(states[0], said=other)
     of_rules = spoken_of(before, under_others, (*said, *other))
-    for capability in CAPABILITIES:
+    was = express(before.decisions, capability)
+    fitted, patch, gone = refitted(was, before.decisions, now.decisions, spoken, of(said), capability)
+    assert_frame_equal(patch.of(was.entries), fitted.entries)
+    assert_frame_equal(gone, was.entries.filter(pl.col("name").is_in(patch.gone.implode())))
+    wanted = express(whole.decisions, capability)
+    assert_frame_equal(fitted.entries, wanted.entries)
+    assert fitted.lost == wanted.lost, capability
+    if of_rules is not None:
         was = express(before.decisions, capability)
-        fitted, patch, gone = refitted(was, before.decisions, now.decisions, spoken, capability)
-        assert_frame_equal(patch.of(was.entries), fitted.entries)
-        assert_frame_equal(gone, was.entries.filter(pl.col("name").is_in(patch.gone.implode())))
-        wanted = express(whole.decisions, capability)
+        fitted, _, _ = refitted(was, before.decisions, under_others.decisions, of_rules, of(other), capability)
+        wanted = express(by_others.decisions, capability)
         assert_frame_equal(fitted.entries, wanted.entries)
         assert fitted.lost == wanted.lost, capability
-        if of_rules is not None:
-            fitted, _, _ = refitted(
-                express(before.decisions, capability), before.decisions, under_others.decisions, of_rules, capability
-            )
-            wanted = express(by_others.decisions, capability)
-            assert_frame_equal(fitted.entries, wanted.entries)
-            assert fitted.lost == wanted.lost, capability
+
+
+DECISIONS = st.dictionaries(
+    st.tuples(st.sampled_from([*NAMES, "example"]), st.booleans()),
+    st.sampled_from([(True, True), (True, False), (False, False)]),
+    max_size=12,
+)
+
+
+def decisions(rows: dict[tuple[str, bool], tuple[bool, bool]]) -> pl.DataFrame:
+    schema = {"name": pl.String, "subtree": pl.Boolean, "block": pl.Boolean, "widenable": pl.Boolean}
+    made = pl.DataFrame([(*key, *value) for key, value in rows.items()], schema=schema, orient="row")
+    return made.with_columns(group_of(pl.col("name")).alias("group"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(DECISIONS, DECISIONS, st.sets(st.sampled_from(NAMES), max_size=3), st.sampled_from(CAPABILITIES))
+# An allow that did not change still narrows the subtree above it, which then covers nothing new either.
+@example(
+    {("evil.example", True): (True, True), ("a.a.evil.example", False): (False, False)},
+    {("b.evil.example", False): (True, True)},
+    {"b.evil.example"},
+    Capability(True, True, False),
+)
+@example({("example", True): (True, True)}, {("evil.example", False): (True, True)}, {"evil.example"}, CAPABILITIES[0])
+def test_entries_are_fitted_anew_beside_all_rules_that_stay(
+    old: dict[tuple[str, bool], tuple[bool, bool]],
+    other: dict[tuple[str, bool], tuple[bool, bool]],
+    names: set[str],
+    capability: Capability,
+) -> None:
+    """Names of feeds come and go; what is allowed, and single labels, are rules."""
+
+    def by_rule(rows: dict[tuple[str, bool], tuple[bool, bool]]) -> set[str]:
+        return {name for (name, _), (block, _) in rows.items() if not block or "." not in name}
+
+    rules = by_rule(old)
+    kept = {key: value for key, value in old.items() if key[0] not in names or key[0] in rules}
+    come = {key: value for key, value in other.items() if key[0] in names and value[0] and key[0] not in rules}
+    before, after = decisions(old), decisions(kept | come)
+    was, wanted = express(before, capability), express(after, capability)
+    told = pl.Series(sorted(rules), dtype=pl.String)
+    fitted, patch, gone = refitted(was, before, after, pl.Series(sorted(names), dtype=pl.String), told, capability)
+    assert_frame_equal(fitted.entries, wanted.entries)
+    assert fitted.lost == wanted.lost
+    assert_frame_equal(patch.of(was.entries), wanted.entries)
+    assert_frame_equal(gone, was.entries.filter(pl.col("name").is_in(patch.gone.implode())))
 
 
 # The files that this takes
@@ -454,7 +505,7 @@ def test_a_name_with_the_hash_of_another_does_not_take_it_along(monkeypatch: pyt
     new = entries.with_columns(pl.col("name").replace("b.test", "c.test"))
     can = Capability(True, True, True)
     was, wanted = express(entries, can), express(new, can)
-    fitted, _, _ = refitted(was, entries, new, pl.Series(["b.test", "c.test"]), can)
+    fitted, _, _ = refitted(was, entries, new, pl.Series(["b.test", "c.test"]), pl.Series([], dtype=pl.String), can)
     assert_frame_equal(fitted.entries, wanted.entries)
 
 

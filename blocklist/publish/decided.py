@@ -270,7 +270,8 @@ class Decided:
             assert known.names is not None
             before = Expressed(kept.frames["entries"], kept.told["lost"])
             old = known.before.decisions
-            made, patch, gone = refitted(before, old, chosen.decisions, known.names, capability)
+            rules = pl.Series([rule.name for rule in self._rules if rule.kind == "domain"], dtype=pl.String)
+            made, patch, gone = refitted(before, old, chosen.decisions, known.names, rules, capability)
             step = Step(made.entries, known.token, before.entries, known.before_token, patch, gone)
             self._steps[name, capability] = step
             patched = kept, {"entries": patch}

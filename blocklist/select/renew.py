@@ -97,15 +97,20 @@ def no_single_label(names: pl.Series) -> bool:
 
 
 def refitted(
-    before: Expressed, old: pl.DataFrame, new: pl.DataFrame, names: pl.Series, capability: Capability
+    before: Expressed,
+    old: pl.DataFrame,
+    new: pl.DataFrame,
+    names: pl.Series,
+    rules: pl.Series,
+    capability: Capability,
 ) -> tuple[Expressed, FramePatch, pl.DataFrame]:
     """What `express(new, capability)` gives, from `before`, which it gave for `old`; how its entries differ, and which
     of `before` go.
 
-    `old` and `new` are decisions that differ for `names` only. All rules must be among these: a rule for a single
-    label is above names of any group, and an allow anywhere narrows what is above it.
+    `old` and `new` are decisions that differ for `names` (String) only. `rules` (String): the names of all rules, as
+    only these can allow a name or be a single label.
     """
-    near = _near(old, names).select(old.columns)
+    near = _near(old, names, rules).select(old.columns)
     among = _NAME.is_in(names.implode())
     # Hashes rule out most of them for a quarter of the time.
     likely = new.filter(new["name"].hash().is_in(names.hash().implode()))
@@ -126,17 +131,20 @@ def _difference(old: pl.DataFrame, new: pl.DataFrame) -> tuple[FramePatch, pl.Da
     return FramePatch.between(gone["name"], new.filter(_NAME.is_in(differs))), gone
 
 
-def _near(decisions: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
-    """The decisions for `names`, and for all that is above or below any of them; some more do no harm.
+def _near(decisions: pl.DataFrame, names: pl.Series, rules: pl.Series) -> pl.DataFrame:
+    """The decisions for `names`, for all that is above or below any of them, and for `rules`; some more do no harm.
 
-    With each row, all rows above it are there: these are above or below the same name.
+    What is above a row is there with it: that is above or below the same name. What is below one need not be, but for
+    allows, which narrow the row; and a rule for a single label is above names of any group.
     """
     of = names.alias("name").to_frame().select("name", group_of(_NAME).alias("group"), _DOTS.alias("dots"))
-    at = decisions["group"].is_in(of["group"].implode()).arg_true()
+    ruled = rules.alias("name").to_frame().select(group_of(_NAME)).to_series()
+    at = decisions["group"].is_in(pl.concat([of["group"], ruled.alias("group")]).implode()).arg_true()
     rows = pl.DataFrame({"at": at}).with_columns(decisions["name"].gather(at), decisions["group"].gather(at))
     # What changes at the top of a group concerns all of it; those of hosting services have tens of thousands.
     whole = pl.col("group").is_in(of.filter(pl.col("dots") < 2)["group"].unique().implode())
-    found, rest = [rows.filter(whole)["at"]], rows.filter(~whole).select("at", "name", _DOTS.alias("dots"))
+    found = [rows.filter(whole | _NAME.is_in(rules.implode()))["at"]]
+    rest = rows.filter(~whole).select("at", "name", _DOTS.alias("dots"))
     # By hashes: one that lets more through takes in a name of the same group for nothing.
     own, above = names.hash().implode(), pl.concat([names.hash(), *(up["name"].hash() for up in _upwards(of, 1))])
     found.append(rest.filter(_NAME.hash().is_in(above.implode()))["at"])
