@@ -18,7 +18,7 @@ from blocklist.catalog import Feed
 from blocklist.config import Policy
 from blocklist.framepatch import FramePatch
 from blocklist.picture import Picture
-from blocklist.publish import release
+from blocklist.publish import prepare
 from blocklist.publish.descriptor import Format
 from blocklist.rules import Rule
 from blocklist.select.current import CATEGORY, current
@@ -306,14 +306,14 @@ def test_updates_decide_anew_only_what_changed_and_publish_the_same(
 def test_files_are_made_of_those_in_place_while_it_is_known_what_they_hold(
     world: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = release.render
+    whole = prepare.render
     rendered: set[str] = set()
 
     def counted(fmt: Format, *rest: Any) -> Any:
         rendered.add(fmt.name)
         return whole(fmt, *rest)
 
-    monkeypatch.setattr(release, "render", counted)
+    monkeypatch.setattr(prepare, "render", counted)
     assert world.update().code == 0 and rendered == set(TARGETS)
     names = {"rpz", "squid", "domains", "hosts", "unbound"}
     before = {fmt: set(body(world.base / "exports" / fmt)) for fmt in TARGETS}
@@ -541,7 +541,8 @@ def test_what_a_name_of_two_labels_covered_comes_back_when_it_goes() -> None:
     )
     can = Capability(subtree=True, exact=True, allow=True)
     gone = pl.Series("name", ["evil.example"])
-    fitted, _, _ = refitted(express(old.decisions, can), old.decisions, new.decisions, gone, can)
+    was, no_rules = express(old.decisions, can), pl.Series([], dtype=pl.String)
+    fitted, _, _ = refitted(was, old.decisions, new.decisions, gone, no_rules, can)
     assert fitted.entries["name"].to_list() == ["c.a.evil.example", "z.pages.example"]
 
 
