@@ -23,7 +23,7 @@ from blocklist.publish.descriptor import Format
 from blocklist.publish.render import render
 from blocklist.suffixes import builtin_rules
 
-SLOW = settings(max_examples=50, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=30, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
 MALWARE = Feed(id="malware", title="Tests", url="file:list", category="malware", confidence=90)
 # A name has 52 characters in front of it: here the longest name fits, and not with its wildcard.
 ORIGIN = ".".join(["x" * 49] * 3 + ["x" * 50])

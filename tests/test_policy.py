@@ -28,7 +28,7 @@ from worlds import (
 from blocklist.catalog import Feed
 from blocklist.config import Export, Policy
 
-SLOW = settings(max_examples=100, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=60, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
 MALWARE = Feed(id="malware", title="Tests", url="file:list", category="malware", confidence=90)
 TOP = Feed(id="top", title="Tests", url="file:list", category="reference")
 

@@ -540,7 +540,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     rows=st.dictionaries(st.integers(-(2**63), 2**63 - 1), st.tuples(VALUES, VALUES), max_size=60),
     size=st.sampled_from([512, 1024, PAGE, 8192, 65536]),
@@ -566,7 +566,7 @@ def test_pages_say_what_sqlite_says(
     assert sorted(read, key=lambda row: row[1] if row else 0) == wanted  # type: ignore[index, arg-type, return-value]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), flips=st.integers(1, 400))
 def test_whatever_bytes_are_changed_salvage_ends_and_gives_rows_of_the_schema(
     pristine: tuple[World, Path], tmp_path_factory: pytest.TempPathFactory, seed: int, flips: int
