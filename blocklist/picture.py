@@ -19,7 +19,8 @@ from blocklist.names import RejectedError, normalize_name
 from blocklist.select.current import Current, current
 from blocklist.select.known import named_by
 from blocklist.select.lifetime import ends, lasts, seconds
-from blocklist.store.record import Record
+from blocklist.store import columns
+from blocklist.store.record import Record, Snapshot
 from blocklist.store.suffix_rules import keep_rules, kept_rules
 from blocklist.suffixes import SuffixRules, builtin_digest, builtin_rules
 
@@ -56,6 +57,7 @@ class Picture:
         self.times: dict[int, pl.DataFrame] = {}
         self.changes: Changes | None = None
         self._feeds: dict[int, Feed] = {}
+        self._snapshots: dict[int, Snapshot] | None = None
         self._current: Current | None = None
         self._references: guard.References | None = None
         self._named: pl.DataFrame | None = None
@@ -93,7 +95,7 @@ class Picture:
         """The same one by one; those that had to be read stay in memory if they may."""
         numbers = sorted(number for number, feed in self.feeds.items() if wanted(feed))
         # An update puts frames here before the record knows of them. With all of them here it is not asked.
-        snapshots = {} if self.frames.keys() >= set(numbers) else self._record.current_snapshots()
+        snapshots = {} if self.frames.keys() >= set(numbers) else self._now()
         for number in numbers:
             if number in snapshots or number in self.frames:
                 with self._loading:
@@ -113,7 +115,7 @@ class Picture:
 
     def about(self, asked: Callable[[pl.Series], pl.Series]) -> Current:
         """The same for the names alone of which `asked` says so (String to Boolean)."""
-        stay = sum(snapshot.entries for snapshot in self._record.current_snapshots().values()) <= _MANY
+        stay = sum(snapshot.entries for snapshot in self._now().values()) <= _MANY
         frames: dict[int, pl.DataFrame] = {}
         waiting: dict[int, pl.DataFrame] = {}
 
@@ -134,13 +136,42 @@ class Picture:
             ask()
         return current(frames, self.feeds, self.suffixes, self.expired(frames))
 
+    def settled(self) -> None:
+        """The snapshots of this run are written: the record, to which another thread writes, is not asked again."""
+        self._snapshots = self._record.current_snapshots()
+
+    def preload(self) -> bool:
+        """Read from their files all frames that are not yet here. False where some are lost, or there are too many to
+        stay here: then the record would be asked for them.
+        """
+        snapshots = self._now()
+        if sum(now.entries for now in snapshots.values()) > _MANY:
+            return False
+        for number in snapshots.keys() & self.feeds.keys():
+            if number not in self.frames:
+                found = columns.read(self._record.state, snapshots[number].id)
+                if found is None:
+                    return False
+                with self._loading:
+                    self.frames[number] = found.frame
+            if number not in self.times and _lists(self.feeds[number]) and lasts(self.feeds[number]):
+                times = columns.read_times(self._record.state, snapshots[number].id)
+                if times is None:
+                    return False
+                self.times[number] = times
+        return True
+
+    def _now(self) -> dict[int, Snapshot]:
+        """The current snapshot of each feed, by number."""
+        return self._record.current_snapshots() if self._snapshots is None else self._snapshots
+
     def listed(self) -> list[list[int | str]]:
         """What `current` is drawn from: number and current snapshot of each feed but references, in order.
 
         A backup that was put back gives numbers of snapshots again: bytes, run and time tell them apart.
         """
         feeds = self.feeds
-        now = self._record.current_snapshots()
+        now = self._now()
         ours = [i for i in sorted(now) if i in feeds and not feeds[i].is_reference]
         return [[i, now[i].id, now[i].run, now[i].fetched, now[i].sha256] for i in ours]
 
@@ -178,7 +209,7 @@ class Picture:
         if not lasts(feed):
             return None
         if number not in self.times:
-            snapshot = self._record.current_snapshots().get(number)
+            snapshot = self._now().get(number)
             if snapshot is None:
                 return None
             self.times[number] = self._record.times(number, snapshot.id)
@@ -239,9 +270,10 @@ class Picture:
         if self._keep_suffixes and self._suffixes is not None:
             keep_rules(self._record.state, self._suffixes)
             self._keep_suffixes = False
-        if sum(frame.height for frame in self.frames.values()) > _MANY:
-            self.frames.clear()
-            self.times.clear()
+        with self._loading:
+            if sum(frame.height for frame in self.frames.values()) > _MANY:
+                self.frames.clear()
+                self.times.clear()
 
     def forget_references(self) -> None:
         """Drop the references alone."""

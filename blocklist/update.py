@@ -62,6 +62,7 @@ def update(
     force: bool = False,
     on_feed: Callable[[FeedOutcome], None] | None = None,
     on_news: Callable[[], None] | None = None,
+    on_settled: Callable[[Picture], Callable[[pl.DataFrame], None] | None] | None = None,
     decision: Back | Resume | None = None,
     command: str = "update",
 ) -> tuple[Updated, Picture]:
@@ -70,7 +71,9 @@ def update(
     Every feed stands alone: one that fails or is gated keeps its last good snapshot. Everything that changed is
     written in one transaction, after the files it names are on disk. Raises RecordError when that can't be.
 
-    `on_news` is called before they are recorded, when some feed brought something new.
+    `on_news` is called before they are recorded, when some feed brought something new. `on_settled` is called when all
+    but holds is as it will be, and may ask the record; what it gives is called with the holds that will be in force
+    (`Record.open_holds`), and may not.
     `decision`: a person's word about one feed, recorded with what it changes, as a run of `command`. Where that feed
     fails nothing is recorded at all, and FeedError is raised.
     """
@@ -91,7 +94,7 @@ def update(
         raise FeedError(failed.error or f"{failed.id} failed", hint=failed.hint)
     if on_news is not None and any(intake.added.height or intake.removed.height for intake in work.intakes.values()):
         on_news()
-    _record(work, out, command)
+    _record(work, out, command, on_settled)
     if decision is not None and (intake := work.intakes.get(decision.feed)) is not None:
         out.came = intake.added.join(intake.removed, on="name", how="anti")["name"]
         out.went = pl.concat([intake.removed, intake.over]).join(intake.added, on="name", how="anti")["name"]
@@ -112,7 +115,12 @@ def _sync_feeds(config: Config, record: Record) -> None:
         record.add_feeds(record.connection, new)
 
 
-def _record(work: Work, out: Updated, command: str) -> None:
+def _record(
+    work: Work,
+    out: Updated,
+    command: str,
+    on_settled: Callable[[Picture], Callable[[pl.DataFrame], None] | None] | None,
+) -> None:
     """Everything that changed, in one transaction; when nothing did, the run and the time each feed was asked."""
     record, config, picture, run, at = work.record, work.config, work.picture, work.run, work.at
     started = time.perf_counter()
@@ -193,6 +201,7 @@ def _record(work: Work, out: Updated, command: str) -> None:
         # Asked now, as the connection belongs to the writer then.
         if look is not None or work.intakes:
             held, released = record.open_holds(), record.released_names()
+            decide = on_settled(picture) if on_settled is not None and (listings_changed or look is not None) else None
         # SQLite takes the rows while the guards look at names; both leave the interpreter free, and nothing else asks
         # this connection meanwhile.
         written = beside.submit(_write_listings, connection, work, taken, lapses, period)
@@ -202,8 +211,11 @@ def _record(work: Work, out: Updated, command: str) -> None:
             fresh = changes.in_force["name"]
             out.newly_held = fresh.filter(~fresh.is_in(held["name"].implode())).n_unique()
         withheld: Future[_Withheld] | None = None
-        if work.intakes:
+        if look is not None or work.intakes:
             in_force = held if changes is None else changes.in_force
+            if decide is not None:
+                decide(in_force)
+        if work.intakes:
             withheld = counting.submit(_withheld, work, in_force, released)
         ended = _ended(work, taken, lapses)
         written.result()

@@ -68,7 +68,7 @@ def command(
             raise click.UsageError(f"no enabled feed {name!r}{nearest(name, config.feeds)}")
     from blocklist import clock, heap
     from blocklist.errors import IndicatorError
-    from blocklist.publish.ahead import Ahead
+    from blocklist.publish.early import Early
     from blocklist.publish.release import export_all
     from blocklist.rules import ending_soon
     from blocklist.store.feed_pins import feed_pins
@@ -76,7 +76,7 @@ def command(
     from blocklist.update import update
 
     heap.keep_freed()
-    with writing(config, screen, "update") as record, Ahead(config, record) as ahead:
+    with writing(config, screen, "update") as record, Early(config, record) as early:
         known, stands = record.feed_ids(), feed_pins(record.connection)
         for name in accept:
             if name in stands:
@@ -100,8 +100,10 @@ def command(
             accept=set(accept),
             force=force,
             on_feed=drawn.feed,
-            on_news=ahead.begin if publishing else None,
+            on_news=early.ahead.begin if publishing else None,
+            on_settled=early.settled if publishing else None,
         )
+        early.recorded()
         drawn.clear()
         _show_feeds(screen, updated, config.feeds.values())
         _remarks(screen, config, first)
@@ -112,7 +114,7 @@ def command(
                 updated.changed = True
         exports: list[ExportOutcome] = []
         if publishing:
-            exports = export_all(config, record, picture, formats, run=updated.run, ahead=ahead)
+            exports = export_all(config, record, picture, formats, run=updated.run, early=early)
             show_exports(screen, exports)
         for case in updated.cases:
             allowed = f"; rule {case.rule} allows it until {moment(case.allowed_until)}" if case.rule else ""

@@ -41,6 +41,11 @@ class Ahead:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
+    @property
+    def begun(self) -> bool:
+        """Is it reading, or has it read?"""
+        return self._pool is not None
+
     def begin(self) -> None:
         """Read beside the caller, who may write to the record meanwhile: nothing is asked of it after this call."""
         state = self._record.state

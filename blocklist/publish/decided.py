@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from blocklist import clock
 from blocklist.catalog import ESSENTIAL
 from blocklist.config import Policy
 from blocklist.framepatch import FramePatch
+from blocklist.grounds import Grounds
 from blocklist.ingest import guard
 from blocklist.picture import Picture
 from blocklist.publish.ahead import Ahead
@@ -59,6 +61,7 @@ class _Known(msgspec.Struct, frozen=True):
 class Decided:
     """Decisions of `policies`, made when first asked for. `keep` writes them down for the next run; end with `finish`.
 
+    `foreseen`: what the record will say; until `go_on` nothing else is asked of it, and nothing written.
     Not for threads side by side: whoever shares it locks it.
     """
 
@@ -71,10 +74,13 @@ class Decided:
         *,
         keep: bool,
         ahead: Ahead | None = None,
+        foreseen: Grounds | None = None,
     ) -> None:
-        self._picture, self._record, self._policies, self._rules = picture, record, policies, rules
+        self._picture, self._record, self._policies, self.rules = picture, record, policies, list(rules)
         self._folder = record.state / "decided"
         self._read = derived.read if ahead is None else ahead.decided
+        self._grounds = foreseen
+        self._waiting: list[Callable[[], None]] | None = None if foreseen is None else []
         self._withheld: Withheld | None = None
         self._apart: dict[tuple[str, ...], Withheld] = {}
         self._lineage: Lineage | None = None
@@ -93,6 +99,24 @@ class Decided:
         if name not in self._known:
             self._known[name] = self._decide(name)
         return self._known[name].chosen
+
+    @property
+    def grounds(self) -> Grounds:
+        """What the record says, asked when first needed."""
+        if self._grounds is None:
+            self._grounds = Grounds.of(self._picture, self._record)
+        return self._grounds
+
+    def foresee(self, name: str) -> None:
+        """Decide for policy `name` if what is known needs only be brought up to date, which takes little."""
+        if name not in self._known and (known := self._brought(name)) is not None:
+            self._known[name] = known
+
+    def go_on(self) -> None:
+        """It has become as was `foreseen`: what waits to be written is, and the record may be asked."""
+        waiting, self._waiting = self._waiting or [], None
+        for write in waiting:
+            write()
 
     def fitted(self, name: str, capability: Capability) -> Expressed:
         """The decisions of policy `name` in what `capability` can say."""
@@ -129,8 +153,8 @@ class Decided:
                 self._picture.feeds,
                 policy,
                 self.withheld_by(policy),
-                self._rules,
-                self._record.verdict_names(),
+                self.rules,
+                self.grounds.verdicts,
             )
         return self._selected[key]
 
@@ -138,9 +162,8 @@ class Decided:
     def withheld(self) -> Withheld:
         """The holds in force and the reference addresses."""
         if self._withheld is None:
-            self._withheld = in_force(
-                self._record.open_holds(), self._record.released_names(), self._picture.references().addresses
-            )
+            addresses = self._picture.references().addresses
+            self._withheld = in_force(self.grounds.holds, self.grounds.released, addresses)
         return self._withheld
 
     def withheld_by(self, policy: Policy) -> Withheld:
@@ -149,8 +172,8 @@ class Decided:
         for category, ids in policy.guards.items():
             named = tuple(sorted({*ids, ESSENTIAL}))
             if named not in self._apart:
-                holds = guard.again(self._record.open_holds(), self._picture.named_by(named))
-                self._apart[named] = in_force(holds, self._record.released_names(), self.withheld.addresses)
+                holds = guard.again(self.grounds.holds, self._picture.named_by(named))
+                self._apart[named] = in_force(holds, self.grounds.released, self.withheld.addresses)
             own[CATEGORY[category]] = self._apart[named]
         return replace(self.withheld, by_category=own)
 
@@ -176,8 +199,15 @@ class Decided:
         return self._folder / f"{derived.digest(parts)[:16]}.frames"
 
     def _decide(self, name: str) -> _Known:
+        if (known := self._brought(name)) is not None:
+            return known
+        made = self.selected(name, self._policies[name].kinds)
+        return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__struct_fields__}), gids=made.gids)
+
+    def _brought(self, name: str) -> _Known | None:
+        """What is kept for policy `name`, brought up to date; None where that is not known or as much work."""
         policy = self._policies[name]
-        fixed, listed, held = self._fixed(policy), self._picture.listed(), self._held(policy)
+        fixed, listed, held = self._fixed(policy), self.grounds.listed, self._held(policy)
         kept = self._read(self._file(name))
         if kept is not None and kept.told["fixed"] == fixed and self._holds_still(kept.told):
             told, frames = kept.told, dict(kept.frames)
@@ -190,8 +220,7 @@ class Decided:
                     return _Known(before, token)
                 if len(touched.hashes) < _MOST * before.decisions.height:
                     return self._renew(name, kept, before, laid, touched, ruled_names)
-        made = self.selected(name, policy.kinds)
-        return self._keep(name, Chosen(**{f: getattr(made, f) for f in Chosen.__struct_fields__}), gids=made.gids)
+        return None
 
     def _holds_still(self, told: Mapping[str, Any]) -> bool:
         """Has no listing ended since?"""
@@ -200,10 +229,10 @@ class Decided:
 
     def _ruled(self, before: Chosen, rules: Sequence[Rule]) -> tuple[Chosen, pl.Series | None]:
         """`before` with the rules of now in place of `rules`, and the names of which this speaks; None: of any."""
-        if list(rules) == list(self._rules):
+        if list(rules) == self.rules:
             return before, pl.Series("name", [], dtype=pl.String)
-        laid = ruled(unruled(before, rules), self._rules)
-        return laid, spoken_of(before, laid, (*rules, *self._rules))
+        laid = ruled(unruled(before, rules), self.rules)
+        return laid, spoken_of(before, laid, (*rules, *self.rules))
 
     def _renew(
         self,
@@ -223,8 +252,8 @@ class Decided:
             self._picture.feeds,
             self._policies[name],
             self.withheld_by(self._policies[name]),
-            self._rules,
-            self._record.verdict_names(),
+            self.rules,
+            self.grounds.verdicts,
         )
         now = renewed(laid, anew, touched)
         names = pl.concat([now.names, ruled_names]).unique()
@@ -242,15 +271,18 @@ class Decided:
     ) -> _Known:
         known = _Known(chosen, secrets.token_hex(16), **came_from)
         policy = self._policies[name]
-        told = {
-            "token": known.token,
-            "fixed": self._fixed(policy),
-            "listed": self._picture.listed(),
-            "rules": msgspec.to_builtins(list(self._rules)),
-            "judged": clock.text(self._picture.at),
-            # Until the first listing ends, none has to be judged again.
-            "until": min(self._record.next_ends().values(), default=None),
-        }
+
+        def told() -> dict[str, Any]:
+            return {
+                "token": known.token,
+                "fixed": self._fixed(policy),
+                "listed": self.grounds.listed,
+                "rules": msgspec.to_builtins(self.rules),
+                "judged": clock.text(self._picture.at),
+                # Until the first listing ends, none has to be judged again.
+                "until": min(self._record.next_ends().values(), default=None),
+            }
+
         frames = {f: getattr(chosen, f) for f in Chosen.__struct_fields__} | {"held": self._held(policy)}
         self._write(self._file(name), told, frames, patched)
         return known
@@ -270,7 +302,7 @@ class Decided:
             assert known.names is not None
             before = Expressed(kept.frames["entries"], kept.told["lost"])
             old = known.before.decisions
-            rules = pl.Series([rule.name for rule in self._rules if rule.kind == "domain"], dtype=pl.String)
+            rules = pl.Series([rule.name for rule in self.rules if rule.kind == "domain"], dtype=pl.String)
             made, patch, gone = refitted(before, old, chosen.decisions, known.names, rules, capability)
             step = Step(made.entries, known.token, before.entries, known.before_token, patch, gone)
             self._steps[name, capability] = step
@@ -281,7 +313,7 @@ class Decided:
                 made = express(chosen.decisions, capability, self._covers(known))
                 self._made[alike] = (chosen.decisions, made)
             made = self._made[alike][1]
-        self._write(file, {"of": known.token, "lost": made.lost}, {"entries": made.entries}, patched)
+        self._write(file, lambda: {"of": known.token, "lost": made.lost}, {"entries": made.entries}, patched)
         return made
 
     def _covers(self, known: _Known) -> Callable[[], pl.DataFrame] | None:
@@ -293,7 +325,7 @@ class Decided:
         def covers() -> pl.DataFrame:
             if self._lineage is None:
                 names = self._picture.current().names
-                ruled = [rule.name for rule in self._rules if rule.kind == "domain"]
+                ruled = [rule.name for rule in self.rules if rule.kind == "domain"]
                 self._lineage = Lineage.of(names["name"], names["kind"] == DOMAIN, ruled)
             return self._lineage.nearest(decisions, self._lineage.numbers(decisions, gids))
 
@@ -302,16 +334,19 @@ class Decided:
     def _write(
         self,
         file: Path,
-        told: Mapping[str, Any],
+        told: Callable[[], Mapping[str, Any]],
         frames: Mapping[str, pl.DataFrame],
         patched: tuple[derived.Kept, Mapping[str, FramePatch]] | None,
     ) -> None:
+        """`told` may ask the record."""
         if self._writer is None:
             return
-        if patched is None:
-            self._written.append(self._writer.submit(derived.write, file, told, frames))
+        if self._waiting is not None:
+            self._waiting.append(partial(self._write, file, told, frames, patched))
+        elif patched is None:
+            self._written.append(self._writer.submit(derived.write, file, told(), frames))
         else:
-            self._written.append(self._writer.submit(derived.write_changed, file, told, frames, *patched))
+            self._written.append(self._writer.submit(derived.write_changed, file, told(), frames, *patched))
 
     # What decisions are computed from
 
@@ -328,7 +363,7 @@ class Decided:
         for code, own in withheld.by_category.items():
             held |= {f"whole {code}": own.names, f"subtree {code}": own.subtrees}
         if policy.drops:
-            verdicts = self._record.verdict_names()
+            verdicts = self.grounds.verdicts
             held |= {verdict: verdicts.filter(pl.col("verdict") == verdict) for verdict in policy.drops}
         return pl.concat([frame.select("name", pl.lit(why).alias("why")) for why, frame in held.items()])
 
@@ -350,4 +385,4 @@ class Decided:
         if not no_single_label(names):
             return None
         # All that rules say goes with it: an allow narrows what is above it, a deny covers what is below.
-        return Touched.of(names, pl.Series([rule.name for rule in self._rules], dtype=pl.String))
+        return Touched.of(names, pl.Series([rule.name for rule in self.rules], dtype=pl.String))

@@ -23,9 +23,9 @@ from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import BlocklistError, RecordError, ReleaseError
 from blocklist.picture import Picture
 from blocklist.publish import approved, failures, settings, split
-from blocklist.publish.ahead import Ahead
 from blocklist.publish.command import end_all
 from blocklist.publish.descriptor import Format
+from blocklist.publish.early import Early
 from blocklist.publish.entries import forget_entries, place_entries
 from blocklist.publish.file import refusal, reload
 from blocklist.publish.job import ExportOutcome, Job, Live
@@ -56,16 +56,16 @@ def export_all(
     run: int | None = None,
     dry_run: bool = False,
     load_again: bool = False,
-    ahead: Ahead | None = None,
+    early: Early | None = None,
 ) -> list[ExportOutcome]:
     """Publish the configured exports whose content changed. Failures are outcomes, one export's never another's.
 
-    `load_again`: also load what is in place and was loaded before, as an engine needs that lost it. `ahead`: what was
-    read of the state since the record changed.
+    `load_again`: also load what is in place and was loaded before, as an engine needs that lost it. `early`: what was
+    begun while the record was written.
     """
     now = clock.now()
     rules = rules_in_force(record.connection, now)
-    selector = Selector(picture, record, config.policies, rules, keep=not dry_run, config=config, ahead=ahead)
+    selector = Selector(picture, record, config.policies, rules, keep=not dry_run, config=config, early=early)
     shared = _shared_inputs(config, record, picture, rules)
     judged = clock.text(picture.at)
     recover(record)
@@ -74,7 +74,7 @@ def export_all(
         stack.callback(selector.decided.finish, _asked(config, formats))
         if not dry_run:
             stack.push(partial(_forget_unrecorded, config, record))
-        keeping = None if dry_run else stack.enter_context(Keeping(record.state, ahead))
+        keeping = None if dry_run else stack.enter_context(Keeping(record.state, early.ahead if early else None))
         for export in config.exports.values():
             if only and export.name not in only:
                 continue

@@ -18,10 +18,10 @@ from blocklist.config import REASONS, Config, Export, Policy
 from blocklist.errors import RecordError
 from blocklist.picture import Picture
 from blocklist.publish import approved, reasons, rows, split, standing
-from blocklist.publish.ahead import Ahead
 from blocklist.publish.approved import Approved
 from blocklist.publish.decided import Decided
 from blocklist.publish.descriptor import Format
+from blocklist.publish.early import Early
 from blocklist.publish.entries import chosen_from
 from blocklist.publish.job import Job
 from blocklist.publish.left_out import HELD, HELD_BELOW
@@ -53,11 +53,13 @@ class Selector:
         keep: bool = False,
         config: Config | None = None,
         instead: Approved | None = None,
-        ahead: Ahead | None = None,
+        early: Early | None = None,
     ) -> None:
         self._config, self._instead = config, instead
         self._picture, self._record, self._policies, self.rules = picture, record, policies, rules
-        self.decided = Decided(picture, record, policies, rules, keep=keep, ahead=ahead)
+        ahead = None if early is None else early.ahead
+        known = early.decided(picture, rules) if early is not None and keep else None
+        self.decided = known or Decided(picture, record, policies, rules, keep=keep, ahead=ahead)
         self.pins = pins(record)
         self._pinned: dict[str, Pinned] = {}
         self._texts: dict[tuple[str, bool], kept.Bytes | kept.Spliced] = {}
