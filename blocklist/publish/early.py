@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from types import TracebackType
 
@@ -61,8 +61,9 @@ class Early:
             return grounds, decided
 
         def begin(holds: pl.DataFrame) -> None:
-            self._pool = ThreadPoolExecutor(1, "early")
-            self._begun = self._pool.submit(decide, holds)
+            with suppress(RuntimeError):  # no thread to be had
+                self._pool = ThreadPoolExecutor(1, "early")
+                self._begun = self._pool.submit(decide, holds)
 
         self._picture = picture
         return begin
@@ -76,6 +77,9 @@ class Early:
         begun, self._begun = self._begun, None
         if begun is None or picture is not self._picture:
             return None
+        while wait([begun], timeout=0.2).not_done:
+            pass  # in pieces, so that Ctrl-C is heard (Polars' handler has an endless wait resumed)
+        picture.settled()
         # Whatever went wrong with it goes wrong again where it is told of the export that it concerns.
         with suppress(Exception):
             record, (foreseen, decided) = self._record, begun.result()
