@@ -555,7 +555,7 @@ _LISTED = (
 )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("manner", [{}, {"scope": "subtree"}, {"max_age": "300d"}], ids=str)
 def test_back_and_on_again_is_as_if_nothing_had_been(tmp_path: Path, seed: int, manner: dict[str, Any]) -> None:
     plain, back = (lived(tmp_path / str(side), seed, "a", back=side, **manner) for side in (False, True))
@@ -567,7 +567,7 @@ def test_back_and_on_again_is_as_if_nothing_had_been(tmp_path: Path, seed: int, 
     assert zones[0] == zones[1] != []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("which", ["a", "top"])
 def test_where_names_linger_it_is_so_but_for_those(tmp_path: Path, seed: int, which: str) -> None:
     """What it had begun to list after the snapshot, and dropped again, was taken back and does not linger on."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,26 +26,8 @@ WHOLE = WEEKS - 1 - 12
 class Lived:
     """A world that was updated each Monday; `published` what it then published."""
 
-    def __init__(self, base: Path, patch: pytest.MonkeyPatch) -> None:
-        self.world, self.patch = World(base), patch
-        self.published: list[bytes] = []
-        world = self.world
-        world.set("gates", max_change=1.0)
-        world.set("keep", snapshots="28d", history="84d", releases="28d")
-        world.feed("moving", [])
-        world.feed("still", ["still.example", "192.0.2.1"])
-        world.feed("wobbly", [])
-        path = world.export("dns", "rpz")
-        world.export("fw", "cidr")
-        for week in range(WEEKS):
-            self.at(week)
-            world.lines(
-                "moving", [*names(100, 3 * week, "crowd.test"), *(["evil.example"] if week < 5 or week > 15 else [])]
-            )
-            # Comments that change, and nothing else: downloads that no listing began with.
-            world.lines("wobbly", [f"# made in week {week}", "wobbly.example"])
-            assert world.update("--no-verify").code == 0
-            self.published.append(path.read_bytes())
+    def __init__(self, world: World, published: list[bytes], patch: pytest.MonkeyPatch) -> None:
+        self.world, self.published, self.patch = world, published, patch
 
     def at(self, week: float) -> None:
         self.patch.setattr(clock, "now", lambda: START + timedelta(weeks=week))
@@ -63,9 +47,41 @@ class Lived:
         return {str(p.relative_to(self.world.state)): p.stat().st_size for p in self.world.state.rglob("*.zst")}
 
 
+@pytest.fixture(scope="module")
+def weeks(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, list[bytes], Path]:
+    """The world, what it published, and a copy of its folder."""
+    folder = tmp_path_factory.mktemp("weeks")
+    world = World(folder / "world")
+    world.base.mkdir()
+    world.set("gates", max_change=1.0)
+    world.set("keep", snapshots="28d", history="84d", releases="28d")
+    world.feed("moving", [])
+    world.feed("still", ["still.example", "192.0.2.1"])
+    world.feed("wobbly", [])
+    path = world.export("dns", "rpz")
+    world.export("fw", "cidr")
+    published = []
+    with pytest.MonkeyPatch.context() as patch:
+        lived = Lived(world, published, patch)
+        for week in range(WEEKS):
+            lived.at(week)
+            evil = ["evil.example"] if week < 5 or week > 15 else []
+            world.lines("moving", [*names(100, 3 * week, "crowd.test"), *evil])
+            # Comments that change, and nothing else: downloads that no listing began with.
+            world.lines("wobbly", [f"# made in week {week}", "wobbly.example"])
+            assert world.update("--no-verify").code == 0
+            published.append(path.read_bytes())
+    shutil.copytree(world.base, folder / "saved")
+    return world, published, folder / "saved"
+
+
 @pytest.fixture
-def lived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lived:
-    lived = Lived(tmp_path, monkeypatch)
+def lived(weeks: tuple[World, list[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> Lived:
+    """In the same place, whose path is in the record."""
+    world, published, saved = weeks
+    shutil.rmtree(world.base)
+    shutil.copytree(saved, world.base)
+    lived = Lived(copy.deepcopy(world), published, monkeypatch)
     lived.at(WEEKS - 0.5)
     return lived
 
