@@ -235,6 +235,7 @@ urls = st.builds(
 )
 @example([f"http://{('a.' * 150)[: n - 8]}.example/x" for n in range(251, 256)])
 @example([f"https://{host}/x" for host in ("a.local", "local", "a.rpz-ip", "home.arpa", "x.1a", "x.0x7f", "a_b.c-")])
+@example([f"http://{host}:8080/x" for host in ("a.local", "local", "home.arpa", "10.0.0.1", "127.0.0.1", "192.0.2.1")])
 @example([f"http://{'a' * n}.example/x" for n in (63, 64)] + [f"http://a.{'b' * n}/x" for n in (63, 64)])
 @example(["http://evil.example/?x", "http://evil.example/?", "https://evil.example/x#y", "http://evil.example./x"])
 @example(["http://evil.example:80/a", "https://evil.example:80/a", "hxxp://evil.example:080/a", "http://1.1.1.1/#x"])

@@ -80,7 +80,7 @@ _PLAIN_URL = (
 )
 _PLAIN_LOCAL = (
     r"^https?://(?:"
-    + _SPECIAL.replace(r"(?:^|\.)", r"(?:[^/]*\.)?").replace("$", "/")
+    + _SPECIAL.replace(r"(?:^|\.)", r"(?:[^/]*\.)?").replace("$", r"(?::[0-9]+)?/")
     + f"|{_PLAIN_NOT_GLOBAL.removeprefix('^')}|[^/]*:(?:80|443)/)"
 )
 _PLAIN_HOST = r"^https?://([a-z0-9_.-]+)(?::[0-9]{1,4})?/?$"

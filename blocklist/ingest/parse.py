@@ -25,7 +25,7 @@ from blocklist.ingest.refused import Refused
 from blocklist.names import DAMAGED, Reject
 
 # Raised whenever the same bytes would give other indicators, so that feeds that did not change are read again.
-PARSER_VERSION = 6
+PARSER_VERSION = 7
 
 BLOCK = 16 * 2**20
 # A column costs 16 bytes a line and more, however short: a file of line ends alone must not cost a gigabyte.
