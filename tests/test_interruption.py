@@ -106,3 +106,24 @@ except KeyboardInterrupt:
     print("ended")
 """
     assert told(code) == "ended\n"
+
+
+def test_one_that_comes_while_a_command_is_started_ends_that_too() -> None:
+    """As it does on a busy machine: the child runs already, and its maker has not heard of it."""
+    code = """
+import subprocess
+from blocklist.publish import command
+
+class Interrupted(subprocess.Popen):
+    def __init__(self, *words, **keys):
+        super().__init__(*words, **keys)
+        started.append(self)
+        tell()
+
+started, subprocess.Popen = [], Interrupted
+try:
+    command.run(["sleep", "60"], seconds=60)
+except KeyboardInterrupt:
+    print(started[0].returncode, command._running)
+"""
+    assert told(code) == "-9 set()\n"

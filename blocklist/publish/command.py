@@ -7,12 +7,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from selectors import EVENT_READ, DefaultSelector
+from threading import current_thread, main_thread
 
 import msgspec
 
 from blocklist.credentials import without_secrets
+from blocklist.interruption import postponed
 
 # Enough for any diagnosis and little enough for a report.
 _KEPT = 64 * 1024
@@ -47,22 +49,25 @@ def run(argv: Sequence[str], *, seconds: float, take: Callable[[bytes], None] | 
 
     `take` gets the pieces of its standard output. Raises OSError when the command can't be started.
     """
-    process = subprocess.Popen(  # the group is what can be killed with its children
-        list(argv),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=without_secrets(),
-        start_new_session=True,
-    )
-    kept = _Kept()
-    _running.add(process)
+    kept, process = _Kept(), None
     try:
+        # A signal that came while it is started would leave it to itself. Only the main thread hears any.
+        with postponed() if current_thread() is main_thread() else nullcontext():
+            process = subprocess.Popen(  # the group is what can be killed with its children
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=without_secrets(),
+                start_new_session=True,
+            )
+            _running.add(process)
         on_time = _pump(process, time.monotonic() + seconds, kept, take)
         return Outcome(process.returncode if on_time else None, kept.text())
     finally:
-        _running.discard(process)
-        _end(process)
+        if process is not None:
+            _running.discard(process)
+            _end(process)
 
 
 def end_all() -> None:
