@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -575,6 +576,11 @@ def interrupted(
     return err.decode()
 
 
+def says(path: Path) -> bool:
+    """Has a script written its number there? The file is there before that."""
+    return path.exists() and path.read_text().endswith("\n")
+
+
 def is_gone(process: int) -> bool:
     """Has it ended, or does it within a moment? Whoever inherits it may take a while to hear of it."""
     until = time.monotonic() + 5
@@ -604,7 +610,7 @@ def test_ctrl_c_while_a_checker_runs_leaves_the_old_files_and_no_process(
     before = {name: digest(world.base / "exports" / name) for name in world.exports}
     world.checker("slow", f"echo $$ > {tmp_path}/checking; sleep 30")
     world.lines("b", names(60, zone="b.example"))
-    interrupted(world, (tmp_path / "checking").exists, "update", by=by, again=again)
+    interrupted(world, partial(says, tmp_path / "checking"), "update", by=by, again=again)
     assert {name: digest(world.base / "exports" / name) for name in world.exports} == before
     assert world.left_over() == [] and world.listed("b") == names(60, zone="b.example")
     process = int((tmp_path / "checking").read_text())
@@ -623,7 +629,7 @@ def test_ctrl_c_while_a_reload_command_runs_ends_it_and_the_next_run_loads(
     world.update()
     world.lines("b", names(60, zone="b.example"))
     world.script("load", f"echo $$ > {tmp_path}/loading; sleep 30")
-    interrupted(world, (tmp_path / "loading").exists, "update", by=by, again=again)
+    interrupted(world, partial(says, tmp_path / "loading"), "update", by=by, again=again)
     assert is_gone(int((tmp_path / "loading").read_text()))
     assert "h00059.b.example" in world.exported("loaded")
     world.script("load", f"touch {tmp_path}/loaded")
@@ -645,7 +651,7 @@ def test_a_closed_terminal_ends_it_unless_nohup_says_otherwise(tmp_path: Path, n
         signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
         os.execv(sys.executable, [*PROGRAM, "--config", str(world.config), "update"])
     until = time.monotonic() + 20
-    while not (tmp_path / "checking").exists():
+    while not says(tmp_path / "checking"):
         assert time.monotonic() < until
         time.sleep(0.01)
     os.close(terminal)
