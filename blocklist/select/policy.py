@@ -447,9 +447,7 @@ def _of_networks(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def _ruled(area: pl.DataFrame, exceptions: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    area = networks.union(area)
-    if area.height and exceptions.height:
-        area = networks.subtract(area, exceptions.select(_AREA))
+    area = networks.subtract(area, exceptions.select(_AREA)) if exceptions.height else networks.union(area)
     by_length: dict[int, list[Rule]] = {}
     for rule in rules:
         _, _, length = rule.name.partition("/")
