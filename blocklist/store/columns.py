@@ -6,13 +6,16 @@ tore is known by its checksum and not believed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import io
+import os
+import re
 import stat
 import struct
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +26,9 @@ from blocklist.store import folders
 # Bytes of the first table, the snapshot's number, CRC-32 of both tables: a column file is one or two streams of Arrow
 # and this.
 _END = struct.Struct("<QQI")
+# Bytes that are checked at once: they stay in the processor.
+_PIECE = 1 << 18
+_OS_ERROR = re.compile(r"\(os error (\d+)\)$")
 # Columns that are kept without a byte where they say nothing, as in most feeds.
 _EMPTY = {"confidence": pl.UInt8, "extra": pl.String, "dropped": pl.Int64}
 
@@ -95,33 +101,58 @@ def write(state: Path, snapshot: int, columns: Columns) -> None:
 
 
 def _write(path: Path, frames: Sequence[pl.DataFrame]) -> None:
+    """Tables go straight from Polars into the file, which needs no memory of their size and not the interpreter."""
     folders.make(path.parent)
-    tables = [_packed(frame) for frame in frames]
-    crc = 0
-    for table in tables:
-        crc = zlib.crc32(table, crc)
     beside = path.with_suffix(path.suffix + ".new")
-    with beside.open("wb") as out:
-        for table in tables:
-            out.write(table)
-        out.write(_END.pack(len(tables[0]), int(path.stem), crc))
+    with beside.open("w+b", buffering=0) as out:
+        ends = []
+        for frame in frames:
+            try:
+                _plain(frame).write_ipc_stream(out, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
+            except OSError as error:
+                raise _numbered(error, beside) from error
+            ends.append(out.seek(0, os.SEEK_END))
+        crc = _checksum(out, ends[-1])
+        out.write(_END.pack(ends[0], int(path.stem), crc))
     beside.replace(path)
 
 
-def _packed(frame: pl.DataFrame) -> memoryview:
-    """One Arrow stream. What older readers of Arrow know of text is half as large as Polars' own, and quicker read."""
-    empty = [name for name in _EMPTY if name in frame.columns and frame[name].null_count() == frame.height]
-    if empty:
-        frame = frame.with_columns(pl.lit(None, pl.Null).alias(name) for name in empty)
-    out = io.BytesIO()
-    frame.rechunk().write_ipc_stream(out, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
-    return out.getbuffer()
+def _numbered(error: OSError, path: Path) -> OSError:
+    """`error` of Polars, which tells the number in words alone, as Python would raise it."""
+    found = _OS_ERROR.search(str(error))
+    number = int(found[1]) if found else errno.EIO
+    return OSError(number, os.strerror(number), str(path)) if error.errno is None else error
 
 
-def _unpacked(data: bytes) -> pl.DataFrame:
-    frame = pl.read_ipc_stream(io.BytesIO(data))
-    empty = [name for name, dtype in frame.schema.items() if dtype == pl.Null]
-    return frame.with_columns(pl.lit(None, _EMPTY[name]).alias(name) for name in empty) if empty else frame
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """What older readers of Arrow know of text is half as large as Polars' own, and quicker read."""
+    frame = frame.rechunk()
+    for name in _EMPTY:
+        if name in frame.columns and frame[name].null_count() == frame.height:
+            frame = _with_nulls(frame, name, pl.Null)
+    return frame
+
+
+def _whole(frame: pl.DataFrame) -> pl.DataFrame:
+    """What `_plain` made so."""
+    for name, dtype in frame.schema.items():
+        if dtype == pl.Null:
+            frame = _with_nulls(frame, name, _EMPTY[name])
+    return frame
+
+
+def _with_nulls(frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.DataFrame:
+    nulls = pl.Series(name, [None], dtype=dtype).new_from_index(0, frame.height)
+    return frame.clone().replace_column(frame.get_column_index(name), nulls)
+
+
+def _checksum(file: FileIO, size: int) -> int:
+    """The CRC-32 of the first `size` bytes; stands behind them then."""
+    file.seek(0)
+    crc, piece = 0, memoryview(bytearray(_PIECE))
+    while (left := size - file.tell()) and (got := file.readinto(piece[:left])):
+        crc = zlib.crc32(piece[:got], crc)
+    return crc
 
 
 def read(state: Path, snapshot: int) -> Columns | None:
@@ -131,14 +162,17 @@ def read(state: Path, snapshot: int) -> Columns | None:
 
 def _read(path: Path) -> Columns | None:
     try:
-        data = path.read_bytes()
-        size, snapshot, crc = _END.unpack(data[-_END.size :])
-        # A whole file of another snapshot, copied by hand, would be believed by its checksum alone.
-        if snapshot != int(path.stem) or zlib.crc32(memoryview(data)[: -_END.size]) != crc:
-            return None
-        again = data[size : -_END.size]
-        # The first ends by itself: a piece of 8 MB need not be copied.
-        return Columns(_unpacked(data), _unpacked(again) if again else None)
+        with path.open("rb", buffering=0) as file:
+            end = file.seek(-_END.size, os.SEEK_END)
+            size, snapshot, crc = _END.unpack(file.read())
+            # A whole file of another snapshot, copied by hand, would be believed by its checksum alone.
+            if snapshot != int(path.stem) or _checksum(file, end) != crc:
+                return None
+            tables = []
+            for begin in (0, size)[: 1 + (size < end)]:
+                file.seek(begin)
+                tables.append(_whole(pl.read_ipc_stream(file)))
+            return Columns(tables[0], tables[1] if len(tables) > 1 else None)
     except (OSError, struct.error, pl.exceptions.PolarsError):
         return None
 
