@@ -63,6 +63,7 @@ def replace(path: Path, before: str, text: str) -> Config:
     with no_release(), Candidate(path, follow=True) as candidate:
         candidate.stream.write(text.encode())
         candidate.seal()
+        candidate.sync()
         if path.read_bytes() != before.encode():
             raise ConfigError(f"{path} was changed by somebody else meanwhile", hint="run the command again")
         candidate.publish()

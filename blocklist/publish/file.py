@@ -76,18 +76,27 @@ class Candidate:
             raise refusal(self.path, self.target.parent, error) from error
 
     def seal(self) -> Path:
-        """End the writing: owner and mode as they will be, bytes on the disk. The path for the checker."""
+        """End the writing: owner and mode as they will be. The path for the checker."""
         try:
             self.stream.flush()
             self._dress()
-            os.fsync(self.stream.fileno())
-            self.stream.close()
         except OSError as error:
             raise refusal(self.path, self.target.parent, error) from error
         return self.new
 
+    def sync(self) -> None:
+        """Bytes on the disk, while the checker reads the sealed file."""
+        if self.stream.closed:
+            return
+        try:
+            os.fsync(self.stream.fileno())
+            self.stream.close()
+        except OSError as error:
+            raise refusal(self.path, self.target.parent, error) from error
+
     def publish(self) -> None:
-        """Put the sealed file in the place of the old one, for good: the folder is synced too."""
+        """Put the sealed file in the place of the old one, for good: it is synced, and so is the folder."""
+        self.sync()
         try:
             # Between the opening and now, somebody may have put a link or a pipe there.
             _target(self.target, follow=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -268,16 +269,19 @@ def _rewritten(
 
 
 def _check(job: Job, record: Record, keeping: Keeping | None) -> None:
-    """Seal the candidate and check it; `keeping` begins to keep it meanwhile."""
+    """Seal the candidate and check it; `keeping` begins to keep it, and the disk to take it, meanwhile."""
     assert job.candidate is not None and job.rendered is not None
     sealed = list(job.candidate.seal())
-    if keeping is not None:
-        keep(job, record, keeping)
-    for category, file, wrote in sealed:
-        if category != REASONS:
-            options = split.options(job.fmt, {**job.export.options, "serial": job.outcome.serial}, category)
-            checked = check(job.fmt, file, wrote, options, job.export.check)
-            job.outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
+    with ThreadPoolExecutor(1, "synced") as syncing:
+        synced = syncing.submit(job.candidate.sync)
+        if keeping is not None:
+            keep(job, record, keeping)
+        for category, file, wrote in sealed:
+            if category != REASONS:
+                options = split.options(job.fmt, {**job.export.options, "serial": job.outcome.serial}, category)
+                checked = check(job.fmt, file, wrote, options, job.export.check)
+                job.outcome.checked = checked.by if not checked.detail else f"{checked.by} ({checked.detail})"
+    synced.result()
     if job.export.split is not None:
         files, whole = len(job.candidate.made) - 1, job.rendered
         job.outcome.checked = f"{checked.by} ({files} files, {whole.lines:,} lines, {whole.size:,} bytes)"

@@ -51,15 +51,18 @@ class Sink(msgspec.Struct):
     lines: int | None = None
     size: int = 0
     _counted: int = 0
-    # What is written and digested while the next text is made: neither waits for the other.
-    _pool: ThreadPoolExecutor = msgspec.field(default_factory=lambda: ThreadPoolExecutor(1, "written"))
-    _waiting: deque[Future[None]] = msgspec.field(default_factory=deque)
+    # What is written and digested while the next text is made, a thread a duty: none waits for another.
+    _pools: list[ThreadPoolExecutor] = msgspec.field(
+        default_factory=lambda: [ThreadPoolExecutor(1, duty) for duty in ("written", "whole", "body")]
+    )
+    _waiting: deque[list[Future[None]]] = msgspec.field(default_factory=deque)
 
     def __enter__(self) -> Sink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
 
     def write(self, text: str | bytes, unserialled: str | None = None) -> None:
         # The one place where text goes into a file: anything beyond ASCII ends here.
@@ -69,22 +72,28 @@ class Sink(msgspec.Struct):
         self.write_bytes(data, None if unserialled is None else unserialled.encode("ascii"))
 
     def write_bytes(self, data: bytes, unserialled: bytes | None = None) -> None:
-        self._waiting.append(self._pool.submit(self._take, data, unserialled))
+        if unserialled is not None and unserialled != data and self.body is None:
+            self.finish()
+            self.body = self.whole.copy()
+        written, whole, body = self._pools
+        duties = [written.submit(self._take, data), whole.submit(self.whole.update, data)]
+        if self.body is not None:
+            duties.append(body.submit(self.body.update, data if unserialled is None else unserialled))
+        self._waiting.append(duties)
         if len(self._waiting) > _AHEAD:
-            self._waiting.popleft().result()
+            self._wait()
 
     def finish(self) -> None:
         """Wait until all is written. Raises OSError where it can't be."""
         while self._waiting:
-            self._waiting.popleft().result()
+            self._wait()
 
-    def _take(self, data: bytes, unserialled: bytes | None) -> None:
+    def _wait(self) -> None:
+        for duty in self._waiting.popleft():
+            duty.result()
+
+    def _take(self, data: bytes) -> None:
         self.out.write(data)
-        if unserialled is not None and unserialled != data and self.body is None:
-            self.body = self.whole.copy()
-        self.whole.update(data)
-        if self.body is not None:
-            self.body.update(data if unserialled is None else unserialled)
         if self.lines is None:
             self._counted += data.count(b"\n")
         self.size += len(data)

@@ -45,6 +45,10 @@ def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Count
     target = f"{values['target']}." if values["action"] == "cname" else _ACTIONS[values["action"]]
     answer = {True: target, False: _ALLOW}
     selection, fitted = _fitted(selection, budget(values["origin"]), lost)
+    version = str(values["version"])
+    around = _among(fitted.entries, [version, *parents(version)] if version else [])
+    is_entry = bool((around["name"] == version).any())
+    restated = _restated_pairs(selection, fitted, around, version), _restated_wildcards(fitted, around, version)
     made: list[Part] = []
     for block in (True, False):
         record = f"{{name}} CNAME {answer[block]}"
@@ -54,12 +58,12 @@ def parts(fmt: Format, selection: Selection, values: dict[str, Any], lost: Count
             (fitted.pairs, pair, 2, 1),
             (fitted.names, record, 1, 1),
             (fitted.wildcards, below, 1, 1),
-            (_restated_pairs(selection, fitted, values["version"]), pair, 2, 0),
-            (_restated_wildcards(fitted, values["version"]), below, 1, 0),
+            (restated[0], pair, 2, 0),
+            (restated[1], below, 1, 0),
         ):
             names = _of(frame, frame["block"] if block else ~frame["block"])["name"]
-            if template != below and (version := names == values["version"]).any():
-                names = names.filter(~version)
+            if template != below and is_entry:  # its wildcard alone is said
+                names = names.filter(names != version)
             made.append(Lines(names, template, "name", "domains", records, entries))
     if values["addresses"]:
         made.append(_address_lines(selection.networks, fmt, target, lost))
@@ -202,36 +206,37 @@ def _nearest(names: pl.Series, subtree: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found).sort("name")
 
 
-def _restated_pairs(selection: Selection, fitted: _Fitted, version: str) -> pl.DataFrame:
-    """Names between entries, less those that are entries: name, block."""
-    names = pl.concat([selection.between.select("name", "block"), _above_version(fitted.subtree, version)])
+def _restated_pairs(selection: Selection, fitted: _Fitted, around: pl.DataFrame, version: str) -> pl.DataFrame:
+    """Names between entries, less those that are entries, and the version record's own: name, block."""
+    names = pl.concat([selection.between.select("name", "block"), _above_version(around, version)])
     if names.is_empty():
         return names
     names = names.unique("name", keep="first")
     entries = fitted.entries
     taken = entries["name"].filter(entries["name"].is_in(names["name"].implode()))
-    return names.filter(~pl.col("name").is_in(taken.implode())).sort("name")
+    return names.filter(~pl.col("name").is_in(taken.implode()) & (pl.col("name") != version)).sort("name")
 
 
-def _restated_wildcards(fitted: _Fitted, version: str) -> pl.DataFrame:
+def _restated_wildcards(fitted: _Fitted, around: pl.DataFrame, version: str) -> pl.DataFrame:
     """What holds below exact entries and the version record that stand under a subtree: name, block."""
     found = fitted.covered
-    subtree = fitted.subtree
-    if version:
-        at = subtree.filter(pl.col("name") == version).select("name", "block")
-        own = at if at.height else _nearest(pl.Series("name", [version]), _among(subtree, parents(version)))
-        found = pl.concat([found, own])
-    taken = fitted.wildcards
-    return found.unique("name").join(taken, on="name", how="anti").sort("name")
+    tops = around.filter("subtree").select("name", "block")
+    if version and tops.height:
+        at = tops.filter(pl.col("name") == version)
+        found = pl.concat([found, at if at.height else _nearest(pl.Series("name", [version]), tops)])
+    if found.is_empty():
+        return found
+    return found.unique("name").join(fitted.wildcards, on="name", how="anti").sort("name")
 
 
-def _above_version(subtree: pl.DataFrame, version: str) -> pl.DataFrame:
-    """The version record exists in the zone too, and so do the names above it, up to the nearest subtree."""
+def _above_version(around: pl.DataFrame, version: str) -> pl.DataFrame:
+    """The version record exists in the zone too, and so do the names above it, up to the nearest subtree.
+
+    `around`: the entries for it and for names above it.
+    """
     none = pl.DataFrame(schema={"name": pl.String, "block": pl.Boolean})
-    if not version:
-        return none
-    above = parents(version)
-    tops = dict(_among(subtree, above).select("name", "block").iter_rows())
+    above = parents(version) if version else []
+    tops = dict(around.filter("subtree").select("name", "block").iter_rows())
     for depth, name in enumerate(above):
         if name in tops:
             return pl.concat(
@@ -244,7 +249,8 @@ def _above_version(subtree: pl.DataFrame, version: str) -> pl.DataFrame:
 
 
 def _among(entries: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    return entries.filter(pl.col("name").is_in(names))
+    """The entries for a few `names`."""
+    return entries.filter(pl.col("name").is_in(names)) if names else entries.clear()
 
 
 def _address_lines(all_networks: pl.DataFrame, fmt: Format, target: str, lost: Counter[str]) -> Lines:

@@ -172,6 +172,11 @@ class Files:
         """End the writing; category, path for the checker, and what was written."""
         return [(category, candidate.seal(), rendered) for category, candidate, rendered in self.made]
 
+    def sync(self) -> None:
+        """Bytes on the disk."""
+        for _, candidate, _ in self.made:
+            candidate.sync()
+
     def publish(self) -> None:
         """Put each in its place. Killed in between, the next run finds files that are not of the live release."""
         for _, candidate, _ in self.made:
