@@ -29,7 +29,7 @@ class FramePatch(msgspec.Struct, frozen=True):
         """`before`, patched."""
         if not len(self.gone):
             return together(before, self.come)
-        return together(before.filter(~_among(before[before.columns[0]], self.gone)), self.come)
+        return together(before.filter(~among(before[before.columns[0]], self.gone)), self.come)
 
     def after(self, first: FramePatch | None) -> FramePatch:
         """This one and `first` before it, as one."""
@@ -38,8 +38,8 @@ class FramePatch(msgspec.Struct, frozen=True):
         return FramePatch(pl.concat([first.gone, self.gone]).unique(), self.of(first.come))
 
 
-def _among(names: pl.Series, some: pl.Series) -> pl.Series:
-    """Which of `names` are among `some`: Boolean, as long as `names`.
+def among(names: pl.Series, some: pl.Series) -> pl.Series:
+    """Which of the many `names` are among `some` (both String): Boolean, as long as `names`.
 
     Hashes rule out most of them for a quarter of the time. The rest is told by name: anybody can make one name that has
     the hash of another, and what goes with the one must not take the other's block or allow along.

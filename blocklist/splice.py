@@ -6,6 +6,7 @@ What is left is not made, checked and compared again, but copied.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 import polars as pl
@@ -14,6 +15,8 @@ from blocklist.hunks import Hunk
 
 # Pieces are put together up to about so many bytes.
 _PIECE = 1 << 19
+# `Hunk._make` without a call of Python for each.
+_HUNK = partial(tuple.__new__, Hunk)
 
 
 class Splice(msgspec.Struct, frozen=True):
@@ -92,7 +95,7 @@ class Splicing:
         if there != len(gone.keys) or arrived != len(come.keys):
             return False
         frame = pl.DataFrame({"a": first + begin, "b": last + begin, "c": put + self._put, "d": put_end + self._put})
-        hunks = list(map(Hunk._make, frame.iter_rows()))
+        hunks = list(map(_HUNK, frame.rows()))
         less = [self._old[h.gone : h.gone_end] for h in hunks]
         if b"".join(less) != gone.text:
             return False

@@ -19,6 +19,7 @@ from blocklist.catalog import ESSENTIAL
 from blocklist.config import Config
 from blocklist.errors import FeedError
 from blocklist.feed_decision import Back, Resume
+from blocklist.framepatch import among
 from blocklist.gathering import FeedOutcome, Work, attributes_of, source_of
 from blocklist.ingest.backoff import next_try
 from blocklist.ingest.intake import Intake, account_text, parse_key
@@ -434,7 +435,7 @@ def _withheld(work: Work, holds: pl.DataFrame, released: Collection[str]) -> _Wi
     entries = {}
     if listed:
         # One search for all feeds: every one makes a table of the held names first.
-        withheld, at = pl.concat([names for _, names in listed]).is_in(whole.implode()), 0
+        withheld, at = among(pl.concat([names for _, names in listed]), whole), 0
         for feed_id, names in listed:
             entries[feed_id] = int(withheld.slice(at, len(names)).sum())
             at += len(names)

@@ -25,7 +25,7 @@ from blocklist.ingest.refused import Refused
 from blocklist.names import Reject
 
 # Below this many bytes reading everything is as quick.
-_WORTH_IT = 65_536
+_WORTH_IT = 8_192
 # Lines of names are looked for in as many bytes (20 ms), and as many of them are read.
 _MOST_SEARCHED = 64 * 2**20
 _MOST_FOUND = 10_000

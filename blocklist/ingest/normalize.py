@@ -328,8 +328,8 @@ def _refuse_names(rows: pl.DataFrame, rejects: Refused) -> None:
 
 
 @functools.cache
-def _not_global() -> pl.DataFrame:
-    return networks.parse(pl.Series([*NOT_GLOBAL_V4, *NOT_GLOBAL_V6]))
+def _not_global() -> networks.United:
+    return networks.united(networks.parse(pl.Series([*NOT_GLOBAL_V4, *NOT_GLOBAL_V6])))
 
 
 def _addresses(rows: pl.DataFrame, rejects: Refused) -> pl.DataFrame:

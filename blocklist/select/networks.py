@@ -8,7 +8,7 @@ sum. Rows with nulls (text that was no address) belong to no set.
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
@@ -243,7 +243,16 @@ def _subtract(a: pl.DataFrame, b: pl.DataFrame, family: int) -> pl.DataFrame:
     return pl.DataFrame({"first": at.filter(keep), "last": until.filter(keep)})
 
 
-def overlaps(a: pl.DataFrame, b: pl.DataFrame) -> pl.Series:
+# What `united` gives: the `union` of each family, as it counts.
+United = Mapping[int, pl.DataFrame]
+
+
+def united(frame: pl.DataFrame) -> United:
+    """Networks in which many are looked for, prepared for that once."""
+    return {family: _union(frame, family) for family in (4, 6)}
+
+
+def overlaps(a: pl.DataFrame, b: pl.DataFrame | United) -> pl.Series:
     """Whether each row of `a` shares an address with any of `b`: Boolean, as long as `a`; null rows don't."""
     return _meets(a, b, begun_by="last", reaches="first")
 
@@ -253,13 +262,15 @@ def contains(a: pl.DataFrame, b: pl.DataFrame) -> pl.Series:
     return _meets(a, b, begun_by="first", reaches="last")
 
 
-def _meets(a: pl.DataFrame, b: pl.DataFrame, begun_by: str, reaches: str) -> pl.Series:
+def _meets(a: pl.DataFrame, b: pl.DataFrame | United, begun_by: str, reaches: str) -> pl.Series:
     """Whether the last range of `b` that begins by one end of a row reaches the other end."""
     met = pl.repeat(False, a.height, dtype=pl.Boolean, eager=True)
     for family in (4, 6):
-        ranges = _union(b, family)
         mine = (a["family"] == family).fill_null(False)
-        if ranges.is_empty() or not mine.any():
+        if not mine.any():
+            continue
+        ranges = _union(b, family) if isinstance(b, pl.DataFrame) else b[family]
+        if ranges.is_empty():
             continue
         # Rows of the other family are looked up in vain; cheaper than taking them apart and back together.
         begins, ends = (a[side].cast(_COUNTED[family], strict=False) for side in (begun_by, reaches))
