@@ -26,8 +26,12 @@ def said(moment: str) -> str:
 
 
 def parse(moment: str) -> datetime:
-    """The inverse of `text`."""
-    return datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    """The inverse of `text`. Raises ValueError for all that is none of it."""
+    # Not strptime: to load that takes 5 ms.
+    found = datetime.fromisoformat(moment.removesuffix("Z")).replace(tzinfo=UTC)
+    if text(found) != moment:
+        raise ValueError(f"{moment!r} is no time as the record keeps it")
+    return found
 
 
 def of_epoch(seconds: int) -> str:
