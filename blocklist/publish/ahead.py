@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from blocklist.config import Config
 from blocklist.errors import RecordError
@@ -16,6 +16,8 @@ from blocklist.publish import split, standing
 from blocklist.publish.seen import Seen
 from blocklist.store import derived, kept
 from blocklist.store.record import Record
+
+T = TypeVar("T")
 
 # Bytes of files above which nothing is read ahead: it would lie in memory beside what the recording needs.
 _MOST = 256 * 2**20
@@ -67,6 +69,11 @@ class Ahead:
         self._pool = ThreadPoolExecutor(1, "ahead")
         self._begun = {what: self._pool.submit(read) for what, read in reads.items()}
         self._digests = {path: self._pool.submit(_digest, path) for path in exports}
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Have `work` done when all is read; only where it has `begun`."""
+        assert self._pool is not None
+        return self._pool.submit(work)
 
     def decided(self, path: Path) -> derived.Kept | None:
         """What `blocklist.store.derived.read` finds at `path`; once, for it may be written anew afterwards."""

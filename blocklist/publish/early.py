@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 
 import polars as pl
@@ -25,7 +26,6 @@ class Early:
     def __init__(self, config: Config, record: Record) -> None:
         self._config, self._record = config, record
         self.ahead = Ahead(config, record)
-        self._pool: ThreadPoolExecutor | None = None
         self._begun: Future[tuple[Grounds, Decided]] | None = None
         self._picture: Picture | None = None
         self._rows = 0
@@ -37,8 +37,6 @@ class Early:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
         self.ahead.__exit__(kind, error, trace)
 
     def settled(self, picture: Picture) -> Callable[[pl.DataFrame], None] | None:
@@ -61,9 +59,7 @@ class Early:
             return grounds, decided
 
         def begin(holds: pl.DataFrame) -> None:
-            with suppress(RuntimeError):  # no thread to be had
-                self._pool = ThreadPoolExecutor(1, "early")
-                self._begun = self._pool.submit(decide, holds)
+            self._begun = self.ahead.submit(partial(decide, holds))
 
         self._picture = picture
         return begin
