@@ -17,6 +17,7 @@ from blocklist.ingest.parse import Parsed, parse, text_of
 from blocklist.names import Reject
 from blocklist.picture import Picture, protected_domains
 from blocklist.select.current import current
+from blocklist.shortage import shortage_of
 from blocklist.store.database import open_for_reading, path_in
 from blocklist.store.record import Record
 from blocklist.suffixes import builtin_rules
@@ -62,6 +63,8 @@ def read(config: Config, feed: Feed, data: bytes, examples: int) -> Trial:
     except FeedGated as gated:
         why, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if shortage_of(error) is not None:
+            raise  # that is no fault of the feed
         raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
     holds = pl.DataFrame(schema=guard.SCHEMA)
     if parsed.frame.height and not feed.is_reference:

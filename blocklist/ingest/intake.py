@@ -24,6 +24,7 @@ from blocklist.ingest.normalize import NONE
 from blocklist.ingest.parse import PARSER_VERSION, Parsed, parse
 from blocklist.select import lifetime
 from blocklist.select.lifetime import lasts
+from blocklist.shortage import shortage_of
 from blocklist.store import columns, snapshots
 from blocklist.store.columns import Columns
 from blocklist.store.snapshots import Stored
@@ -110,6 +111,8 @@ def take_in(
     except FeedGated as gated:
         reason, hint = gated.message.removeprefix(f"{feed.id}: "), gated.hint
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if shortage_of(error) is not None:
+            raise  # that is no fault of the feed
         raise FeedError(f"{feed.id}: can't be read as {feed.input.name}: {str(error).splitlines()[0][:200]}") from error
     reason = reason or keep_back
     stored = snapshots.write(state, snapshot, data, base, base_depth, lines, sha256)
