@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
@@ -103,9 +102,18 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
 
+class _File(click.Path):
+    """A path, for which `--help` need not load pathlib (8 ms)."""
+
+    def coerce_path_result(self, value: Any) -> Any:
+        from pathlib import Path
+
+        return Path(os.fsdecode(value))
+
+
 @click.group(cls=LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="blocklist")
-@click.option("--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file to use.")
+@click.option("--config", "config", metavar="FILE", type=_File(), help="Configuration file to use.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output, the summary last.")
 @click.option("--quiet", is_flag=True, help="Only errors.")
 @click.option("--verbose", is_flag=True, help="More detail.")
