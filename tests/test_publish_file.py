@@ -52,6 +52,35 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert names(tmp_path) == ["list.conf"]
 
 
+def test_a_file_is_on_the_disk_before_it_is_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, sync = tmp_path / "list.conf", os.fsync
+    target.write_text("old\n")
+    synced: list[tuple[str, str]] = []
+
+    def note(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, target.read_text()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    replace(target, write_new, accept)
+    (candidate, then), (folder, at_last) = synced
+    assert candidate.endswith(SUFFIX) and then == "old\n"
+    assert folder == tmp_path.name and at_last == "new\n"
+
+
+def test_what_the_disk_refuses_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "list.conf"
+    target.write_text("old\n")
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ReleaseError, match="Input/output error"):
+        replace(target, write_new, accept)
+    assert target.read_text() == "old\n" and names(tmp_path) == ["list.conf"]
+
+
 def test_the_new_file_is_hidden_from_include_globs_while_it_is_checked(tmp_path: Path) -> None:
     seen: list[str] = []
 

@@ -22,7 +22,7 @@ _HIGHEST = pl.Series([2**128 - 1], dtype=pl.UInt128)
 _ONE = pl.Series([1], dtype=pl.UInt128)
 _MAPPED = pl.DataFrame({"family": [6], "first": [MAPPED << 32], "last": [(MAPPED + 1 << 32) - 1]}, schema=_SCHEMA)
 
-# What sets of a family are counted in: half as wide a number is sorted in a third of the time.
+# What sets of a family are counted in: numbers half as wide take half of the time.
 _COUNTED = {4: pl.Int64, 6: pl.UInt128}
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
