@@ -27,7 +27,7 @@ def said(moment: str) -> str:
 
 def parse(moment: str) -> datetime:
     """The inverse of `text`. Raises ValueError for all that is none of it."""
-    # Not strptime: to load that takes 5 ms.
+    # Not strptime, which every start would wait for.
     found = datetime.fromisoformat(moment.removesuffix("Z")).replace(tzinfo=UTC)
     if text(found) != moment:
         raise ValueError(f"{moment!r} is no time as the record keeps it")

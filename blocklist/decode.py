@@ -41,7 +41,7 @@ class Problems:
 
 def nearest(value: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the choices when they are few, or nothing."""
-    import difflib  # 4 ms, for mistakes alone
+    import difflib  # for mistakes alone
 
     known = sorted(choices)
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.6)

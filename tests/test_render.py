@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from blocklist.errors import ConfigError, ReleaseError
 from blocklist.publish import descriptor, frame
 from blocklist.publish.gate import require_safe
 from blocklist.publish.parts import CHUNK
-from blocklist.publish.render import render
+from blocklist.publish.render import Sink, render
 from blocklist.publish.sample import selection as every_meaning
 from blocklist.publish.selection import Selection
 
@@ -102,6 +103,20 @@ def test_what_a_target_cannot_say_is_left_out_and_counted() -> None:
     assert account.lost == {"allow": 1, "exact": 3} and account.entries == 6
     assert b"exact" not in text.partition(b"\n")[2]
     assert rendered("hosts", select(LISTED))[1].lost == {"allow": 3, "subtree": 4}
+
+
+def test_the_body_is_digested_without_serials_wherever_they_stand() -> None:
+    out = io.BytesIO()
+    texts = [(b"a\n" * 9, None), (b"serial 7\n", b"serial 0\n"), (b"b\n" * 9, None), (b"end 7\n", b"end 0\n")]
+    with Sink(out) as sink:
+        for data, unserialled in texts:
+            sink.write_bytes(data, unserialled)
+        sink.finish()
+    wrote = sink.rendered(0, 0, {})
+    whole, body = b"".join(data for data, _ in texts), b"".join(other or data for data, other in texts)
+    assert out.getvalue() == whole and (wrote.lines, wrote.size) == (20, len(whole))
+    assert wrote.digest == hashlib.sha256(whole).hexdigest()
+    assert wrote.body_digest == hashlib.sha256(body).hexdigest()
 
 
 def test_chunks_join_without_a_seam() -> None:

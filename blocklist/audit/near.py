@@ -23,7 +23,7 @@ def near(connection: sqlite3.Connection, thing: Thing) -> list[str]:
         found = []
         start = thing.name.rpartition("/")[0] + "/" if thing.kind == "url" else thing.name
         shortest = len(f"//{thing.host}/") if thing.kind == "url" else len(re.split(r"\d+$", start)[0]) or 4
-    import difflib  # 4 ms, for what is not listed alone
+    import difflib  # for what is not listed alone
 
     for length in range(len(start) - (thing.kind != "url"), shortest - 1, -1):
         if len(found) >= 3:

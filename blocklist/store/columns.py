@@ -23,9 +23,9 @@ import polars as pl
 
 from blocklist.store import folders
 
-# Bytes of the first table, the snapshot's number, CRC-32 of both tables: a column file is one or two streams of Arrow
-# and this.
-_END = struct.Struct("<QQI")
+# A column file is one or two streams of Arrow, and at its end: bytes of the first, the snapshot's number; CRC-32 of all
+# that is before it.
+_NUMBERS, _CRC = struct.Struct("<QQ"), struct.Struct("<I")
 # Bytes that are checked at once: they stay in the processor.
 _PIECE = 1 << 18
 _OS_ERROR = re.compile(r"\(os error (\d+)\)$")
@@ -112,8 +112,8 @@ def _write(path: Path, frames: Sequence[pl.DataFrame]) -> None:
             except OSError as error:
                 raise _numbered(error, beside) from error
             ends.append(out.seek(0, os.SEEK_END))
-        crc = _checksum(out, ends[-1])
-        out.write(_END.pack(ends[0], int(path.stem), crc))
+        out.write(_NUMBERS.pack(ends[0], int(path.stem)))
+        out.write(_CRC.pack(_checksum(out, ends[-1] + _NUMBERS.size)))
     beside.replace(path)
 
 
@@ -163,10 +163,11 @@ def read(state: Path, snapshot: int) -> Columns | None:
 def _read(path: Path) -> Columns | None:
     try:
         with path.open("rb", buffering=0) as file:
-            end = file.seek(-_END.size, os.SEEK_END)
-            size, snapshot, crc = _END.unpack(file.read())
+            end = file.seek(-_NUMBERS.size - _CRC.size, os.SEEK_END)
+            size, snapshot = _NUMBERS.unpack(file.read(_NUMBERS.size))
+            (crc,) = _CRC.unpack(file.read())
             # A whole file of another snapshot, copied by hand, would be believed by its checksum alone.
-            if snapshot != int(path.stem) or _checksum(file, end) != crc:
+            if snapshot != int(path.stem) or _checksum(file, end + _NUMBERS.size) != crc:
                 return None
             tables = []
             for begin in (0, size)[: 1 + (size < end)]:
